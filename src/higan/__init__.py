@@ -1,0 +1,1 @@
+"""What each layer of an image generator has learned, measured and edited."""

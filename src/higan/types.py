@@ -1,0 +1,247 @@
+"""Read first: the letters, the protocols and the data that flow through the package.
+
+Letters, the same in code, docstrings and docs::
+
+    n samples · L layers (coarse → fine) · D code width · C concepts · H, W image size · Dz input-latent width
+    K re-scored samples · P placements (sets of layers an edit is applied to) · R random directions
+
+The flow::
+
+    seeds → codes (n, L, D) → images (n, 3, H, W) uint8 → scores (n, C)            Population
+    Population → one unit normal per concept                                      Boundary
+    Population + boundaries → change of every score under every edit              Rescoring
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+__all__ = [
+    "LEVELS",
+    "Boundary",
+    "Concept",
+    "Edit",
+    "Generator",
+    "Level",
+    "Placement",
+    "Population",
+    "Rescoring",
+    "Scorer",
+    "SegmentClass",
+    "Segmenter",
+]
+
+Level = Literal["layout", "object", "attribute", "colour"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""The paper's four abstraction levels, in the order in which a person draws a scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """One thing a scorer can see: a name and the level of abstraction it belongs to."""
+
+    name: str
+    level: Level
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a concept needs a name; got an empty string")
+        if self.level not in LEVELS:
+            raise ValueError(f"level must be one of {', '.join(LEVELS)}; got {self.level!r} for {self.name!r}")
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A generator of images from layer-wise latent codes.
+
+    Sample k depends on seed k alone: never on the batch it is computed in, nor on global random state.
+    Truncation lives inside ``synthesize``; codes are always untruncated.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people type, or the file's stem."""
+        ...
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        ...
+
+    @property
+    def code_dim(self) -> int:
+        """D, the width of the widest layer; narrower layers are padded with zeros."""
+        ...
+
+    @property
+    def latent_dim(self) -> int:
+        """Dz."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """H = W, in pixels."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where codes and images live."""
+        ...
+
+    @property
+    def shared_code(self) -> bool:
+        """Whether ``map`` gives every layer the same row (W space), so that one direction serves all layers."""
+        ...
+
+    @property
+    def truncation(self) -> Float[Tensor, " L"]:
+        """Factor by which ``synthesize`` shrinks a step taken at each layer; ones where nothing is truncated."""
+        ...
+
+    def latents(self, seeds: Sequence[int]) -> Float[Tensor, "n Dz"]:
+        """One independent draw per seed."""
+        ...
+
+    def map(self, z: Float[Tensor, "n Dz"]) -> Float[Tensor, "n L D"]:
+        """Layer-wise codes, untruncated."""
+        ...
+
+    def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
+        """Images in [-1, 1], differentiable with respect to the codes."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """An off-the-shelf predictor F: images in, one score per concept out; a higher score means more of it."""
+
+    @property
+    def name(self) -> str:
+        """What people type, or the file's stem."""
+        ...
+
+    @property
+    def concepts(self) -> tuple[Concept, ...]:
+        """The C concepts, in the order of the score columns."""
+        ...
+
+    def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
+        """Scores on the images' device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentClass:
+    """One class of a segmenter: a countable thing or background stuff, and the colour masks are drawn in."""
+
+    name: str
+    kind: Literal["thing", "stuff"]
+    colour: tuple[int, int, int]
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A predictor of the class of every pixel."""
+
+    @property
+    def name(self) -> str:
+        """What people type, or the file's stem."""
+        ...
+
+    @property
+    def classes(self) -> tuple[SegmentClass, ...]:
+        """Classes in the order of the mask's values."""
+        ...
+
+    def segment(self, images: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n H W"]:
+        """Index into ``classes`` of every pixel."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Population:
+    """Sampled codes with their scores: what probing works on.
+
+    ``codes`` has one row per sample where all layers share their code (l = 1), else one per layer (l = L).
+    """
+
+    seeds: Int64[Tensor, " n"]
+    codes: Float[Tensor, "n l D"]
+    scores: Float[Tensor, "n C"]
+    concepts: tuple[Concept, ...]
+    num_layers: int
+
+    def __len__(self) -> int:
+        return self.codes.shape[0]
+
+    def index(self, concept: str) -> int:
+        """Column of a concept.
+
+        Raises:
+            ValueError: no concept has that name.
+        """
+        for column, candidate in enumerate(self.concepts):
+            if candidate.name == concept:
+                return column
+        known = ", ".join(c.name for c in self.concepts)
+        raise ValueError(f"unknown concept {concept!r}; this population was scored for: {known}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boundary:
+    """A linear boundary in code space, ``normal · code + bias = 0``, scores above it on the normal's side.
+
+    ``normal`` is (D,) where all layers share a code, else (l, D) with one row per layer; every row has unit length.
+    ``holdout_accuracy`` is measured on samples that took no part in the fit (the paper's 30 %).
+    """
+
+    concept: Concept
+    normal: Float[Tensor, "*l D"]
+    bias: Float[Tensor, "*l"]
+    holdout_accuracy: float
+    num_train: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edit:
+    """A move of ``strength`` unit steps along a boundary's normal, on the given layers only."""
+
+    boundary: Boundary
+    strength: float
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A named set of layers that an edit is applied to: ``all``, ``layer 3``, ``bottom`` …"""
+
+    name: str
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rescoring:
+    """What happened to the scores when fresh codes were moved along each boundary: the data of Eq. (1).
+
+    Changes are signed and kept per sample, so that every statistic can be recomputed from them.
+    """
+
+    concepts: tuple[Concept, ...]
+    placements: tuple[Placement, ...]
+    step: float
+    seeds: Int64[Tensor, " K"]
+    originals: Float[Tensor, "K C"]
+    changes: Float[Tensor, "C P K"]
+    """Change of a concept's own score when its boundary's normal is followed."""
+    effects: Float[Tensor, "C P C"]
+    """Mean change of every score (last axis) under every concept's edit (first axis)."""
+    null: Float[Tensor, "R P C"]
+    """Mean zero-truncated change of every score under R random directions of the same length."""
+    score_std: Float[Tensor, " C"]
+    """Standard deviation of every score over the population: the unit in which concepts can be compared."""
