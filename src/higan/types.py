@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -35,6 +35,7 @@ __all__ = [
     "Scorer",
     "SegmentClass",
     "Segmenter",
+    "StagedGenerator",
 ]
 
 Level = Literal["layout", "object", "attribute", "colour"]
@@ -114,6 +115,22 @@ class Generator(Protocol):
 
     def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
         """Images in [-1, 1], differentiable with respect to the codes."""
+        ...
+
+
+@runtime_checkable
+class StagedGenerator(Generator, Protocol):
+    """A generator that can stop before a layer and go on from there, so that edits of late layers skip the early ones.
+
+    ``resume(prepare(codes, l), edited, l)`` equals ``synthesize(edited)`` for codes that agree on all layers before l.
+    """
+
+    def prepare(self, codes: Float[Tensor, "n L D"], layer: int) -> object:
+        """Everything that layers before ``layer`` (0 … L-1) contribute, for ``resume`` alone to read."""
+        ...
+
+    def resume(self, state: Any, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n 3 H W"]:  # noqa: ANN401
+        """Images in [-1, 1] of codes that differ from the prepared ones in ``layer`` and later layers only."""
         ...
 
 

@@ -1,0 +1,341 @@
+"""Probing, second half: a linear boundary in code space for every concept (section 2, Fig. 2).
+
+All concepts are fitted at once. Two modes::
+
+    extreme   the paper's: the samples with the highest and lowest scores are two classes, a linear SVM parts them
+    all       ridge regression on every sample's standardised score; on linear ground truth it finds directions better
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from higan.types import Boundary, Population
+
+__all__ = ["fit", "project_out", "random_directions", "squared_hinge"]
+
+Mode = Literal["extreme", "all"]
+
+_HISTORY = 10
+_SEARCH_STEPS = 20
+
+
+def fit(
+    population: Population,
+    concepts: Sequence[str] | None = None,
+    *,
+    mode: Mode = "extreme",
+    num_extreme: float = 2000,
+    train_fraction: float = 0.7,
+    C: float = 1.0,
+    ridge: float = 1e-3,
+    seed: int = 0,
+    memory: int = 2**30,
+) -> tuple[Boundary, ...]:
+    """One boundary per concept: unit normal, bias, and accuracy on samples that took no part in the fit.
+
+    For each concept the n highest-scored samples are positive and the n lowest-scored negative. In mode ``extreme`` a
+    share ``train_fraction`` of either class trains a linear SVM with squared hinge loss, the rest is held out. In mode
+    ``all`` the same share of all samples trains a ridge regression, and accuracy is measured on the extreme samples
+    among the others. Populations with one code per layer get one normal per layer, each fitted on its own, and the
+    accuracy is that of the most telling layer. A concept whose score never varies has no direction: its normal is as
+    good as random and its accuracy near chance.
+
+    Args:
+        population: N samples.
+        concepts: names to fit; all if None.
+        mode: ``extreme`` or ``all``.
+        num_extreme: n, capped at N // 2; a value in (0, 1] is a share of N.
+        train_fraction: share of samples that train.
+        C: SVM penalty, as scikit-learn's ``LinearSVC`` defines it.
+        ridge: penalty of mode ``all``, relative to the mean variance of a code dimension.
+        seed: chooses what is held out, concept by concept.
+        memory: bytes that the gathered training samples of one chunk of concepts may take.
+
+    Raises:
+        ValueError: unknown concept, fewer than 4 samples, a share or penalty out of range, non-finite data.
+    """
+    columns = list(range(len(population.concepts))) if concepts is None else [population.index(c) for c in concepts]
+    n = _num_extreme(num_extreme, len(population))
+    if not 0 < train_fraction < 1:
+        raise ValueError(f"train_fraction must lie between 0 and 1; got {train_fraction}")
+    if not (C > 0 and ridge > 0):
+        raise ValueError(f"C and ridge must be above 0; got C={C}, ridge={ridge}")
+    if not columns:
+        raise ValueError("there must be at least one concept to fit; got none")
+    if not bool(torch.isfinite(population.codes).all() and torch.isfinite(population.scores[:, columns]).all()):
+        raise ValueError("codes and scores must be finite; got NaN or infinity")
+    if mode == "all":
+        return _fit_all(population, columns, n, train_fraction=train_fraction, ridge=ridge, seed=seed)
+    if mode != "extreme":
+        raise ValueError(f"mode must be 'extreme' or 'all'; got {mode!r}")
+    per_concept = 2 * n * population.codes[0].numel() * population.codes.element_size()
+    chunk = max(1, memory // per_concept)
+    return tuple(
+        boundary
+        for start in range(0, len(columns), chunk)
+        for boundary in _fit_extreme(
+            population, columns[start : start + chunk], n, train_fraction=train_fraction, C=C, seed=seed
+        )
+    )
+
+
+def _num_extreme(num_extreme: float, num_samples: int) -> int:
+    if num_samples < 4:
+        raise ValueError(f"fitting needs at least 4 samples; got {num_samples}")
+    if not num_extreme > 0:
+        raise ValueError(f"num_extreme must be above 0; got {num_extreme}")
+    n = min(int(num_extreme * num_samples if num_extreme <= 1 else num_extreme), num_samples // 2)
+    if n < 2:
+        raise ValueError(f"num_extreme={num_extreme} leaves fewer than 2 of {num_samples} samples in a class")
+    return n
+
+
+def _fit_extreme(
+    population: Population, columns: list[int], n: int, *, train_fraction: float, C: float, seed: int
+) -> list[Boundary]:
+    order = _shuffled_extremes(population, columns, n, seed)
+    num_train = min(max(int(n * train_fraction), 1), n - 1)
+    label = torch.tensor([1.0, -1.0], dtype=population.codes.dtype, device=population.codes.device)
+    train = order[:, :, :num_train].flatten(1)
+    held = order[:, :, num_train:].flatten(1)
+    y_train = label.repeat_interleave(num_train)
+    y_held = label.repeat_interleave(n - num_train)
+    layers = []
+    for codes in population.codes.unbind(1):
+        weights = squared_hinge(codes[train], y_train.expand(len(columns), -1), C=C)
+        w, b = _unit(weights[:, :-1], weights[:, -1])
+        decision = torch.einsum("cmd,cd->cm", codes[held], w) + b[:, None]
+        layers.append((w, b, (decision.sign() == y_held).double().mean(1)))
+    return _boundaries(population, columns, layers, 2 * num_train)
+
+
+def _fit_all(
+    population: Population, columns: list[int], n: int, *, train_fraction: float, ridge: float, seed: int
+) -> tuple[Boundary, ...]:
+    device = population.codes.device
+    shuffled = torch.randperm(len(population), generator=torch.Generator().manual_seed(seed)).to(device)
+    num_train = min(max(int(len(population) * train_fraction), 2), len(population) - 1)
+    train = shuffled[:num_train]
+    held = torch.zeros(len(population), dtype=torch.bool, device=device)
+    held[shuffled[num_train:]] = True
+    scores = population.scores[:, columns].double()
+    target = _standardise(scores[train])
+    label = _extreme_labels(scores, n)
+    layers = []
+    for codes in population.codes.unbind(1):
+        x = codes[train].double()
+        mean = x.mean(0)
+        x = x - mean
+        gram = x.T @ x
+        # The relative penalty keeps directions in which codes hardly vary from blowing up.
+        gram.diagonal().add_(ridge * gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny))
+        w = torch.linalg.solve(gram, x.T @ target).T
+        flat = w.norm(dim=1) == 0
+        fallback = random_directions(len(columns), w.shape[1], seed=seed).to(w)
+        w = torch.where(flat[:, None], fallback, w)
+        w, b = _unit(w, -w @ mean)
+        decision = codes[held].double() @ w.T + b
+        extreme = label[held]
+        hits = ((decision.sign() == extreme) & (extreme != 0)).sum(0)
+        layers.append((w.to(codes.dtype), b.to(codes.dtype), hits / (extreme != 0).sum(0)))
+    return tuple(_boundaries(population, columns, layers, num_train))
+
+
+def _boundaries(
+    population: Population, columns: list[int], layers: list[tuple[Tensor, Tensor, Tensor]], num_train: int
+) -> list[Boundary]:
+    normals, biases, accuracies = (torch.stack(parts, 1) for parts in zip(*layers, strict=True))
+    shared = normals.shape[1] == 1 and population.num_layers > 1
+    best = accuracies.amax(1).tolist()
+    return [
+        Boundary(
+            concept=population.concepts[column],
+            normal=normals[k, 0] if shared else normals[k],
+            bias=biases[k, 0] if shared else biases[k],
+            holdout_accuracy=best[k],
+            num_train=num_train,
+        )
+        for k, column in enumerate(columns)
+    ]
+
+
+def _shuffled_extremes(population: Population, columns: list[int], n: int, seed: int) -> Int64[Tensor, "C 2 n"]:
+    """Indices of the n highest and n lowest scores per concept, each class in an order drawn for that concept."""
+    extremes = []
+    for column in columns:
+        order = torch.argsort(population.scores[:, column], stable=True)
+        name = population.concepts[column].name
+        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+        shuffles = [torch.randperm(n, generator=generator).to(order.device) for _ in range(2)]
+        extremes.append(torch.stack([order[-n:][shuffles[0]], order[:n][shuffles[1]]]))
+    return torch.stack(extremes)
+
+
+def _extreme_labels(scores: Float[Tensor, "n C"], num_extreme: int) -> Float[Tensor, "n C"]:
+    """+1 for the highest scores of each column, -1 for the lowest, 0 between."""
+    order = torch.argsort(scores, dim=0, stable=True)
+    labels = torch.zeros_like(scores)
+    labels.scatter_(0, order[:num_extreme], -1.0)
+    return labels.scatter_(0, order[-num_extreme:], 1.0)
+
+
+def _standardise(scores: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+    centred = scores - scores.mean(0)
+    std = centred.square().mean(0).sqrt()
+    constant = (scores == scores[0]).all(0)
+    return torch.where(constant, 0.0, centred / std.clamp(min=torch.finfo(std.dtype).tiny))
+
+
+def _unit(w: Float[Tensor, "C D"], b: Float[Tensor, " C"]) -> tuple[Float[Tensor, "C D"], Float[Tensor, " C"]]:
+    norm = w.norm(dim=1)
+    if not bool((norm > 0).all()):
+        raise ValueError("all codes are alike: there is no direction to find; sample more, or another generator")
+    return w / norm[:, None], b / norm
+
+
+def squared_hinge(
+    x: Float[Tensor, "B m D"],
+    y: Float[Tensor, "B m"],
+    *,
+    C: float = 1.0,
+    tolerance: float = 1e-5,
+    max_iterations: int = 500,
+) -> Float[Tensor, "B D+1"]:
+    """Weights, the bias last, of B linear SVMs at once: min ½|w|² + C Σ max(0, 1 - y (w · x))².
+
+    The primal problem that scikit-learn's ``LinearSVC(dual=False)`` solves, its penalised bias included, by L-BFGS with
+    an exact line search. Each problem stops by itself, once its gradient has shrunk by ``tolerance``, so that
+    the company it is solved in does not matter.
+    """
+    x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
+    precondition = _preconditioner(x, C)
+    w = torch.zeros_like(x[:, 0])
+    margin = torch.zeros_like(y)
+    gradient = _gradient(w, margin, x, y, C)
+    start = gradient.norm(dim=1)
+    history: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(max_iterations):
+        active = gradient.norm(dim=1) > tolerance * start
+        if not bool(active.any()):
+            break
+        direction = _lbfgs_direction(gradient, history, precondition) * active[:, None]
+        slope = y * torch.bmm(x, direction[..., None])[..., 0]
+        step = _line_search(w, direction, margin, slope, C) * active
+        move = step[:, None] * direction
+        w = w + move
+        margin = margin + step[:, None] * slope
+        previous, gradient = gradient, _gradient(w, margin, x, y, C)
+        change = gradient - previous
+        curvature = (move * change).sum(1)
+        rho = torch.where(curvature > 0, 1 / curvature.clamp(min=torch.finfo(x.dtype).tiny), 0.0)
+        history = [*history[-(_HISTORY - 1) :], (move, change, rho)]
+    return w
+
+
+def _gradient(w: Tensor, margin: Tensor, x: Tensor, y: Tensor, C: float) -> Tensor:
+    pull = y * (1 - margin).clamp(min=0)
+    return w - 2 * C * torch.bmm(pull[:, None], x)[:, 0]
+
+
+def _preconditioner(x: Float[Tensor, "B m d"], C: float) -> Float[Tensor, "d d"]:
+    """Inverse Hessian that the problems would share if every sample lay inside the margin.
+
+    Codes of real generators are strongly correlated; without it L-BFGS takes hundreds of steps on them.
+    """
+    stride = max(1, x.shape[0] * x.shape[1] // (16 * x.shape[2]))
+    some = x.flatten(0, 1)[::stride].double()
+    hessian = (2 * C * x.shape[1] / len(some)) * (some.T @ some)
+    hessian.diagonal().add_(1.0)
+    return torch.linalg.inv(hessian).to(x.dtype)
+
+
+def _lbfgs_direction(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]], precondition: Tensor) -> Tensor:
+    """Two-loop recursion (Nocedal & Wright, algorithm 7.4), one row per problem."""
+    q = -gradient
+    alphas = []
+    for move, change, rho in reversed(history):
+        alpha = rho * (move * q).sum(1)
+        q = q - alpha[:, None] * change
+        alphas.append(alpha)
+    q = q @ precondition
+    for (move, change, rho), alpha in zip(history, reversed(alphas), strict=True):
+        beta = rho * (change * q).sum(1)
+        q = q + (alpha - beta)[:, None] * move
+    return q
+
+
+def _line_search(w: Tensor, direction: Tensor, margin: Tensor, slope: Tensor, C: float) -> Tensor:
+    """Step to the minimum along a direction, by Newton within a bracket: the derivative is piecewise linear."""
+    linear, square = (w * direction).sum(1), direction.square().sum(1)
+    step = torch.ones_like(linear)
+    low, high = torch.zeros_like(step), torch.full_like(step, math.inf)
+    for _ in range(_SEARCH_STEPS):
+        gap = (1 - margin - step[:, None] * slope).clamp(min=0)
+        first = linear + step * square - 2 * C * (slope * gap).sum(1)
+        second = square + 2 * C * (slope.square() * (gap > 0)).sum(1)
+        low, high = torch.where(first < 0, step, low), torch.where(first >= 0, step, high)
+        newton = step - first / second.clamp(min=torch.finfo(step.dtype).tiny)
+        middle = torch.where(torch.isinf(high), 2 * step, (low + high) / 2)
+        inside: Bool[Tensor, " B"] = (newton > low) & (newton < high)
+        following = torch.where(inside, newton, middle)
+        if bool(torch.allclose(following, step, rtol=1e-6, atol=0)):
+            return following
+        step = following
+    return step
+
+
+def project_out(boundary: Boundary, conditions: Sequence[Boundary]) -> Boundary:
+    """The boundary's direction with every condition's direction removed, so that an edit leaves the conditions alone.
+
+    Any number of conditions, dependent or not; per layer where normals are. The held-out accuracy of
+    the result is not known and therefore NaN.
+
+    Raises:
+        ValueError: no conditions, other shapes, or nothing of the direction is left.
+    """
+    if not conditions:
+        raise ValueError("project_out needs at least one condition; got none")
+    for condition in conditions:
+        if condition.normal.shape != boundary.normal.shape:
+            raise ValueError(
+                f"all boundaries must come from one space; {boundary.concept.name!r} has a normal of shape "
+                f"{tuple(boundary.normal.shape)}, {condition.concept.name!r} one of {tuple(condition.normal.shape)}"
+            )
+    normal = boundary.normal.double()
+    stacked = torch.stack([c.normal.to(normal) for c in conditions], -1)
+    # Singular vectors rather than a QR decomposition: conditions that depend on one another must not add directions.
+    basis, weight, _ = torch.linalg.svd(stacked, full_matrices=False)
+    basis = basis * (weight > 1e-6 * weight[..., :1]).to(basis.dtype)[..., None, :]
+    rest = normal - (basis @ (basis.mT @ normal[..., None]))[..., 0]
+    length = rest.norm(dim=-1)
+    if not bool((length > 1e-4).all()):
+        names = ", ".join(repr(c.concept.name) for c in conditions)
+        raise ValueError(f"nothing of the direction of {boundary.concept.name!r} is left without {names}")
+    return dataclasses.replace(
+        boundary,
+        normal=(rest / length[..., None]).to(boundary.normal.dtype),
+        bias=(boundary.bias.double() / length).to(boundary.bias.dtype),
+        holdout_accuracy=math.nan,
+    )
+
+
+def random_directions(num: int, dim: int, *, seed: int = 0) -> Float[Tensor, "num dim"]:
+    """Directions drawn uniformly from the unit sphere, on the CPU: what an edit that means nothing looks like.
+
+    Raises:
+        ValueError: ``num`` or ``dim`` is below 1.
+    """
+    if num < 1 or dim < 1:
+        raise ValueError(f"num and dim must be at least 1; got {num} and {dim}")
+    rows = torch.randn(num, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (rows / rows.norm(dim=1, keepdim=True)).float()

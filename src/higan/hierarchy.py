@@ -1,0 +1,220 @@
+"""Which layers hold which level of abstraction: the paper's Fig. 3(a), with its uncertainty (section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from higan.layers import groups
+from higan.rescoring import delta, null_level, rank, resample_weights
+from higan.types import LEVELS, Level, Rescoring
+
+__all__ = ["Peak", "Profile", "Shares", "finding", "groups", "peaks", "profile"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """How each level's effect is spread over V levels × X places (layers or stages); every row of ``mean`` sums to one.
+
+    ``low`` and ``high`` are the ends of the bootstrap interval, ``wins`` is the share of resamples in which a place is
+    the strongest.
+    """
+
+    names: tuple[str, ...]
+    layers: tuple[tuple[int, ...], ...]
+    mean: Float[Tensor, "V X"]
+    low: Float[Tensor, "V X"]
+    high: Float[Tensor, "V X"]
+    wins: Float[Tensor, "V X"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """The normalised profile of every level that has a verified concept.
+
+    ``centre`` is the mean layer, weighted by the layers' shares, ``centre_low`` and ``centre_high`` its bootstrap
+    interval. ``in_order`` is the share of resamples in which the centres rise from level to level as the paper says.
+    """
+
+    levels: tuple[Level, ...]
+    concepts: tuple[tuple[str, ...], ...]
+    by_layer: Shares
+    by_group: Shares
+    centre: Float[Tensor, " V"]
+    centre_low: Float[Tensor, " V"]
+    centre_high: Float[Tensor, " V"]
+    in_order: float
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Where a level lives: the strongest layer and stage, each with the share of bootstrap resamples that agree."""
+
+    level: Level
+    layer: int
+    layer_confidence: float
+    group: str
+    group_confidence: float
+
+
+def profile(
+    rescoring: Rescoring,
+    *,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Profile:
+    """Normalised Δs per level, over single layers and over stages.
+
+    For each concept verified at placement ``all``, Δs above the mean of its null (not below zero) is divided by its sum
+    over layers, so that every concept counts alike whatever its score's scale; the same over stages. A level's profile
+    is the mean over its concepts. Intervals come from resampling the K samples, the same way for all concepts.
+    Levels without a verified concept, or whose concepts no single layer moves, are left out.
+
+    Raises:
+        ValueError: the re-scoring lacks placement ``all``, single layers or stages.
+    """
+    verified = {row.concept.name for row in rank(rescoring, alpha=alpha, num_resamples=2, seed=seed) if row.verified}
+    num_layers = 1 + max(layer for placement in rescoring.placements for layer in placement.layers)
+    at_layer = _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)])
+    stages = groups(num_layers)
+    at_group = _columns(rescoring, list(stages))
+    weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
+    point, null = delta(rescoring), null_level(rescoring)
+
+    levels: list[Level] = []
+    names: list[tuple[str, ...]] = []
+    spread: list[tuple[Tensor, Tensor]] = []
+    for level in LEVELS:
+        members = [c for c, concept in enumerate(rescoring.concepts) if concept.level == level]
+        members = [c for c in members if rescoring.concepts[c].name in verified]
+        # A concept that moves only when all layers move together says nothing about where it lives.
+        members = [c for c in members if all(bool((point > null)[c, at].any()) for at in (at_layer, at_group))]
+        if not members:
+            continue
+        levels.append(level)
+        names.append(tuple(rescoring.concepts[c].name for c in members))
+        layer, group = [
+            torch.stack([_shares(rescoring, c, at, point=point, null=null, weights=weights) for c in members]).mean(0)
+            for at in (at_layer, at_group)
+        ]
+        spread.append((layer, group))
+
+    def collect(part: int, width: int) -> Tensor:
+        return torch.stack([pair[part] for pair in spread]) if spread else torch.empty(0, 1 + num_resamples, width)
+
+    over_layers, over_groups = collect(0, num_layers), collect(1, len(stages))
+    centres = over_layers @ torch.arange(num_layers, dtype=over_layers.dtype)
+    low, high = _ends(centres[:, 1:], confidence)
+    rising = (centres[1:, 1:] >= centres[:-1, 1:]).all(0)
+    return Profile(
+        levels=tuple(levels),
+        concepts=tuple(names),
+        by_layer=_summary(
+            over_layers, [f"layer {k}" for k in range(num_layers)], [(k,) for k in range(num_layers)], confidence
+        ),
+        by_group=_summary(over_groups, list(stages), list(stages.values()), confidence),
+        centre=centres[:, 0],
+        centre_low=low,
+        centre_high=high,
+        in_order=float(rising.double().mean()),
+    )
+
+
+def _columns(rescoring: Rescoring, wanted: list[str]) -> list[int]:
+    names = [placement.name for placement in rescoring.placements]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise ValueError(f"a profile needs every layer and stage re-scored; missing: {', '.join(missing)}")
+    return [names.index(name) for name in wanted]
+
+
+def _shares(
+    rescoring: Rescoring, concept: int, columns: list[int], *, point: Tensor, null: Tensor, weights: Tensor
+) -> Float[Tensor, "1+B X"]:
+    """A concept's share at each place: measured in the first row, then in every bootstrap resample."""
+    resampled = weights @ rescoring.changes[concept, columns].clamp(min=0).T
+    values = torch.cat([point[concept, columns][None], resampled])
+    excess = (values - null[concept, columns]).clamp(min=0)
+    total = excess.sum(1, keepdim=True)
+    uniform = torch.full_like(excess, 1 / len(columns))
+    return torch.where(total > 0, excess / total.clamp(min=torch.finfo(total.dtype).tiny), uniform)
+
+
+def _summary(
+    shares: Float[Tensor, "V 1+B X"], names: list[str], layers: list[tuple[int, ...]], confidence: float
+) -> Shares:
+    low, high = _ends(shares[:, 1:].movedim(1, -1), confidence)
+    winner = torch.nn.functional.one_hot(shares[:, 1:].argmax(-1), len(names))
+    return Shares(tuple(names), tuple(layers), shares[:, 0], low, high, winner.to(shares).mean(1))
+
+
+def _ends(values: Float[Tensor, "*shape B"], confidence: float) -> tuple[Tensor, Tensor]:
+    tail = (1 - confidence) / 2
+    if values.numel() == 0:
+        return values[..., 0], values[..., 0]
+    low, high = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=values.dtype), dim=-1)
+    return low, high
+
+
+def peaks(profile: Profile) -> tuple[Peak, ...]:
+    """The strongest layer and stage of every level in the profile, coarse levels first."""
+    found = []
+    for v, level in enumerate(profile.levels):
+        layer, group = int(profile.by_layer.mean[v].argmax()), int(profile.by_group.mean[v].argmax())
+        found.append(
+            Peak(
+                level=level,
+                layer=layer,
+                layer_confidence=float(profile.by_layer.wins[v, layer]),
+                group=profile.by_group.names[group],
+                group_confidence=float(profile.by_group.wins[v, group]),
+            )
+        )
+    return tuple(found)
+
+
+_PLURAL: dict[Level, str] = {
+    "layout": "layout",
+    "object": "objects",
+    "attribute": "attributes",
+    "colour": "colour scheme",
+}
+
+
+def finding(profile: Profile) -> str:
+    """One sentence: whether the levels come in the paper's order, judged by their mean layers, and how sure that is."""
+    missing = [_PLURAL[level] for level in LEVELS if level not in profile.levels]
+    unseen = f"; no concept of {_join(missing)} could be verified" if missing else ""
+    centres = [
+        f"{_PLURAL[level]} at {centre:.1f}"
+        for level, centre in zip(profile.levels, profile.centre.tolist(), strict=True)
+    ]
+    if len(centres) < 2:
+        return f"The order of the four levels cannot be judged{unseen}."
+    last = profile.by_layer.layers[-1][0]
+    where = f"mean layer of 0-{last}: {', '.join(centres)}"
+    wrong = [
+        f"{_PLURAL[later]} before {_PLURAL[earlier]}"
+        for earlier, later, a, b in zip(
+            profile.levels, profile.levels[1:], profile.centre[:-1], profile.centre[1:], strict=False
+        )
+        if b < a
+    ]
+    if not wrong:
+        return (
+            f"From coarse to fine layers the generator holds {_join([_PLURAL[level] for level in profile.levels])}, "
+            f"in the paper's order ({where}; {profile.in_order:.0%} of bootstrap resamples agree){unseen}."
+        )
+    return (
+        f"The levels do not come in the paper's order: {_join(wrong)} ({where}; the paper's order appears in "
+        f"{profile.in_order:.0%} of bootstrap resamples){unseen}."
+    )
+
+
+def _join(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

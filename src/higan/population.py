@@ -1,0 +1,237 @@
+"""Probing, first half: sample codes, draw and score their images (section 2, Fig. 2 left).
+
+Everything that goes from seeds to scores passes through here, and what generators and scorers return is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from higan.errors import GeneratorError, ScorerError
+from higan.store import Run, missing_shards, shard_indices, write_shard
+from higan.types import Generator, Population, Scorer
+
+__all__ = ["Progress", "fill", "measure", "render", "sample", "sample_seeds", "score", "stream", "to_uint8"]
+
+Progress = Callable[[int, int], None]
+"""Called with images done and images in total."""
+
+_HALF = 2**31
+_BLOCK = 2**24
+
+
+def sample_seeds(
+    num: int, *, seed: int = 0, purpose: Literal["probe", "verify"] = "probe", first: int = 0
+) -> Int64[Tensor, " n"]:
+    """Seeds of samples ``first`` … ``first + num - 1`` of a run.
+
+    Seeds for probing lie below 2³¹, those for verification above, so that the two never share a sample; all stay
+    below 2³² because torch's CPU generator looks at 32 bits only. Runs with other ``seed`` start 2²⁴ further on, and
+    samples 0, 1, 2 … of the default run have the seeds 0, 1, 2 ….
+
+    Raises:
+        ValueError: ``num`` is not positive, or a number is negative or beyond 2³¹ samples.
+    """
+    if num < 1:
+        raise ValueError(f"the number of samples must be at least 1; got {num}")
+    if seed < 0 or first < 0 or first + num > _HALF:
+        raise ValueError(f"seed and samples must be 0 or more, and samples end at 2^31; got seed {seed}, first {first}")
+    index = torch.arange(first, first + num, dtype=torch.int64)
+    return (seed * _BLOCK + index) % _HALF + (_HALF if purpose == "verify" else 0)
+
+
+def sample(generator: Generator, seeds: Sequence[int] | Int64[Tensor, " n"]) -> Float[Tensor, "n L D"]:
+    """Untruncated codes of these seeds, on the generator's device.
+
+    Raises:
+        ValueError: no seeds.
+        GeneratorError: the codes have a wrong shape or type, or are not finite.
+    """
+    numbers = [int(seed) for seed in seeds]
+    if not numbers:
+        raise ValueError("the number of samples must be at least 1; got no seeds")
+    with torch.no_grad():
+        codes = generator.map(generator.latents(numbers))
+    _check_codes(generator, codes, len(numbers))
+    return codes
+
+
+def to_uint8(images: Float[Tensor, "*n 3 H W"]) -> UInt8[Tensor, "*n 3 H W"]:
+    """Images in [-1, 1] as bytes: (x + 1) · 127.5, rounded to the nearest, cut off at 0 and 255."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def render(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor, "n 3 H W"]:
+    """Images of codes, without gradients, on the generator's device.
+
+    Raises:
+        ValueError: the codes do not fit the generator or are not finite.
+        GeneratorError: the images have a wrong shape or type, or are not finite.
+    """
+    expected = (generator.num_layers, generator.code_dim)
+    if tuple(codes.shape[1:]) != expected:
+        raise ValueError(
+            f"{generator.name} takes codes of shape (n, {expected[0]}, {expected[1]}); got {_shape(codes)}"
+        )
+    if not bool(torch.isfinite(codes).all()):
+        raise ValueError("codes must be finite; got NaN or infinity")
+    with torch.inference_mode():
+        images = check_images(generator, generator.synthesize(codes.to(generator.device)), len(codes))
+    # A copy made outside inference mode is an ordinary tensor that callers may change in place.
+    return images.clone()
+
+
+def score(scorer: Scorer, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
+    """Scores of images in float32, without gradients.
+
+    Raises:
+        ScorerError: the scores have a wrong shape or type, or are not finite.
+    """
+    with torch.inference_mode():
+        scores = scorer.score(images)
+    expected = (len(images), len(scorer.concepts))
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != expected or not scores.is_floating_point():
+        raise ScorerError(
+            f"scorer {scorer.name!r} must return floating-point scores of shape {expected}, one column per concept; "
+            f"got {_describe(scores)}"
+        )
+    if not bool(torch.isfinite(scores).all()):
+        column = int((~torch.isfinite(scores)).any(0).nonzero()[0])
+        raise ScorerError(f"scorer {scorer.name!r} returned NaN or infinity for {scorer.concepts[column].name!r}")
+    return scores.float().clone()
+
+
+def stream(
+    generator: Generator, scorer: Scorer, seeds: Sequence[int] | Int64[Tensor, " n"], *, batch_size: int = 64
+) -> Iterator[Population]:
+    """Sample, draw and score in batches: one `Population` on the CPU after the other, never all in memory.
+
+    Raises:
+        ValueError: no seeds, or a batch size below 1.
+        GeneratorError, ScorerError: see `render` and `score`.
+    """
+    numbers = torch.as_tensor(seeds, dtype=torch.int64)
+    if len(numbers) < 1:
+        raise ValueError("the number of samples must be at least 1; got no seeds")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    check_concepts(scorer)
+    for batch in torch.split(numbers, batch_size):
+        codes = sample(generator, batch)
+        scores = score(scorer, render(generator, codes))
+        stored = codes[:, :1] if generator.shared_code else codes
+        yield Population(batch.clone(), stored.float().cpu(), scores.cpu(), scorer.concepts, generator.num_layers)
+
+
+def measure(
+    generator: Generator,
+    scorer: Scorer,
+    seeds: Sequence[int] | Int64[Tensor, " n"],
+    *,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Population:
+    """Sample codes by seed, draw and score their images; see `sample_seeds` for the seeds of a run.
+
+    Codes of a generator whose layers share one are kept once, as (n, 1, D).
+
+    Raises:
+        ValueError: no seeds, or a batch size below 1.
+        GeneratorError, ScorerError: see `render` and `score`.
+    """
+    parts: list[Population] = []
+    done = 0
+    for part in stream(generator, scorer, seeds, batch_size=batch_size):
+        parts.append(part)
+        done += len(part)
+        if progress is not None:
+            progress(done, len(seeds))
+    return Population(
+        torch.cat([part.seeds for part in parts]),
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.scores for part in parts]),
+        parts[0].concepts,
+        parts[0].num_layers,
+    )
+
+
+def fill(
+    run: Run, generator: Generator, scorer: Scorer, *, batch_size: int = 64, progress: Progress | None = None
+) -> None:
+    """Measure every shard of a run that is not there yet; damaged shards are measured again.
+
+    Killed at any moment and called again, it ends with the same bytes, given the same batch size and device.
+
+    Raises:
+        ValueError: a batch size below 1.
+        GeneratorError, ScorerError: see `render` and `score`.
+    """
+    todo = missing_shards(run)
+    done = run.num_samples - sum(len(shard_indices(run, shard)) for shard in todo)
+    for shard in todo:
+        indices = shard_indices(run, shard)
+        seeds = sample_seeds(len(indices), seed=run.seed, first=indices.start)
+        offset = done
+
+        def report(images: int, _: int, offset: int = offset) -> None:
+            if progress is not None:
+                progress(offset + images, run.num_samples)
+
+        write_shard(run, shard, measure(generator, scorer, seeds, batch_size=batch_size, progress=report))
+        done += len(indices)
+
+
+def check_images(generator: Generator, images: Tensor, num: int) -> UInt8[Tensor, "n 3 H W"]:
+    """What ``synthesize`` or ``resume`` returned, as bytes.
+
+    Raises:
+        GeneratorError: the images have a wrong shape or type, or are not finite.
+    """
+    expected = (num, 3, generator.resolution, generator.resolution)
+    if not isinstance(images, Tensor) or tuple(images.shape) != expected or not images.is_floating_point():
+        raise GeneratorError(
+            f"generator {generator.name!r} must return floating-point images of shape {expected}; "
+            f"got {_describe(images)}"
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise GeneratorError(f"generator {generator.name!r} drew images with NaN or infinity")
+    return to_uint8(images)
+
+
+def check_concepts(scorer: Scorer) -> None:
+    """Refuse a scorer that names nothing or one thing twice.
+
+    Raises:
+        ScorerError: no concepts, or a name appears twice.
+    """
+    names = [concept.name for concept in scorer.concepts]
+    if not names:
+        raise ScorerError(f"scorer {scorer.name!r} has no concepts")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ScorerError(f"scorer {scorer.name!r} names a concept twice: {', '.join(twice)}")
+
+
+def _check_codes(generator: Generator, codes: Tensor, num: int) -> None:
+    expected = (num, generator.num_layers, generator.code_dim)
+    if not isinstance(codes, Tensor) or tuple(codes.shape) != expected or not codes.is_floating_point():
+        raise GeneratorError(
+            f"generator {generator.name!r} must map to floating-point codes of shape {expected}; got {_describe(codes)}"
+        )
+    if not bool(torch.isfinite(codes).all()):
+        raise GeneratorError(f"generator {generator.name!r} mapped to codes with NaN or infinity")
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"({', '.join(map(str, tensor.shape))})"
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {_shape(value)}"
+    return type(value).__name__

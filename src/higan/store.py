@@ -1,0 +1,507 @@
+"""The run folder: what a study leaves on disk. Parquet, safetensors and JSON; never pickle.
+
+::
+
+    manifest.json                     settings that identify the run, and its provenance
+    population/shard-00000.parquet    seed, codes, one score column per concept
+    population/shard-00000.sha256     digest of the shard, written after it: a shard without one does not count
+    boundaries.safetensors
+    rescoring.safetensors
+    rescoring.units/…                 finished units of a re-scoring under way
+
+Every file is written under a temporary name, synced and renamed, so that it is there whole or not at all. Everything
+that is read is checked against a SHA-256; Parquet pages carry checksums besides, for readers that are not ours.
+Shard k holds samples k · shard_size onwards, whoever computes it and whenever.
+
+Scores are columns named ``score_<concept>``; codes are lists of l · D float32, layer by layer, with l = 1 where layers
+share their code. Any Parquet reader understands them: ``SELECT seed, "score_wood" FROM 'run/population/*.parquet'``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from higan.errors import CorruptRunError, RunError, RunMismatchError
+from higan.types import Boundary, Concept, Placement, Population, Rescoring
+
+__all__ = [
+    "Run",
+    "Units",
+    "load_boundaries",
+    "load_boundary",
+    "load_rescoring",
+    "load_run",
+    "missing_shards",
+    "open_run",
+    "read_population",
+    "read_shard",
+    "save_boundaries",
+    "save_boundary",
+    "save_rescoring",
+    "shard_indices",
+    "verify",
+    "write_shard",
+]
+
+_FORMAT = "higan-run-1"
+_MANIFEST = "manifest.json"
+_DIGEST = "higan.sha256"
+_CONTENT = "higan.content"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An open run folder. ``settings`` identify the run; ``provenance`` (versions, dates) is for the reader alone."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def num_samples(self) -> int:
+        """N, the population's size."""
+        return int(self.settings["num_samples"])
+
+    @property
+    def shard_size(self) -> int:
+        """Samples per shard; the last one may hold fewer."""
+        return int(self.settings["shard_size"])
+
+    @property
+    def seed(self) -> int:
+        """Chooses the population's samples."""
+        return int(self.settings["seed"])
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards make the population."""
+        return -(-self.num_samples // self.shard_size)
+
+
+def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mapping[str, Any] | None = None) -> Run:
+    """Create a run folder, or go on with the one that is there if its settings are the same.
+
+    ``settings`` is whatever decides the result, as JSON: generator and scorer with digests of their weights, and at
+    least ``num_samples``, ``shard_size`` and ``seed``. ``provenance`` is kept as first written and never compared.
+
+    Raises:
+        ValueError: a setting is missing or not positive.
+        RunMismatchError: the folder holds another run, or something that is no run.
+        CorruptRunError: the manifest cannot be read.
+    """
+    for name, least in (("num_samples", 1), ("shard_size", 1), ("seed", 0)):
+        value = settings.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"the setting {name} must be a whole number of at least {least}; got {value!r}")
+    path = Path(path)
+    wanted = json.loads(json.dumps(dict(settings)))
+    if not (path / _MANIFEST).exists():
+        if path.exists() and not path.is_dir():
+            raise RunMismatchError(f"{path} is a file; choose another folder for the run")
+        foreign = (
+            sorted(entry.name for entry in path.iterdir() if entry.name != _temporary(path / _MANIFEST).name)
+            if path.exists()
+            else []
+        )
+        if foreign:
+            raise RunMismatchError(
+                f"{path} is not empty and holds no run (there is {foreign[0]}); choose another folder"
+            )
+        manifest = {"format": _FORMAT, "settings": wanted, "provenance": dict(provenance or {})}
+        path.mkdir(parents=True, exist_ok=True)
+        _write(path / _MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+    run = load_run(path)
+    differing = sorted(k for k in {*wanted, *run.settings} if wanted.get(k) != run.settings.get(k))
+    if differing:
+        details = "; ".join(f"{k} is {run.settings.get(k)!r} there, {wanted.get(k)!r} here" for k in differing)
+        raise RunMismatchError(f"{path} holds another run: {details}; use these settings or choose another folder")
+    return run
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a run folder that exists.
+
+    Raises:
+        RunError: there is none.
+        CorruptRunError: the manifest cannot be read.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{path} is no run folder: it has no {_MANIFEST}") from None
+    except ValueError as error:
+        raise CorruptRunError(
+            f"{path / _MANIFEST} is damaged ({error}); restore it or start in another folder"
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise CorruptRunError(f"{path / _MANIFEST} is not a manifest of format {_FORMAT}")
+    return Run(path, manifest["settings"], manifest["provenance"])
+
+
+# --- population -------------------------------------------------------------------------------------------------------
+
+
+def shard_indices(run: Run, shard: int) -> range:
+    """Which samples a shard holds.
+
+    Raises:
+        ValueError: there is no such shard.
+    """
+    if not 0 <= shard < run.num_shards:
+        raise ValueError(f"this run has shards 0 to {run.num_shards - 1}; got {shard}")
+    start = shard * run.shard_size
+    return range(start, min(start + run.shard_size, run.num_samples))
+
+
+def missing_shards(run: Run) -> list[int]:
+    """Shards that are not there whole: absent, cut off or damaged."""
+    return [shard for shard in range(run.num_shards) if not _is_whole(run, shard)]
+
+
+def write_shard(run: Run, shard: int, population: Population) -> None:
+    """Keep one shard's samples, whole or not at all.
+
+    Raises:
+        ValueError: the number of samples is not this shard's.
+    """
+    expected = len(shard_indices(run, shard))
+    if len(population) != expected:
+        raise ValueError(f"shard {shard} holds {expected} samples; got {len(population)}")
+    codes = population.codes.float().cpu().contiguous().numpy()
+    values = pa.FixedSizeListArray.from_arrays(pa.array(codes.reshape(-1)), codes.shape[1] * codes.shape[2])
+    scores = population.scores.float().cpu().numpy()
+    columns = {f"score_{concept.name}": pa.array(scores[:, c]) for c, concept in enumerate(population.concepts)}
+    table = pa.table({"seed": pa.array(population.seeds.cpu().numpy()), "codes": values, **columns})
+    content = {
+        "concepts": [[concept.name, concept.level] for concept in population.concepts],
+        "code_shape": list(codes.shape[1:]),
+        "num_layers": population.num_layers,
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata({_CONTENT: json.dumps(content)}),
+        sink,
+        compression="zstd",
+        use_dictionary=False,
+        write_page_checksum=True,
+    )
+    data = sink.getvalue().to_pybytes()
+    target, sidecar = _shard_paths(run, shard)
+    target.parent.mkdir(exist_ok=True)
+    # A digest left from a shard that is being replaced would call the new bytes damaged.
+    sidecar.unlink(missing_ok=True)
+    _write(target, data)
+    _write(sidecar, f"{hashlib.sha256(data).hexdigest()}  {target.name}\n".encode())
+
+
+def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> Population:
+    """One shard, checked; with ``concepts`` only these score columns.
+
+    Raises:
+        ValueError: unknown concept.
+        CorruptRunError: the shard is missing, cut off or damaged.
+    """
+    target, sidecar = _shard_paths(run, shard)
+    try:
+        data, digest = target.read_bytes(), sidecar.read_bytes()[:64].decode("ascii", "replace")
+    except FileNotFoundError:
+        raise CorruptRunError(
+            f"shard {shard} of {run.num_shards} is missing from {run.path}: sample again with the same settings"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise CorruptRunError(f"{target} is damaged: sample again with the same settings to replace it")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        content = json.loads(file.schema_arrow.metadata[_CONTENT.encode()])
+        known = [Concept(*entry) for entry in content["concepts"]]
+        chosen = known if concepts is None else [_named(known, name) for name in concepts]
+        table = file.read(["seed", "codes", *(f"score_{concept.name}" for concept in chosen)])
+        codes = table["codes"].combine_chunks().flatten().to_numpy().reshape(-1, *content["code_shape"])
+        scores = np.empty((table.num_rows, len(chosen)), np.float32)
+        for c, concept in enumerate(chosen):
+            scores[:, c] = table[f"score_{concept.name}"].to_numpy()
+        seeds = table["seed"].to_numpy()
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise CorruptRunError(f"{target} is not a shard of this program: {error}") from error
+    return Population(
+        torch.from_numpy(seeds.copy()), torch.from_numpy(codes.copy()), torch.from_numpy(scores), tuple(chosen),
+        content["num_layers"],
+    )  # fmt: skip
+
+
+def read_population(run: Run, concepts: Sequence[str] | None = None) -> Population:
+    """All shards as one population; with ``concepts`` only these score columns.
+
+    Shards are read one after the other into place: memory is that of the result and one shard.
+
+    Raises:
+        ValueError: unknown concept.
+        CorruptRunError: a shard is missing, cut off, damaged or of another kind than the first.
+    """
+    first = read_shard(run, 0, concepts)
+    total = run.num_samples
+    seeds = torch.empty(total, dtype=torch.int64)
+    codes = torch.empty(total, *first.codes.shape[1:])
+    scores = torch.empty(total, len(first.concepts))
+    for shard in range(run.num_shards):
+        part = first if shard == 0 else read_shard(run, shard, concepts)
+        at = slice(shard_indices(run, shard).start, shard_indices(run, shard).stop)
+        if (
+            part.concepts != first.concepts
+            or part.codes.shape[1:] != codes.shape[1:]
+            or len(part) != at.stop - at.start
+        ):
+            raise CorruptRunError(f"shard {shard} of {run.path} does not go with shard 0; delete it and sample again")
+        seeds[at], codes[at], scores[at] = part.seeds, part.codes, part.scores
+    return Population(seeds, codes, scores, first.concepts, first.num_layers)
+
+
+def verify(path: str | Path) -> str:
+    """Check every file of a run; a digest of seeds, codes and scores that depends on content alone.
+
+    Shard size, compression and the program's version do not matter to it.
+
+    Raises:
+        RunError: there is no run.
+        CorruptRunError: something is missing or damaged.
+    """
+    run = load_run(path)
+    streams = [hashlib.sha256() for _ in range(3)]
+    for shard in range(run.num_shards):
+        part = read_shard(run, shard)
+        for digest, tensor in zip(streams, (part.seeds, part.codes, part.scores), strict=True):
+            digest.update(tensor.contiguous().numpy().data)
+        if shard == 0:
+            header = [[concept.name, concept.level] for concept in part.concepts], list(part.codes.shape[1:])
+    for name, load in (("boundaries", load_boundaries), ("rescoring", load_rescoring)):
+        if (run.path / f"{name}.safetensors").exists():
+            load(run)
+    total = hashlib.sha256(json.dumps(header).encode())
+    for digest in streams:
+        total.update(digest.digest())
+    return total.hexdigest()
+
+
+def _shard_paths(run: Run, shard: int) -> tuple[Path, Path]:
+    stem = run.path / "population" / f"shard-{shard:05d}"
+    return stem.with_suffix(".parquet"), stem.with_suffix(".sha256")
+
+
+def _is_whole(run: Run, shard: int) -> bool:
+    target, sidecar = _shard_paths(run, shard)
+    try:
+        with target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sidecar.read_text("ascii", "replace")[:64]
+    except FileNotFoundError:
+        return False
+
+
+def _named(concepts: Sequence[Concept], name: str) -> Concept:
+    for concept in concepts:
+        if concept.name == name:
+            return concept
+    raise ValueError(f"unknown concept {name!r}; this run was scored for: {', '.join(c.name for c in concepts)}")
+
+
+# --- boundaries -------------------------------------------------------------------------------------------------------
+
+
+def save_boundaries(run: Run, boundaries: Sequence[Boundary]) -> None:
+    """Keep the boundaries of a run, whole or not at all.
+
+    Raises:
+        ValueError: there are none, or they come from different spaces.
+    """
+    _save_boundaries(run.path / "boundaries.safetensors", boundaries)
+
+
+def load_boundaries(run: Run) -> tuple[Boundary, ...]:
+    """The boundaries of a run.
+
+    Raises:
+        RunError: they have not been fitted.
+        CorruptRunError: the file is damaged.
+    """
+    return _load_boundaries(run.path / "boundaries.safetensors")
+
+
+def save_boundary(path: str | Path, boundary: Boundary) -> None:
+    """Keep one boundary in a file of its own, to be opened by `load_boundary`."""
+    _save_boundaries(Path(path), [boundary])
+
+
+def load_boundary(path: str | Path, concept: str | None = None) -> Boundary:
+    """A boundary from a file; where the file holds several, ``concept`` says which.
+
+    Raises:
+        ValueError: the file holds several and none is named, or not the one named.
+        RunError: there is no such file.
+        CorruptRunError: the file is damaged or something else.
+    """
+    found = {boundary.concept.name: boundary for boundary in _load_boundaries(Path(path))}
+    if concept is None and len(found) == 1:
+        return next(iter(found.values()))
+    if concept not in found:
+        raise ValueError(f"{path} holds boundaries for {', '.join(found)}; got {concept!r}")
+    return found[concept]
+
+
+def _save_boundaries(path: Path, boundaries: Sequence[Boundary]) -> None:
+    shapes = {tuple(boundary.normal.shape) for boundary in boundaries}
+    if len(shapes) != 1:
+        raise ValueError(f"boundaries of one space are kept together; got normals of shapes {sorted(shapes)}")
+    content = {
+        "kind": "boundaries",
+        "concepts": [[b.concept.name, b.concept.level] for b in boundaries],
+        "holdout_accuracy": [b.holdout_accuracy for b in boundaries],
+        "num_train": [b.num_train for b in boundaries],
+    }
+    tensors = {
+        "normals": torch.stack([b.normal.cpu() for b in boundaries]),
+        "biases": torch.stack([b.bias.cpu() for b in boundaries]),
+    }
+    _save_tensors(path, tensors, content)
+
+
+def _load_boundaries(path: Path) -> tuple[Boundary, ...]:
+    tensors, content = _load_tensors(path, "boundaries")
+    return tuple(
+        Boundary(Concept(*concept), tensors["normals"][k], tensors["biases"][k], accuracy, num_train)
+        for k, (concept, accuracy, num_train) in enumerate(
+            zip(content["concepts"], content["holdout_accuracy"], content["num_train"], strict=True)
+        )
+    )
+
+
+# --- re-scoring -------------------------------------------------------------------------------------------------------
+
+
+def save_rescoring(run: Run, rescoring: Rescoring) -> None:
+    """Keep the re-scoring of a run, whole or not at all; its finished units are then no longer needed and removed."""
+    content = {
+        "kind": "rescoring",
+        "concepts": [[c.name, c.level] for c in rescoring.concepts],
+        "placements": [[p.name, list(p.layers)] for p in rescoring.placements],
+        "step": rescoring.step,
+    }
+    tensors = {
+        name: getattr(rescoring, name) for name in ("seeds", "originals", "changes", "effects", "null", "score_std")
+    }
+    _save_tensors(run.path / "rescoring.safetensors", tensors, content)
+    shutil.rmtree(Units(run).folder, ignore_errors=True)
+
+
+def load_rescoring(run: Run) -> Rescoring:
+    """The re-scoring of a run.
+
+    Raises:
+        RunError: there is none yet.
+        CorruptRunError: the file is damaged.
+    """
+    tensors, content = _load_tensors(run.path / "rescoring.safetensors", "rescoring")
+    return Rescoring(
+        concepts=tuple(Concept(*entry) for entry in content["concepts"]),
+        placements=tuple(Placement(name, tuple(layers)) for name, layers in content["placements"]),
+        step=content["step"],
+        **tensors,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Finished units of a re-scoring in a run folder: what `higan.rescoring.rescore` takes as ``checkpoint``."""
+
+    run: Run
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self.run.path / "rescoring.units"
+
+    def load(self, key: str, unit: int) -> Mapping[str, Tensor] | None:
+        """A unit that is there whole; None if it is absent or damaged, so that it is made again."""
+        try:
+            return _load_tensors(self._path(key, unit), "unit")[0]
+        except RunError:
+            return None
+
+    def save(self, key: str, unit: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep a unit, whole or not at all."""
+        path = self._path(key, unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _save_tensors(path, tensors, {"kind": "unit"})
+
+    def _path(self, key: str, unit: int) -> Path:
+        return self.folder / key / f"unit-{unit:05d}.safetensors"
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(content)
+    _write(path, to_safetensors(plain, {_CONTENT: text, _DIGEST: _digest(plain, text)}))
+
+
+def _load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise RunError(f"{path} is not there: this step of the study has not been done")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise CorruptRunError(f"{path} is damaged: {error}; do this step again to replace it") from error
+    text = metadata.get(_CONTENT, "")
+    if metadata.get(_DIGEST) != _digest(tensors, text):
+        raise CorruptRunError(f"{path} is damaged or was not written by this program; do this step again to replace it")
+    content = json.loads(text)
+    if content["kind"] != kind:
+        raise CorruptRunError(f"{path} holds {content['kind']}, not {kind}")
+    return tensors, content
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, and still there after the power fails."""
+    temporary = _temporary(path)
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _temporary(path: Path) -> Path:
+    # Always the same name, so that what a killed process left behind is overwritten and not collected.
+    return path.with_name(f".{path.name}.tmp")
