@@ -1,0 +1,200 @@
+"""Rendered rooms by the thousand: endless batches, data sets on disk, contact sheets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from higan.errors import CorruptRunError, RunMismatchError
+from higan.rooms.factors import FACTORS, factors
+from higan.rooms.render import render
+from higan.rooms.scene import CLASSES, sample_scenes
+
+__all__ = [
+    "RoomsBatch",
+    "RoomsData",
+    "batches",
+    "colour_masks",
+    "contact_sheet",
+    "open_data",
+    "sample_rooms",
+    "write_data",
+]
+
+_BLOCK = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoomsBatch:
+    """Rendered rooms with their ground truth; the columns of ``factors`` are ``FACTORS``."""
+
+    images: UInt8[Tensor, "n 3 H W"]
+    masks: UInt8[Tensor, "n H W"]
+    factors: Float[Tensor, "n F"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoomsData:
+    """A data set on disk, memory-mapped.
+
+    ``images`` (N, 3, H, W) uint8, ``masks`` (N, H, W) uint8, ``factors`` (N, F) float32.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    factors: np.ndarray
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+
+def sample_rooms(seeds: Sequence[int], resolution: int = 64, device: torch.device | str = "cpu") -> RoomsBatch:
+    """Renders one room per seed; room k depends on ``seeds[k]`` alone.
+
+    Raises:
+        ValueError: no seeds, or a resolution outside 32 … 256.
+    """
+    scenes = sample_scenes(seeds)
+    on_cpu = torch.device(device).type == "cpu"
+    pictures = render(scenes.to(device), resolution, chunk=1 if on_cpu else 64)
+    return RoomsBatch(pictures.images, pictures.masks, factors(scenes).to(device))
+
+
+def batches(
+    batch_size: int, resolution: int = 64, first_seed: int = 0, device: torch.device | str = "cpu"
+) -> Iterator[RoomsBatch]:
+    """Endless fresh rooms, seeds counting up from ``first_seed``."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    seed = first_seed
+    while True:
+        yield sample_rooms(range(seed, seed + batch_size), resolution, device)
+        seed += batch_size
+
+
+def write_data(
+    folder: str | Path,
+    num: int,
+    resolution: int = 64,
+    first_seed: int = 0,
+    processes: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> RoomsData:
+    """Writes rooms ``first_seed`` … ``first_seed + num − 1`` to a folder; called again, it goes on where it stopped.
+
+    Args:
+        folder: gets ``images.npy``, ``masks.npy``, ``factors.npy`` and ``manifest.json``.
+        num: number of rooms.
+        resolution: pixels.
+        first_seed: seed of the first room.
+        processes: renderers side by side; does not change a byte.
+        progress: called with the number of rooms finished so far.
+
+    Raises:
+        ValueError: num or processes below 1.
+        RunMismatchError: the folder holds other rooms.
+    """
+    if num < 1 or processes < 1:
+        raise ValueError(f"num and processes must be at least 1; got {num} and {processes}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"num": num, "resolution": resolution, "first_seed": first_seed, "factors": [f.name for f in FACTORS]}
+    _claim(folder, settings)
+    blocks = [(i, min(i + _BLOCK, num)) for i in range(0, num, _BLOCK)]
+    finished = _finished(folder)
+    todo = [b for b in blocks if b[0] not in finished]
+    done = num - sum(b[1] - b[0] for b in todo)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(_write_block, str(folder), b, resolution, first_seed): b for b in todo}
+        for job in as_completed(jobs):
+            job.result()
+            start, stop = jobs[job]
+            with (folder / "blocks.txt").open("a") as log:
+                log.write(f"{start}\n")
+                log.flush()
+                os.fsync(log.fileno())
+            done += stop - start
+            if progress is not None:
+                progress(done)
+    return open_data(folder)
+
+
+def open_data(folder: str | Path) -> RoomsData:
+    """Memory-maps a finished data set.
+
+    Raises:
+        CorruptRunError: the data set is missing or not finished.
+    """
+    folder = Path(folder)
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        raise CorruptRunError(f"{folder} holds no rooms: no manifest.json; write them with `higan rooms write`")
+    num = json.loads(manifest.read_text())["num"]
+    missing = len(range(0, num, _BLOCK)) - len(_finished(folder))
+    if missing:
+        raise CorruptRunError(f"{folder} is not finished: {missing} blocks of {_BLOCK} rooms missing; write it again")
+    arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks", "factors"))
+    return RoomsData(*arrays)
+
+
+def _claim(folder: Path, settings: dict[str, object]) -> None:
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        there = json.loads(manifest.read_text())
+        if there != settings:
+            differing = ", ".join(k for k in settings if there.get(k) != settings[k])
+            raise RunMismatchError(f"{folder} holds other rooms (differing: {differing}); choose another folder")
+        return
+    num, r = int(str(settings["num"])), int(str(settings["resolution"]))
+    shapes: dict[str, tuple[int, ...]]
+    shapes = {"images": (num, 3, r, r), "masks": (num, r, r), "factors": (num, len(FACTORS))}
+    for name, shape in shapes.items():
+        kind = np.float32 if name == "factors" else np.uint8
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape).flush()
+    temporary = folder / "manifest.json.part"
+    temporary.write_text(json.dumps(settings, indent=1))
+    temporary.replace(manifest)
+
+
+def _finished(folder: Path) -> set[int]:
+    log = folder / "blocks.txt"
+    return {int(line) for line in log.read_text().split("\n")[:-1]} if log.exists() else set()
+
+
+def _write_block(folder: str, block: tuple[int, int], resolution: int, first_seed: int) -> None:
+    torch.set_num_threads(1)
+    start, stop = block
+    batch = sample_rooms(range(first_seed + start, first_seed + stop), resolution)
+    for name, value in (("images", batch.images), ("masks", batch.masks), ("factors", batch.factors)):
+        array = np.load(Path(folder) / f"{name}.npy", mmap_mode="r+")
+        array[start:stop] = value.numpy()
+        array.flush()
+
+
+def colour_masks(masks: UInt8[Tensor, "n H W"]) -> UInt8[Tensor, "n 3 H W"]:
+    """Masks in the colours of their classes."""
+    table = torch.tensor([c.colour for c in CLASSES], dtype=torch.uint8, device=masks.device)
+    return table[masks.long()].permute(0, 3, 1, 2)
+
+
+def contact_sheet(images: UInt8[Tensor, "n 3 H W"], columns: int = 8) -> UInt8[Tensor, "3 h w"]:
+    """Images in rows of ``columns``, one pixel of white between them; the last row is filled with white."""
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1; got {columns}")
+    n, _, height, width = images.shape
+    rows = -(-n // columns)
+    sheet = torch.full((3, rows * (height + 1) - 1, columns * (width + 1) - 1), 255, dtype=torch.uint8)
+    for k, image in enumerate(images.cpu()):
+        top, left = (k // columns) * (height + 1), (k % columns) * (width + 1)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
