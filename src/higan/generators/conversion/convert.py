@@ -1,0 +1,54 @@
+"""Tell the family of a checkpoint from its tensors' names, and convert it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from higan.checkpoints.types import Checkpoint, Format, Network
+from higan.errors import UnknownFormatError
+from higan.generators.conversion import stylegan, stylegan2
+from higan.generators.pretrained import FamilyNetwork
+
+__all__ = ["convert"]
+
+Converter = Callable[[Network], FamilyNetwork]
+
+_SMOOTHED = ("Gs", "G_ema", "g_ema", "generator_smooth", "model", "generator", "G", "g")
+"""Names of generators, the running averages that people show first."""
+
+_MARKS: tuple[tuple[Format, str, Converter], ...] = (
+    ("nvidia-tf", "synthesis/4x4/Const/StyleMod/weight", stylegan.from_nvidia_tf),
+    ("nvidia-tf", "synthesis/4x4/Conv/mod_weight", stylegan2.from_nvidia_tf),
+    ("nvidia-torch", "synthesis.b4.const", stylegan2.from_nvidia_torch),
+    ("genforce-pth", "synthesis.layer0.const", stylegan.from_genforce),
+    ("genforce-pth", "synthesis.early_layer.const", stylegan2.from_genforce),
+    ("rosinality-pt", "conv1.conv.modulation.weight", stylegan2.from_rosinality),
+)
+"""Formats, a tensor that only one family has in it, and what converts it."""
+
+
+def convert(checkpoint: Checkpoint) -> FamilyNetwork:
+    """The generator of a foreign checkpoint as a network of its family.
+
+    Raises:
+        UnknownFormatError: the file holds no generator of a family known here, or one with options that are not.
+        CorruptFileError: tensors are missing or contradict each other.
+        CheckpointError: the file holds no network by a name that generators have.
+    """
+    source = _unwrapped(checkpoint.network(*_SMOOTHED))
+    for kind, mark, converter in _MARKS:
+        if kind == checkpoint.format and mark in source.tensors:
+            return converter(source)
+    some = ", ".join(list(source.tensors)[:5])
+    raise UnknownFormatError(
+        f"{checkpoint.path}: {source.name} of this {checkpoint.format} file is of no generator family known here (its "
+        f"tensors are called {some} …); for a network of your own see higan.generators.module"
+    )
+
+
+def _unwrapped(source: Network) -> Network:
+    """Names without the prefix that data-parallel training adds."""
+    if not all(name.startswith("module.") for name in source.tensors):
+        return source
+    return replace(source, tensors={name.removeprefix("module."): tensor for name, tensor in source.tensors.items()})

@@ -1,0 +1,107 @@
+"""Raw tensors: a family's weights as they were trained, under canonical names, whatever file they come from.
+
+Every format is a table of rules from its own names to canonical ones; the family then absorbs learning-rate factors and
+gains into effective weights. A rule names what it drops, so that nothing in a file is overlooked silently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from higan.checkpoints.types import Network
+from higan.errors import CorruptFileError, UnknownFormatError
+
+__all__ = ["Raw", "Rule", "count", "flip", "from_hwio", "load", "rename", "require", "transpose"]
+
+Family = TypeVar("Family", bound=nn.Module)
+Rule = tuple[str, str | None, *tuple[Callable[[Tensor], Tensor], ...]]
+"""Pattern of the full name, canonical name with ``{0}`` … for its groups (None drops the tensor), changes of layout."""
+
+
+class Raw(dict[str, Tensor]):
+    """Tensors under canonical names; a missing one is an error of the file."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise CorruptFileError(
+            f"the file lacks the tensor known here as {name!r}; it is incomplete or of another family"
+        )
+
+
+def rename(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Raw:
+    """Apply the first rule whose pattern matches, to every tensor.
+
+    Raises:
+        UnknownFormatError: no rule matches a tensor's name.
+    """
+    raw = Raw()
+    for name, tensor in tensors.items():
+        for pattern, target, *change in rules:
+            match = re.fullmatch(pattern, name)
+            if match is None:
+                continue
+            if target is not None:
+                value = tensor.detach().float()
+                for function in change:
+                    value = function(value)
+                raw[target.format(*match.groups())] = value
+            break
+        else:
+            raise UnknownFormatError(f"the tensor {name!r}, shape {tuple(tensor.shape)}, has no place in this family")
+    return raw
+
+
+def require(source: Network, expected: Mapping[str, object]) -> dict[str, Any]:
+    """The options that a network and its components were trained with.
+
+    Raises:
+        UnknownFormatError: an option has another value than the one that is understood.
+    """
+    options = dict(source.config)
+    for component in source.components.values():
+        options.update(component.config)
+    for option, value in expected.items():
+        if options.get(option) not in (None, value):
+            raise UnknownFormatError(
+                f"{source.name} was trained with {option}={options[option]!r}; only {value!r} is understood"
+            )
+    return options
+
+
+def transpose(x: Tensor) -> Tensor:
+    """TensorFlow's dense weights (in, out) to (out, in), and back."""
+    return x.T
+
+
+def from_hwio(x: Tensor) -> Tensor:
+    """TensorFlow's kernels (h, w, in, out) to (out, in, h, w)."""
+    return x.permute(3, 2, 0, 1)
+
+
+def flip(x: Tensor) -> Tensor:
+    """Turn a kernel by half a revolution: correlation to convolution, and back."""
+    return x.flip(2, 3)
+
+
+def count(raw: Mapping[str, Tensor], template: str) -> int:
+    """How many of ``template.format(0)``, ``template.format(1)``, … are there."""
+    number = 0
+    while template.format(number) in raw:
+        number += 1
+    return number
+
+
+def load(network: Family, state: Mapping[str, Tensor]) -> Family:
+    """Fill a network; every weight must be there and fit.
+
+    Raises:
+        CorruptFileError: one is missing, superfluous or of another shape.
+    """
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise CorruptFileError(f"the tensors contradict the network's configuration: {error}") from error
+    return network

@@ -1,0 +1,372 @@
+"""The adapter that makes a generator of any family's network: seeds, labels, truncation, checks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self, cast, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+__all__ = ["FamilyNetwork", "Noise", "PretrainedGenerator", "Staged", "StagedGenerator", "wrap"]
+
+Noise = Literal["stored", "none"]
+
+
+class FamilyNetwork(Protocol):
+    """What a family provides: a module with effective weights that knows nothing of seeds, truncation or checks."""
+
+    family: ClassVar[str]
+    default_truncation: ClassVar[tuple[float, int | None]]
+    """psi, and the number of layers it applies to (None: all)."""
+    shared_code: ClassVar[bool]
+
+    @property
+    def config(self) -> Any:
+        """Frozen dataclass with at least ``resolution``, ``latent_dim`` and ``num_classes``."""
+        ...
+
+    @property
+    def mean_code(self) -> Tensor:
+        """(D,) or (L, D)."""
+        ...
+
+    @property
+    def layer_widths(self) -> tuple[int, ...]:
+        """Code width of every layer; codes are padded with zeros to the widest."""
+        ...
+
+    def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
+        """One latent from the prior, on the CPU."""
+        ...
+
+    def map(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Codes (n, L, D) from latents (n, Dz) and class indices (n,)."""
+        ...
+
+    def synthesize(self, codes: Tensor, *, noise: bool) -> Tensor:
+        """Images (n, 1 or 3, H, W), unbounded, from truncated codes."""
+        ...
+
+
+class PretrainedGenerator:
+    """A generator of images from layer-wise latent codes; see `higan.types.Generator` for the contract.
+
+    On the CPU images are computed one at a time: the memory of one image's activations is recycled by the allocator
+    where that of a batch is returned to the system, which makes a batch slower per image, and image k cannot depend on
+    the batch it is in, not even by rounding.
+
+    Args:
+        network: of any family, weights loaded.
+        name: what people type, or the file's stem.
+        device: where codes and images live.
+        truncation_psi: factor by which codes are drawn towards the mean code, in [0, 1]; None for the family's.
+        truncation_layers: how many layers, from the coarsest, are truncated; None for the family's.
+        noise: ``stored`` adds the constant noise maps of the file, ``none`` switches them off.
+        provenance: what is known about the origin of the weights; becomes part of a saved file.
+
+    Raises:
+        ValueError: truncation or noise is out of range.
+    """
+
+    def __init__(
+        self,
+        network: FamilyNetwork,
+        name: str,
+        device: str | torch.device = "cpu",
+        truncation_psi: float | None = None,
+        truncation_layers: int | None = None,
+        noise: Noise = "stored",
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        if noise not in get_args(Noise):
+            raise ValueError(f"noise must be 'stored' or 'none'; got {noise!r}")
+        self._device = torch.device(device)
+        # On the CPU, convolutions and depthwise filters are several times faster when channels lie next to each other.
+        layout = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
+        self._network = network
+        cast(nn.Module, network).to(device=self._device, memory_format=layout)  # type: ignore[call-overload]
+        self._name = name
+        self._label: int | None = None
+        self.noise: Noise = noise
+        self.provenance: Mapping[str, str] = dict(provenance or {})
+        self._truncation = self._layer_truncation(truncation_psi, truncation_layers)
+
+    def _layer_truncation(self, psi: float | None, layers: int | None) -> Float[Tensor, " L"]:
+        default_psi, default_layers = self._network.default_truncation
+        psi = default_psi if psi is None else psi
+        if layers is None:
+            layers = self.num_layers if default_layers is None else min(default_layers, self.num_layers)
+        if not 0 <= psi <= 1:
+            raise ValueError(f"truncation_psi must lie in [0, 1]; got {psi}")
+        if not 0 <= layers <= self.num_layers:
+            raise ValueError(f"truncation_layers must lie in 0–{self.num_layers}, the number of layers; got {layers}")
+        truncation = torch.ones(self.num_layers, device=self._device)
+        truncation[:layers] = psi
+        return truncation
+
+    @property
+    def name(self) -> str:
+        """What people type, or the file's stem."""
+        return self._name
+
+    @property
+    def family(self) -> str:
+        """pggan, stylegan, stylegan2, stylegan3 or biggan."""
+        return self._network.family
+
+    @property
+    def network(self) -> FamilyNetwork:
+        """The bare network."""
+        return self._network
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self._network.layer_widths)
+
+    @property
+    def layer_widths(self) -> tuple[int, ...]:
+        """Code width of every layer; beyond it codes must be zero."""
+        return self._network.layer_widths
+
+    @property
+    def code_dim(self) -> int:
+        """D, the width of the widest layer."""
+        return max(self._network.layer_widths)
+
+    @property
+    def latent_dim(self) -> int:
+        """Dz."""
+        return int(self._network.config.latent_dim)
+
+    @property
+    def resolution(self) -> int:
+        """H = W, in pixels."""
+        return int(self._network.config.resolution)
+
+    @property
+    def num_classes(self) -> int:
+        """0 where the generator is unconditional."""
+        return int(self._network.config.num_classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where codes and images live."""
+        return self._device
+
+    @property
+    def shared_code(self) -> bool:
+        """Whether ``map`` gives every layer the same row."""
+        return self._network.shared_code
+
+    @property
+    def truncation(self) -> Float[Tensor, " L"]:
+        """Factor by which ``synthesize`` shrinks a step taken at each layer."""
+        return self._truncation
+
+    @property
+    def mean_code(self) -> Float[Tensor, "*L D"]:
+        """The code towards which truncation draws: one for all layers, (D,), or one per layer, (L, D)."""
+        return self._network.mean_code
+
+    def with_label(self, label: int) -> Self:
+        """The same generator with ``label`` as the class of every sample that is mapped without one.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        self._check_labels(torch.tensor([label]))
+        other = copy.copy(self)
+        other._label = label
+        return other
+
+    def latents(self, seeds: Sequence[int]) -> Float[Tensor, "n Dz"]:
+        """One independent draw per seed, the same on every device."""
+        draws = [self._network.draw(torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        return (torch.stack(draws) if draws else torch.empty(0, self.latent_dim)).to(self._device)
+
+    def map(
+        self, z: Float[Tensor, "n Dz"], labels: int | Sequence[int] | Int64[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n L D"]:
+        """Layer-wise codes, untruncated.
+
+        Args:
+            z: latents.
+            labels: class of every sample, or one for all; needed where the generator is class-conditional.
+
+        Raises:
+            ValueError: the shape of ``z`` does not fit, a value is not finite, or labels are missing, out of range or
+                given to an unconditional generator.
+        """
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"latents must have shape (n, {self.latent_dim}); got {tuple(z.shape)}")
+        _check_finite(z, "latents")
+        with _gradients(z):
+            return self._network.map(z.float(), self._labels(labels, z.shape[0]))
+
+    def _labels(self, labels: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
+        if labels is None:
+            labels = self._label
+        if self.num_classes == 0:
+            if labels is not None:
+                raise ValueError(f"{self._name} is not class-conditional; leave labels out")
+            return None
+        if labels is None:
+            raise ValueError(
+                f"{self._name} is conditional on {self.num_classes} classes; pass labels, or fix one class with "
+                "with_label(k)"
+            )
+        indices = torch.as_tensor(labels, device=self._device)
+        indices = indices.expand(n) if indices.ndim == 0 else indices
+        if indices.shape != (n,):
+            raise ValueError(f"labels must be one class or one per sample, {n}; got shape {tuple(indices.shape)}")
+        self._check_labels(indices)
+        return indices
+
+    def _check_labels(self, labels: Tensor) -> None:
+        if self.num_classes == 0:
+            raise ValueError(f"{self._name} is not class-conditional")
+        if labels.is_floating_point() or not bool(((labels >= 0) & (labels < self.num_classes)).all()):
+            raise ValueError(f"labels must be integers in 0–{self.num_classes - 1}; got {labels.tolist()}")
+
+    def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
+        """Images in [-1, 1], truncation applied; differentiable with respect to the codes.
+
+        Raises:
+            ValueError: the shape does not fit, a value is not finite, or the padding of a narrow layer was touched.
+        """
+        self.check(codes)
+        with _gradients(codes):
+            images = (self._network.synthesize(part, noise=self._noisy) for part in self._parts(codes))
+            return _album(images, self.resolution, codes)
+
+    def _parts(self, codes: Tensor) -> Sequence[Tensor]:
+        """Truncated codes of as many samples as are computed together."""
+        truncated = self.truncate(codes)
+        size = 1 if self._device.type == "cpu" else max(1, codes.shape[0])
+        return [truncated[start : start + size] for start in range(0, codes.shape[0], size)]
+
+    @property
+    def _noisy(self) -> bool:
+        return self.noise == "stored"
+
+    def truncate(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n L D"]:
+        """What ``synthesize`` feeds its layers: mean + truncation · (codes - mean), in float32."""
+        mean = self._network.mean_code
+        return mean + self._truncation[:, None] * (codes.float() - mean)
+
+    def check(self, codes: Float[Tensor, "n L D"]) -> None:
+        """Refuse codes that do not belong to this generator.
+
+        Raises:
+            ValueError: the shape does not fit, a value is not finite, or the padding of a narrow layer was touched.
+        """
+        if codes.ndim != 3 or codes.shape[1:] != (self.num_layers, self.code_dim):
+            raise ValueError(f"codes must have shape (n, {self.num_layers}, {self.code_dim}); got {tuple(codes.shape)}")
+        _check_finite(codes, "codes")
+        widths = self.layer_widths
+        if min(widths) < self.code_dim:
+            columns = torch.arange(self.code_dim, device=codes.device)
+            padding = columns >= torch.tensor(widths, device=codes.device)[:, None]
+            if bool((codes.detach() * padding).any()):
+                raise ValueError(
+                    "codes must be zero beyond each layer's width (see layer_widths); an edit touched them"
+                )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Staged:
+    """Activations of some samples before the style of a layer; opaque to callers."""
+
+    layer: int
+    count: int
+    parts: tuple[Any, ...]
+
+
+class StagedNetwork(FamilyNetwork, Protocol):
+    """A family whose network can stop before the style of a layer and go on from there."""
+
+    def prepare(self, codes: Tensor, layer: int, *, noise: bool) -> Any:
+        """All that happens before the style of ``layer``."""
+        ...
+
+    def resume(self, state: Any, codes: Tensor, layer: int, *, noise: bool) -> Tensor:
+        """Images from that state."""
+        ...
+
+
+class StagedGenerator(PretrainedGenerator):
+    """A generator that can stop before the style of a layer and go on from there, for edits of single layers."""
+
+    _network: StagedNetwork
+
+    def prepare(self, codes: Float[Tensor, "n L D"], layer: int) -> Staged:
+        """All that happens before the style of ``layer``; depends on ``codes[:, :layer]`` alone.
+
+        Raises:
+            ValueError: the codes do not fit, or there is no such layer.
+        """
+        self.check(codes)
+        self._check_layer(layer)
+        with _gradients(codes):
+            parts = (self._network.prepare(part, layer, noise=self._noisy) for part in self._parts(codes))
+            return Staged(layer, codes.shape[0], tuple(parts))
+
+    def resume(self, state: Staged, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n 3 H W"]:
+        """Images in [-1, 1] from the state that ``prepare`` left before the style of the same layer.
+
+        Equals ``synthesize(codes)`` where ``codes[:, :layer]`` are those the state was prepared from.
+
+        Raises:
+            ValueError: the codes do not fit, there is no such layer, or the state belongs to another layer or number
+                of samples.
+        """
+        self.check(codes)
+        self._check_layer(layer)
+        if (state.layer, state.count) != (layer, codes.shape[0]):
+            raise ValueError(
+                f"the state holds {state.count} samples before layer {state.layer}; asked to resume {codes.shape[0]} "
+                f"before layer {layer}"
+            )
+        pairs = zip(state.parts, self._parts(codes), strict=True)
+        with _gradients(codes):
+            images = (self._network.resume(part, rows, layer, noise=self._noisy) for part, rows in pairs)
+            return _album(images, self.resolution, codes)
+
+    def _check_layer(self, layer: int) -> None:
+        if not 0 <= layer < self.num_layers:
+            raise ValueError(f"layer must lie in 0–{self.num_layers - 1}; got {layer}")
+
+
+def wrap(
+    network: FamilyNetwork | StagedNetwork,
+    name: str,
+    device: str | torch.device = "cpu",
+    truncation_psi: float | None = None,
+    truncation_layers: int | None = None,
+    noise: Noise = "stored",
+    provenance: Mapping[str, str] | None = None,
+) -> PretrainedGenerator:
+    """The adapter that suits a network: a staged one where the network can stop and go on."""
+    adapter = StagedGenerator if hasattr(network, "prepare") else PretrainedGenerator
+    return adapter(network, name, device, truncation_psi, truncation_layers, noise, provenance)
+
+
+def _gradients(inputs: Tensor) -> torch.set_grad_enabled:
+    """Record a graph only where someone asked for gradients with respect to the inputs."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and inputs.requires_grad)
+
+
+def _check_finite(values: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(values.detach()).all()):
+        raise ValueError(f"{what} must be finite; got NaN or infinity")
+
+
+def _album(images: Iterable[Tensor], resolution: int, codes: Tensor) -> Tensor:
+    """Three channels in [-1, 1], one after the other."""
+    pictures = [image.expand(-1, 3, -1, -1).clamp(-1, 1).contiguous() for image in images]
+    return torch.cat(pictures) if pictures else codes.new_empty(0, 3, resolution, resolution)
