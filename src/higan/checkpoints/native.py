@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from mmap import mmap
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from higan.checkpoints.types import Network
 from higan.errors import CorruptFileError, UnknownFormatError
+from higan.weights import write_weights
 
 __all__ = ["is_safetensors", "parse", "write"]
 
@@ -42,20 +42,11 @@ def write(
     """
     header = {"family": family, "config": dict(config), "provenance": dict(provenance or {})}
     try:
-        text = json.dumps(header, sort_keys=True, allow_nan=False)
-    except TypeError as error:
+        json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"config must be plain JSON data to be written to a header; {error}") from error
-    path = Path(path)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(safetensors.torch.save(plain, {"higan": text}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_weights(path, plain, header)
 
 
 def is_safetensors(start: bytes, size: int) -> bool:

@@ -19,6 +19,7 @@ __all__ = ["TF_NETWORKS", "Converter", "is_module", "is_tf_network"]
 TF_NETWORKS = ("tfutil.Network", "dnnlib.tflib.network.Network", "dnnlib.tflib.Network")
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_VERSIONS = range(2, 6)
+_SETTINGS = (bool, int, float, str, list, tuple)
 MAX_NAMES = 1_000_000
 """Tensor names over all networks and their parts; shared parts could otherwise be listed without end."""
 
@@ -143,7 +144,7 @@ class Converter:
             self._tensors[id(value)] = (value, made)  # keeps the value, so that its id stays its own
         return self._tensors[id(value)][1]
 
-    def plain(self, value: Data, depth: int = 8) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    def plain(self, value: Data, depth: int = 8) -> Any:
         """Configuration as JSON could hold it: arrays become lists, names and objects become text."""
         self._count(1)
         if depth and isinstance(value, dict):
@@ -158,7 +159,9 @@ class Converter:
         attributes = {
             key: inner
             for key, inner in state.items()
-            if isinstance(key, str) and not key.startswith("_") and isinstance(inner, bool | int | float | str | list)
+            if isinstance(key, str)
+            and not key.startswith("_")
+            and isinstance(inner, bool | int | float | str | list | tuple)
         }
         kwargs = _dict(state.get("_init_kwargs", {}), "_init_kwargs")
         args = {"_init_args": state["_init_args"]} if state.get("_init_args") else {}

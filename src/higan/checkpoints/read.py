@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from higan.checkpoints.torchfile import TORCH, is_legacy, read_legacy, read_zip
 from higan.checkpoints.types import Checkpoint, Format, Network
 from higan.errors import CorruptFileError, UnknownFormatError
 
-__all__ = ["read"]
+__all__ = ["kind_of", "read"]
 
 NVIDIA: Table = {
     **TORCH,
@@ -60,30 +60,52 @@ def read(path: str | Path) -> Checkpoint:
     return _with_hub_config(checkpoint) if kind == "biggan-hf" else checkpoint
 
 
-def _parse(data: mmap) -> tuple[Format, dict[str, Network], dict[str, str]]:
-    start = data[:4096]
+Kind = Literal["torch zip", "legacy torch", "safetensors", "pickle"]
+
+
+def kind_of(start: bytes, size: int) -> Kind:
+    """The container of a file, from its first bytes (4096 are enough) and its size.
+
+    Raises:
+        UnknownFormatError: no weight file starts like that.
+    """
     if start.startswith(b"PK\3\4"):
-        return _torch(*read_zip(data, Budget.for_file(len(data))))
+        return "torch zip"
     if is_legacy(start):
-        return _torch(*read_legacy(data, Budget.for_file(len(data))))
-    if native.is_safetensors(start, len(data)):
-        network, provenance = native.parse(data)
-        hub = not network.class_name and _guess([network]) == "biggan-hf"
-        return "biggan-hf" if hub else "safetensors", {network.name: network}, provenance
+        return "legacy torch"
+    if native.is_safetensors(start, size):
+        return "safetensors"
     if start[:1] in (b"\x80", b"(", b"c", b"]", b"}", b")"):
-        machine = Machine(data, NVIDIA, Budget.for_file(len(data)))
-        return _pickle(machine.run(), {"pickle protocol": str(machine.protocol)})
+        return "pickle"
+    raise UnknownFormatError(_foreign(start))
+
+
+def _foreign(start: bytes) -> str:
     for signature, what in _FOREIGN.items():
         if start.startswith(signature):
-            raise UnknownFormatError(what)
+            return what
     if start.lstrip()[:1] == b"<":
-        raise UnknownFormatError(_WEB_PAGE)
+        return _WEB_PAGE
     if start[257:262] == b"ustar":
-        raise UnknownFormatError("is a tar archive; unpack it, or save it again with a torch of version 0.4 or later")
-    raise UnknownFormatError(
+        return "is a tar archive; unpack it, or save it again with a torch of version 0.4 or later"
+    return (
         f"starts with {start[:8]!r}, which no known weight file does; expected a PyTorch, NVIDIA pickle or safetensors "
         "file"
     )
+
+
+def _parse(data: mmap) -> tuple[Format, dict[str, Network], dict[str, str]]:
+    kind, budget = kind_of(data[:4096], len(data)), Budget.for_file(len(data))
+    if kind == "torch zip":
+        return _torch(*read_zip(data, budget))
+    if kind == "legacy torch":
+        return _torch(*read_legacy(data, budget))
+    if kind == "safetensors":
+        network, provenance = native.parse(data)
+        hub = not network.class_name and _guess([network]) == "biggan-hf"
+        return "biggan-hf" if hub else "safetensors", {network.name: network}, provenance
+    machine = Machine(data, NVIDIA, budget)
+    return _pickle(machine.run(), {"pickle protocol": str(machine.protocol)})
 
 
 def _pickle(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, Network], dict[str, str]]:
