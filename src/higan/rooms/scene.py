@@ -206,7 +206,7 @@ class _Parts:
     ) -> None:
         x0, x1, z0, z1 = self.against(wall, a, b)
         lo, hi = (torch.as_tensor(v, dtype=torch.float32) for v in y)
-        self.add(name, (x0, x1, lo, hi, z0, z1), colour, **look)  # type: ignore[arg-type]
+        self.add(name, (x0, x1, lo, hi, z0, z1), colour, **look)
 
     def stacked(self, slots: int) -> list[Tensor]:
         """Every field as (n, slots, …), empty slots parked."""
@@ -510,7 +510,7 @@ def _sofa(parts: _Parts, wall: Tensor, centre: Tensor, half: Tensor, look: _Look
 def _table(parts: _Parts, name: str, cx: Tensor, cz: Tensor, hx: Tensor, hz: Tensor, top: Tensor, look: _Look) -> None:
     zero = torch.zeros_like(hx)
     wood = {"texture": look.furniture_texture}
-    parts.add(name, (cx - hx, cx + hx, top - 0.06, top, cz - hz, cz + hz), look.furniture, **wood)  # type: ignore[arg-type]
+    parts.add(name, (cx - hx, cx + hx, top - 0.06, top, cz - hz, cz + hz), look.furniture, **wood)
     for sx in (-1, 1):
         for sz in (-1, 1):
             x, z = cx + sx * (hx - 0.07), cz + sz * (hz - 0.07)
@@ -590,7 +590,7 @@ def _dining(room: _Parts, dice: _Dice, look: _Look) -> _Parts:
         bx1 = torch.where(across, x + s, x + side * s + 0.03)
         bz0 = torch.where(across, z + side * s - 0.03, z - s)
         bz1 = torch.where(across, z + side * s + 0.03, z + s)
-        parts.add("chair", (bx0, bx1, zero + 0.5, zero + 0.95, bz0, bz1), look.furniture, **wood)  # type: ignore[arg-type]
+        parts.add("chair", (bx0, bx1, zero + 0.5, zero + 0.95, bz0, bz1), look.furniture, **wood)
         for dx in (-1, 1):
             for dz in (-1, 1):
                 lx, lz = x + dx * (s - 0.025), z + dz * (s - 0.025)

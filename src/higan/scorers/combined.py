@@ -1,0 +1,37 @@
+"""Several scorers as one: each image is rendered once, whatever the number of predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from higan.types import Concept, Scorer
+
+__all__ = ["CombinedScorer"]
+
+
+class CombinedScorer:
+    """Columns of all scorers, side by side.
+
+    Raises:
+        ValueError: no scorer, or two concepts of one name.
+    """
+
+    def __init__(self, scorers: Sequence[Scorer], name: str | None = None) -> None:
+        if not scorers:
+            raise ValueError("CombinedScorer needs at least one scorer; got none")
+        concepts = [c for s in scorers for c in s.concepts]
+        names = [c.name for c in concepts]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"concepts must have different names; several scorers have: {', '.join(twice)}")
+        self.scorers = tuple(scorers)
+        self.name = name or "+".join(s.name for s in scorers)
+        self.concepts: tuple[Concept, ...] = tuple(concepts)
+
+    def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
+        """Scores of all scorers in their order."""
+        return torch.cat([s.score(images).float() for s in self.scorers], 1)
