@@ -186,7 +186,7 @@ def fill(
         done += len(indices)
 
 
-def check_images(generator: Generator, images: Tensor, num: int) -> UInt8[Tensor, "n 3 H W"]:
+def check_images(generator: Generator, images: object, num: int) -> UInt8[Tensor, "n 3 H W"]:
     """What ``synthesize`` or ``resume`` returned, as bytes.
 
     Raises:
@@ -217,7 +217,7 @@ def check_concepts(scorer: Scorer) -> None:
         raise ScorerError(f"scorer {scorer.name!r} names a concept twice: {', '.join(twice)}")
 
 
-def _check_codes(generator: Generator, codes: Tensor, num: int) -> None:
+def _check_codes(generator: Generator, codes: object, num: int) -> None:
     expected = (num, generator.num_layers, generator.code_dim)
     if not isinstance(codes, Tensor) or tuple(codes.shape) != expected or not codes.is_floating_point():
         raise GeneratorError(

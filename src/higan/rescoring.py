@@ -20,7 +20,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """Where finished work units go, so that an interrupted re-scoring goes on; `higan.store.Units` is one."""
 

@@ -1,0 +1,203 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.svm import LinearSVC
+
+from higan import population as pop
+from higan.boundaries import fit, project_out, random_directions, squared_hinge
+from higan.generators.toy import ToyGenerator
+from higan.scorers.toy import ToyScorer
+from higan.types import Boundary, Concept, Population
+
+COSINE = torch.nn.functional.cosine_similarity
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "layerwise"])
+def toy(request):
+    generator = ToyGenerator(shared_code=request.param)
+    return generator, pop.measure(generator, ToyScorer(), range(5000), batch_size=500)
+
+
+def of_layer(boundary, layer):
+    return boundary.normal if boundary.normal.ndim == 1 else boundary.normal[layer]
+
+
+@pytest.mark.parametrize("mode", ["extreme", "all"])
+def test_planted_directions_are_recovered(toy, mode):
+    generator, population = toy
+    for layer, boundary in enumerate(fit(population, mode=mode)[:6]):
+        assert float(of_layer(boundary, layer) @ generator.directions[layer]) > 0.99
+        assert boundary.holdout_accuracy > 0.98
+        assert float(boundary.normal.norm(dim=-1).sub(1).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["extreme", "all"])
+def test_what_nothing_controls_is_at_chance(toy, mode):
+    _, population = toy
+    noise, constant = fit(population, ["noise", "constant"], mode=mode)
+    # 1200 held-out samples: one standard error is 0.015; layer-wise accuracy is the best of six.
+    assert abs(noise.holdout_accuracy - 0.5) < 0.06
+    assert abs(constant.holdout_accuracy - 0.5) < 0.06
+    assert bool(torch.isfinite(constant.normal).all())
+
+
+def test_boundaries_are_shaped_like_the_codes(toy):
+    generator, population = toy
+    boundary = fit(population, ["planted 2"])[0]
+    assert boundary.normal.shape == ((16,) if generator.shared_code else (6, 16))
+    assert boundary.bias.shape == boundary.normal.shape[:-1]
+    assert boundary.concept == population.concepts[2]
+    assert boundary.num_train == 2800
+
+
+def test_bias_puts_the_boundary_between_the_classes():
+    """Scores are the projection plus 3, and the top and bottom fifth are balanced: the boundary passes at the median."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(4000, 1, 8, generator=generator) + 3
+    population = Population(torch.arange(4000), codes, codes[:, 0, :1].clone(), (Concept("first", "object"),), 4)
+    for mode in ("extreme", "all"):
+        boundary = fit(population, mode=mode, num_extreme=0.2)[0]
+        assert abs(float(boundary.bias) + 3) < 0.3, mode
+
+
+def linear_svc(x, y, C):
+    oracle = LinearSVC(dual=False, C=C, tol=1e-8, max_iter=10_000).fit(x.double().numpy(), y.numpy())
+    return torch.from_numpy(np.append(oracle.coef_[0], oracle.intercept_[0]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 24), st.integers(10, 120), st.sampled_from([0.1, 1.0, 10.0]), st.floats(0, 3), st.integers(0, 2**31)
+)
+def test_solver_equals_linear_svc(dim, half, C, overlap, seed):
+    """Correlated codes with an offset, classes from separable to useless, several problems at once."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(dim, dim, generator=generator)
+    y = torch.cat([torch.ones(half), -torch.ones(half)]).expand(3, -1)
+    shift = torch.randn(3, 1, dim, generator=generator)
+    x = torch.randn(3, 2 * half, dim, generator=generator) * (0.1 + overlap) + y[..., None] * shift
+    x = x @ mix + 1
+    found = squared_hinge(x, y, C=C)
+    for b in range(3):
+        expected = linear_svc(x[b], y[b], C)
+        assert float(COSINE(found[b], expected, dim=0)) >= 0.9999
+        assert float(found[b].norm() / expected.norm()) == pytest.approx(1, abs=1e-3)
+
+
+def test_solver_on_wide_correlated_codes():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(96, 96, generator=generator)).Q * torch.logspace(0, -2, 96)
+    codes = torch.randn(1000, 96, generator=generator) @ basis * 10
+    y = (codes @ torch.randn(96, generator=generator) + torch.randn(1000, generator=generator)).sign()
+    found = squared_hinge(codes[None], y[None])[0]
+    assert float(COSINE(found[:-1], linear_svc(codes, y, 1.0)[:-1], dim=0)) >= 0.9999
+
+
+def test_chunks_and_company_do_not_matter(toy):
+    _, population = toy
+    together = fit(population, num_extreme=300)
+    alone = [fit(population, [concept.name], num_extreme=300)[0] for concept in population.concepts]
+    chunked = fit(population, num_extreme=300, memory=1)
+    for a, b, c in zip(together, alone, chunked, strict=True):
+        torch.testing.assert_close(a.normal, b.normal, atol=1e-5, rtol=0)
+        torch.testing.assert_close(a.normal, c.normal, atol=1e-5, rtol=0)
+        assert a.holdout_accuracy == b.holdout_accuracy == c.holdout_accuracy
+
+
+def test_seed_chooses_what_is_held_out(toy):
+    _, population = toy
+    first, again, other = (fit(population, ["planted 0"], num_extreme=100, seed=s)[0] for s in (0, 0, 1))
+    assert torch.equal(first.normal, again.normal)
+    assert not torch.equal(first.normal, other.normal)
+
+
+@pytest.mark.parametrize(("num_extreme", "expected"), [(2000, 2000), (9999, 2500), (0.1, 500), (1, 2500), (30, 30)])
+def test_number_of_extremes(num_extreme, expected):
+    """The official rule: a value in (0, 1] is a share of N; never more than half of N."""
+    population = pop.measure(ToyGenerator(shared_code=True), ToyScorer(), range(5000), batch_size=500)
+    boundary = fit(population, ["planted 0"], num_extreme=num_extreme)[0]
+    assert boundary.num_train == 2 * int(0.7 * expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"concepts": ["planted 9"]}, "unknown concept 'planted 9'"),
+        ({"concepts": []}, "at least one concept"),
+        ({"num_extreme": 0}, "num_extreme must be above 0"),
+        ({"num_extreme": -5}, "num_extreme must be above 0"),
+        ({"num_extreme": 1e-4}, "fewer than 2"),
+        ({"train_fraction": 1.0}, "train_fraction"),
+        ({"C": 0.0}, "above 0"),
+    ],
+)
+def test_bad_arguments_are_refused(toy, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        fit(toy[1], **arguments)
+
+
+def test_bad_populations_are_refused(toy):
+    _, population = toy
+    few = Population(
+        population.seeds[:3], population.codes[:3], population.scores[:3], population.concepts, population.num_layers
+    )
+    with pytest.raises(ValueError, match="at least 4 samples; got 3"):
+        fit(few)
+    broken = dataclasses.replace(population, scores=population.scores.clone().fill_(math.nan))
+    with pytest.raises(ValueError, match="finite"):
+        fit(broken)
+    flat = dataclasses.replace(population, codes=torch.zeros_like(population.codes))
+    with pytest.raises(ValueError, match="all codes are alike"):
+        fit(flat)
+
+
+def boundary(normal, name="x"):
+    normal = torch.as_tensor(normal, dtype=torch.float32)
+    return Boundary(Concept(name, "object"), normal, torch.ones(normal.shape[:-1]), 0.9, 10)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(4, 32), st.integers(1, 3), st.booleans(), st.integers(0, 2**31))
+def test_projection_leaves_conditions_alone(dim, num, layered, seed):
+    rows = random_directions(2 * (num + 1), dim, seed=seed).reshape(2, num + 1, dim)
+    normals = rows if layered else rows[:1]
+    main, *conditions = (boundary(normals[:, k] if layered else normals[0, k]) for k in range(num + 1))
+    # A condition given twice, or a combination of others, adds nothing.
+    result = project_out(main, [*conditions, conditions[0]])
+    for condition in conditions:
+        assert float((result.normal * condition.normal).sum(-1).abs().max()) < 1e-4
+    assert float(result.normal.norm(dim=-1).sub(1).abs().max()) < 1e-5
+    assert math.isnan(result.holdout_accuracy)
+    once = project_out(main, conditions)
+    torch.testing.assert_close(result.normal, once.normal, atol=1e-4, rtol=0)
+
+
+def test_projection_by_hand():
+    result = project_out(boundary([0.6, 0.8, 0.0]), [boundary([1.0, 0.0, 0.0])])
+    torch.testing.assert_close(result.normal, torch.tensor([0.0, 1.0, 0.0]))
+    torch.testing.assert_close(result.bias, torch.tensor(1.25))
+
+
+def test_projection_refuses():
+    with pytest.raises(ValueError, match="nothing of the direction of 'a' is left without 'b', 'c'"):
+        project_out(boundary([0.6, 0.8], "a"), [boundary([1.0, 0.0], "b"), boundary([0.0, 1.0], "c")])
+    with pytest.raises(ValueError, match="at least one condition"):
+        project_out(boundary([1.0, 0.0]), [])
+    with pytest.raises(ValueError, match="one space"):
+        project_out(boundary([1.0, 0.0]), [boundary([1.0, 0.0, 0.0])])
+
+
+def test_random_directions():
+    directions = random_directions(2000, 16, seed=3)
+    assert float(directions.norm(dim=1).sub(1).abs().max()) < 1e-6
+    # Uniform on the sphere: mean zero, covariance I / 16.
+    assert float(directions.mean(0).abs().max()) < 0.03
+    torch.testing.assert_close(directions.T @ directions / 2000, torch.eye(16) / 16, atol=0.01, rtol=0)
+    assert torch.equal(directions, random_directions(2000, 16, seed=3))
+    with pytest.raises(ValueError, match="at least 1"):
+        random_directions(0, 16)
