@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from higan.checkpoints.read import kind_of
 from higan.checkpoints.zoo import Model, find
@@ -29,6 +29,7 @@ _LARGEST = 8 << 30
 _DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 
 
+@runtime_checkable
 class Reply(Protocol):
     """What a download needs of an HTTP response."""
 

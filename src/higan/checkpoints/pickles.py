@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from mmap import mmap
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn
 
 from higan.errors import CorruptFileError, UnsafePickleError
 
@@ -33,7 +33,6 @@ __all__ = [
     "Instance",
     "Machine",
     "Named",
-    "Pending",
     "Rebuilder",
     "Table",
     "describe",
@@ -52,12 +51,11 @@ UNFORTUNATE = (ArithmeticError, IndexError, KeyError, TypeError, ValueError, Run
 """What Python, NumPy and torch raise when a damaged stream makes no sense; reported as a corrupt file."""
 
 
-class Rebuilder(Protocol):
-    """Turns the plain arguments of a call found in the stream into plain data."""
+Rebuilder = Callable[..., Any]
+"""``(machine, args) -> data``: turns the plain arguments of a call found in the stream into plain data.
 
-    def __call__(self, machine: Machine, args: tuple[Data, ...]) -> Data:
-        """May raise ``ValueError`` (reported as a corrupt file) or any ``CheckpointError``."""
-        ...
+May raise ``ValueError`` and its like, reported as a corrupt file, or any ``CheckpointError``.
+"""
 
 
 class _Record:
@@ -89,16 +87,6 @@ class Instance:
     cls: Global
     args: tuple[Data, ...] = ()
     state: Data = None
-
-
-class Pending(Protocol):
-    """Data that a stream describes in two steps: a call that gives the kind, then a state that gives the content."""
-
-    memo_keys: list[int]
-
-    def build(self, machine: Machine, state: Data) -> Data:
-        """The finished data."""
-        ...
 
 
 @dataclass(slots=True)
@@ -264,7 +252,11 @@ class Machine:
         return self.refuse(f"a call of {type(cls).__name__!r} data")
 
     def build(self) -> None:
-        """Give the object on top of the stack its state."""
+        """Give the object on top of the stack its state.
+
+        Arrays and dtypes arrive in two steps, a call and a state. Until the second, an object with ``memo_keys`` and
+        ``build(machine, state)`` stands for them; it is replaced here, in the memo as well.
+        """
         state = self.pop()
         target = self._stack[-1]
         keys = getattr(target, "memo_keys", None)
