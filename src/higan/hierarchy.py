@@ -135,7 +135,7 @@ def _columns(rescoring: Rescoring, wanted: list[str]) -> list[int]:
 
 def _shares(
     rescoring: Rescoring, concept: int, columns: list[int], *, point: Tensor, null: Tensor, weights: Tensor
-) -> Float[Tensor, "1+B X"]:
+) -> Float[Tensor, "b X"]:
     """A concept's share at each place: measured in the first row, then in every bootstrap resample."""
     resampled = weights @ rescoring.changes[concept, columns].clamp(min=0).T
     values = torch.cat([point[concept, columns][None], resampled])
@@ -146,7 +146,7 @@ def _shares(
 
 
 def _summary(
-    shares: Float[Tensor, "V 1+B X"], names: list[str], layers: list[tuple[int, ...]], confidence: float
+    shares: Float[Tensor, "V b X"], names: list[str], layers: list[tuple[int, ...]], confidence: float
 ) -> Shares:
     low, high = _ends(shares[:, 1:].movedim(1, -1), confidence)
     winner = torch.nn.functional.one_hot(shares[:, 1:].argmax(-1), len(names))

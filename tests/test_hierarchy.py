@@ -1,0 +1,128 @@
+import dataclasses
+
+import pytest
+import torch
+
+from higan import hierarchy
+from higan import population as pop
+from higan.boundaries import fit
+from higan.generators.toy import ToyGenerator
+from higan.layers import placements
+from higan.rescoring import rescore
+from higan.scorers.toy import ToyScorer
+from higan.types import LEVELS, Concept, Rescoring
+
+
+def record(table, levels, *, noise=0.0, null=0.0, num=200):
+    """A re-scoring in which Δs of concept c at single layer l is ``table[c][l]``, and stages add their layers up."""
+    table = torch.tensor(table)
+    C, L = table.shape
+    places = placements(L)
+    means = torch.stack([table[:, list(place.layers)].sum(1) for place in places], 1)
+    scatter = noise * torch.randn(C, 1, num, generator=torch.Generator().manual_seed(0))
+    random = torch.rand(40, len(places), C, generator=torch.Generator().manual_seed(1)) * 0.01 + null
+    return Rescoring(
+        concepts=tuple(Concept(f"c{k}", level) for k, level in enumerate(levels)),
+        placements=places,
+        step=2.0,
+        seeds=torch.arange(num),
+        originals=torch.zeros(num, C),
+        changes=means[..., None] + scatter,
+        effects=torch.zeros(C, len(places), C),
+        null=random,
+        score_std=torch.ones(C),
+    )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_toy_hierarchy(shared):
+    """Levels of the toy: layout at layers 0 and 1, objects at 2, attributes at 3 and 4, colour at 5."""
+    generator, scorer = ToyGenerator(shared_code=shared), ToyScorer()
+    boundaries = fit(pop.measure(generator, scorer, range(2000), batch_size=500))
+    profile = hierarchy.profile(rescore(generator, scorer, boundaries, num=100))
+    assert profile.levels == LEVELS
+    assert profile.concepts == (("planted 0", "planted 1"), ("planted 2",), ("planted 3", "planted 4"), ("planted 5",))
+    expected = torch.tensor(
+        [[0.5, 0.5, 0, 0, 0, 0], [0, 0, 1.0, 0, 0, 0], [0, 0, 0, 0.5, 0.5, 0], [0, 0, 0, 0, 0, 1.0]]
+    )
+    torch.testing.assert_close(profile.by_layer.mean, expected, atol=0.02, rtol=0)
+    torch.testing.assert_close(profile.centre, torch.tensor([0.5, 2.0, 3.5, 5.0]), atol=0.05, rtol=0)
+    peaks = hierarchy.peaks(profile)
+    assert [peak.group for peak in peaks[1:]] == ["lower", "upper", "top"]
+    assert [peak.layer for peak in peaks] in ([0, 2, 3, 5], [0, 2, 4, 5], [1, 2, 3, 5], [1, 2, 4, 5])
+    assert all(peak.group_confidence == 1 for peak in peaks[1:])
+    assert hierarchy.finding(profile) == (
+        "From coarse to fine layers the generator holds layout, objects, attributes and colour scheme, in the paper's "
+        "order (mean layer of 0-5: layout at 0.5, objects at 2.0, attributes at 3.5, colour scheme at 5.0; "
+        "100% of bootstrap resamples agree)."
+    )
+
+
+def test_profile_by_hand():
+    """Two concepts of one level, one ten times the scale of the other, count alike."""
+    rescoring = record([[3.0, 1.0, 0.0, 0.0], [0.0, 10.0, 30.0, 0.0]], ["object", "object"])
+    profile = hierarchy.profile(rescoring)
+    assert profile.levels == ("object",)
+    # Less the null of about 0.005 at every place: hence the tolerance.
+    torch.testing.assert_close(profile.by_layer.mean, torch.tensor([[0.375, 0.25, 0.375, 0.0]]), atol=0.003, rtol=0)
+    torch.testing.assert_close(profile.centre, torch.tensor([1.0]), atol=0.01, rtol=0)
+    torch.testing.assert_close(profile.by_layer.mean.sum(1), torch.ones(1))
+    assert profile.by_group.names == ("bottom", "lower", "upper", "top")
+
+
+def test_the_null_is_taken_off():
+    rescoring = record([[1.0, 3.0, 1.0, 1.0]], ["object"], null=1.0)
+    mean = hierarchy.profile(rescoring).by_layer.mean
+    torch.testing.assert_close(mean, torch.tensor([[0.0, 1.0, 0.0, 0.0]]), atol=0.01, rtol=0)
+
+
+def test_intervals_hold_the_mean_and_ties_are_uncertain():
+    rescoring = record([[1.0, 1.0, 0.2, 0.2]], ["attribute"], num=200)
+    jitter = torch.randn(rescoring.changes.shape, generator=torch.Generator().manual_seed(0))
+    rescoring = dataclasses.replace(rescoring, changes=rescoring.changes + 0.5 * jitter)
+    profile = hierarchy.profile(rescoring)
+    shares = profile.by_layer
+    assert bool((shares.low <= shares.mean).all() and (shares.mean <= shares.high).all())
+    assert bool((profile.centre_low < profile.centre).all() and (profile.centre < profile.centre_high).all())
+    torch.testing.assert_close(shares.wins.sum(1), torch.ones(1))
+    # Layers 0 and 1 are alike: neither wins every resample, together they do.
+    assert float(shares.wins[0, :2].sum()) == 1
+    assert 0 < float(shares.wins[0, 0]) < 1
+    peak = hierarchy.peaks(profile)[0]
+    assert peak.layer_confidence == float(shares.wins[0, peak.layer])
+
+
+def test_a_reversed_hierarchy_is_reported_as_such():
+    rescoring = record([[0.0, 0.0, 0.0, 5.0], [5.0, 0.0, 0.0, 0.0]], ["layout", "colour"])
+    assert hierarchy.finding(hierarchy.profile(rescoring)) == (
+        "The levels do not come in the paper's order: colour scheme before layout (mean layer of 0-3: "
+        "layout at 3.0, colour scheme at 0.0; the paper's order appears in 0% of bootstrap resamples); "
+        "no concept of objects and attributes could be verified."
+    )
+
+
+def test_concepts_that_are_not_verified_take_no_part():
+    rescoring = record([[4.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.001]], ["layout", "layout"])
+    assert hierarchy.profile(rescoring).concepts == (("c0",),)
+
+
+def test_nothing_verified_is_said_and_not_an_error():
+    rescoring = record([[0.0] * 4] * 2, ["layout", "colour"])
+    profile = hierarchy.profile(rescoring)
+    assert profile.levels == ()
+    assert profile.by_layer.mean.shape == (0, 4)
+    assert hierarchy.peaks(profile) == ()
+    assert hierarchy.finding(profile) == (
+        "The order of the four levels cannot be judged; "
+        "no concept of layout, objects, attributes and colour scheme could be verified."
+    )
+
+
+def test_missing_layers_are_refused():
+    rescoring = record([[4.0, 0.0, 0.0, 0.0]], ["layout"])
+    few = dataclasses.replace(
+        rescoring, placements=rescoring.placements[:3], changes=rescoring.changes[:, :3],
+        effects=rescoring.effects[:, :3], null=rescoring.null[:, :3],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="missing: layer 2, layer 3"):
+        hierarchy.profile(few)
