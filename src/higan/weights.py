@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
 
-__all__ = ["read_weights", "write_weights"]
+__all__ = ["digest_of", "read_weights", "write_weights"]
 
 
 def write_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -45,7 +46,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             text = (file.metadata() or {}).get("higan")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
-        if any(word in str(error) for word in ("Incomplete", "TooSmall", "OutOfBounds")):
+        if _starts_like_safetensors(path):
             raise CorruptFileError(f"{path} is truncated or damaged: {error}; fetch or train it again") from error
         raise UnknownFormatError(f"{path} is not a safetensors file: {error}") from error
     if text is None:
@@ -55,3 +56,15 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     except json.JSONDecodeError as error:
         raise CorruptFileError(f"{path} has a damaged header: {error}") from error
     return tensors, header
+
+
+def _starts_like_safetensors(path: Path) -> bool:
+    """Whether what is there of the first nine bytes is a length and the brace that opens the header."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] in (b"", b"{")
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,224 @@
+"""The whole study on any generator and scorer: sample, fit, re-score (sections 2 and 3.1), into one run folder.
+
+Every step can be called alone, is skipped when the folder already holds its result for the same settings, and goes on
+where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from higan import store
+from higan.boundaries import Mode, fit
+from higan.editing import StepMode
+from higan.layers import placements
+from higan.population import fill, render, sample, score
+from higan.rescoring import cost, rescore
+from higan.types import Boundary, Generator, Rescoring, Scorer
+
+__all__ = ["Cost", "Report", "estimate", "fit_step", "open_study", "rescore_step", "sample_step", "steps_of"]
+
+Report = Callable[[str, int, int], None]
+"""Called with the name of a step, what is done and what there is to do."""
+
+_STEPS = "steps.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a study will take, measured on a few images of the generator and scorer in hand."""
+
+    images: int
+    seconds: float
+
+
+def estimate(
+    generator: Generator,
+    scorer: Scorer,
+    *,
+    num: int,
+    verify: int,
+    num_random: int,
+    batch_size: int = 64,
+    num_concepts: int | None = None,
+) -> Cost:
+    """Images of a study and the seconds they will take, from one timed batch.
+
+    Raises:
+        ValueError: a count below 1.
+        GeneratorError, ScorerError: generator or scorer break their contract, found out before work starts.
+    """
+    for name, value in (("num", num), ("verify", verify), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+    size = min(batch_size, 32)
+    score(scorer, render(generator, sample(generator, range(size))))  # the first batch pays for set-up
+    start = time.perf_counter()
+    score(scorer, render(generator, sample(generator, range(size))))
+    per_image = (time.perf_counter() - start) / size
+    concepts = len(scorer.concepts) if num_concepts is None else num_concepts
+    images = num + cost(concepts, placements(generator.num_layers), num=verify, num_random=num_random)
+    return Cost(images, images * per_image)
+
+
+def open_study(
+    out: str | Path,
+    generator: Generator,
+    scorer: Scorer,
+    *,
+    num: int = 10_000,
+    seed: int = 0,
+    shard_size: int = 2000,
+    digests: Mapping[str, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> store.Run:
+    """Opens the run folder of a study, new or half done.
+
+    Args:
+        out: the folder.
+        generator: to be studied.
+        scorer: the predictors.
+        num: N, samples to probe.
+        seed: chooses the samples.
+        shard_size: samples per file.
+        digests: of the weight files, by name; another file under the same name is then another run.
+        provenance: what else to write down.
+
+    Raises:
+        ValueError: counts that are not positive.
+        RunMismatchError: the folder holds another run.
+    """
+    settings = {
+        "generator": generator.name,
+        "num_layers": generator.num_layers,
+        "truncation": [round(float(t), 6) for t in generator.truncation],
+        "scorer": scorer.name,
+        "concepts": [c.name for c in scorer.concepts],
+        "num_samples": num,
+        "shard_size": min(shard_size, num) if num > 0 else shard_size,
+        "seed": seed,
+        "digests": dict(digests or {}),
+    }
+    made = {"torch": torch.__version__, **(provenance or {})}
+    return store.open_run(out, settings, provenance=made)
+
+
+def sample_step(
+    run: store.Run, generator: Generator, scorer: Scorer, *, batch_size: int = 64, report: Report | None = None
+) -> None:
+    """Samples, renders and scores what is missing (the probing phase's data)."""
+    start = time.monotonic()
+    todo = len(store.missing_shards(run))
+    fill(run, generator, scorer, batch_size=batch_size, progress=_named(report, "sample"))
+    if todo:
+        _record(run, "sample", {"batch_size": batch_size}, time.monotonic() - start)
+
+
+def fit_step(
+    run: store.Run,
+    concepts: Sequence[str] | None = None,
+    *,
+    mode: Mode = "extreme",
+    num_extreme: int | float = 2000,
+    C: float = 1.0,
+    seed: int = 0,
+    report: Report | None = None,
+) -> tuple[Boundary, ...]:
+    """Fits a boundary per concept and keeps it in the run folder; see `higan.boundaries.fit`."""
+    settings = {
+        "concepts": None if concepts is None else list(concepts),
+        "mode": mode,
+        "num_extreme": num_extreme,
+        "C": C,
+        "seed": seed,
+    }
+    if _is_done(run, "fit", settings) and (run.path / "boundaries.safetensors").exists():
+        return store.load_boundaries(run)
+    start = time.monotonic()
+    if report is not None:
+        report("fit", 0, 1)
+    population = store.read_population(run)
+    boundaries = fit(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    _forget(run, "rescore")
+    store.save_boundaries(run, boundaries)
+    _record(run, "fit", settings, time.monotonic() - start)
+    if report is not None:
+        report("fit", 1, 1)
+    return boundaries
+
+
+def rescore_step(
+    run: store.Run,
+    generator: Generator,
+    scorer: Scorer,
+    *,
+    num: int = 128,
+    step: float = 2.0,
+    num_random: int = 12,
+    step_mode: StepMode = "official",
+    seed: int = 0,
+    batch_size: int = 64,
+    report: Report | None = None,
+) -> Rescoring:
+    """Re-scores the boundaries of the run, Eq. (1), and keeps the result; see `higan.rescoring.rescore`."""
+    settings = {"num": num, "step": step, "num_random": num_random, "step_mode": step_mode, "seed": seed}
+    if _is_done(run, "rescore", settings) and (run.path / "rescoring.safetensors").exists():
+        return store.load_rescoring(run)
+    start = time.monotonic()
+    rescoring = rescore(
+        generator,
+        scorer,
+        store.load_boundaries(run),
+        num=num,
+        step=step,
+        num_random=num_random,
+        step_mode=step_mode,
+        seed=seed,
+        batch_size=batch_size,
+        checkpoint=store.Units(run),
+        progress=_named(report, "rescore"),
+    )
+    _forget(run, "rescore")
+    store.save_rescoring(run, rescoring)
+    _record(run, "rescore", settings, time.monotonic() - start)
+    return rescoring
+
+
+def steps_of(run: store.Run) -> dict[str, dict[str, Any]]:
+    """Settings and seconds of every finished step."""
+    path = run.path / _STEPS
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _is_done(run: store.Run, step: str, settings: Mapping[str, Any]) -> bool:
+    return steps_of(run).get(step, {}).get("settings") == settings
+
+
+def _record(run: store.Run, step: str, settings: Mapping[str, Any], seconds: float) -> None:
+    _write_steps(run, steps_of(run) | {step: {"settings": dict(settings), "seconds": round(seconds, 1)}})
+
+
+def _forget(run: store.Run, step: str) -> None:
+    """What follows from an older result is stale."""
+    steps = steps_of(run)
+    if steps.pop(step, None) is not None:
+        _write_steps(run, steps)
+
+
+def _write_steps(run: store.Run, steps: Mapping[str, Any]) -> None:
+    temporary = run.path / f"{_STEPS}.part"
+    temporary.write_text(json.dumps(steps, indent=2))
+    temporary.replace(run.path / _STEPS)
+
+
+def _named(report: Report | None, step: str) -> Callable[[int, int], None] | None:
+    if report is None:
+        return None
+    return lambda done, total: report(step, done, total)
