@@ -214,9 +214,10 @@ def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> P
     """One shard, checked; with ``concepts`` only these score columns.
 
     Raises:
-        ValueError: unknown concept.
+        ValueError: there is no such shard, or unknown concept.
         CorruptRunError: the shard is missing, cut off or damaged.
     """
+    shard_indices(run, shard)
     target, sidecar = _shard_paths(run, shard)
     try:
         data, digest = target.read_bytes(), sidecar.read_bytes()[:64].decode("ascii", "replace")

@@ -1,0 +1,349 @@
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+
+from higan import population as pop
+from higan import store
+from higan.boundaries import fit
+from higan.errors import CorruptRunError, RunError, RunMismatchError
+from higan.generators.toy import ToyGenerator
+from higan.rescoring import rescore
+from higan.scorers.toy import ToyScorer
+
+SETTINGS = {"generator": "toy", "scorer": "toy", "num_samples": 25, "shard_size": 10, "seed": 3}
+
+
+def filled(path, shared=True, **changes):
+    run = store.open_run(path, {**SETTINGS, **changes})
+    pop.fill(run, ToyGenerator(shared_code=shared), ToyScorer(), batch_size=4)
+    return run
+
+
+def contents(path):
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_is_written_is_read(tmp_path, shared):
+    run = filled(tmp_path / "run", shared)
+    found = store.read_population(run)
+    seeds = pop.sample_seeds(25, seed=3)
+    expected = pop.measure(ToyGenerator(shared_code=shared), ToyScorer(), seeds)
+    assert torch.equal(found.seeds, seeds)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.scores, expected.scores)
+    assert found.concepts == expected.concepts
+    assert found.num_layers == 6
+    assert found.codes.shape[1] == (1 if shared else 6)
+
+
+def test_columns_can_be_read_alone(tmp_path):
+    run = filled(tmp_path / "run")
+    whole, part = store.read_population(run), store.read_population(run, ["noise", "planted 3"])
+    assert [concept.name for concept in part.concepts] == ["noise", "planted 3"]
+    assert torch.equal(part.scores, whole.scores[:, [6, 3]])
+    with pytest.raises(ValueError, match="unknown concept 'sofa'; this run was scored for: planted 0"):
+        store.read_population(run, ["sofa"])
+
+
+def test_other_programs_read_it(tmp_path):
+    run = filled(tmp_path / "run")
+    expected = store.read_population(run)
+    rows = duckdb.sql(
+        f"""SELECT seed, "score_planted 2", codes FROM '{run.path}/population/*.parquet' ORDER BY seed"""
+    ).fetchnumpy()
+    assert rows["seed"].tolist() == expected.seeds.tolist()
+    np.testing.assert_array_equal(rows["score_planted 2"], expected.scores[:, 2].numpy())
+    np.testing.assert_array_equal(np.stack(rows["codes"]), expected.codes[:, 0].numpy())
+
+
+def test_nothing_is_done_twice(tmp_path):
+    run = filled(tmp_path / "run")
+    times = {file: file.stat().st_mtime_ns for file in run.path.rglob("*.parquet")}
+    assert len(times) == 3
+    calls = []
+    pop.fill(run, ToyGenerator(), ToyScorer(), progress=lambda *c: calls.append(c))
+    assert calls == []
+    assert times == {file: file.stat().st_mtime_ns for file in run.path.rglob("*.parquet")}
+
+
+def test_progress_counts_what_is_there(tmp_path):
+    run = filled(tmp_path / "run")
+    (run.path / "population" / "shard-00001.parquet").unlink()
+    calls = []
+    pop.fill(run, ToyGenerator(shared_code=True), ToyScorer(), batch_size=5, progress=lambda *c: calls.append(c))
+    assert calls == [(20, 25), (25, 25)]
+
+
+SLOW_SAMPLE = """
+import sys, time
+from higan import population, store
+from higan.generators.toy import ToyGenerator
+from higan.scorers.toy import ToyScorer
+
+class Slow(ToyScorer):
+    def score(self, images):
+        time.sleep(0.01)
+        return super().score(images)
+
+run = store.open_run(sys.argv[1], {"num_samples": 300, "shard_size": 10, "seed": 0})
+print("open", flush=True)
+population.fill(run, ToyGenerator(shared_code=True), Slow(), batch_size=2)
+"""
+
+
+def test_killed_at_any_moment_it_ends_the_same(tmp_path):
+    settings = {"num_samples": 300, "shard_size": 10, "seed": 0}
+    whole = store.open_run(tmp_path / "whole", settings)
+    generator, scorer = ToyGenerator(shared_code=True), ToyScorer()
+    pop.fill(whole, generator, scorer, batch_size=2)
+    path = tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for shards, wait in ((0, 0.0), (1, 0.013), (4, 0.031)):
+        with subprocess.Popen(
+            [sys.executable, "-c", SLOW_SAMPLE, str(path)], stdout=subprocess.PIPE, env=environment
+        ) as process:
+            assert process.stdout.readline() == b"open\n"
+            while len(list(path.rglob("*.sha256"))) < shards:
+                time.sleep(0.001)
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+    run = store.open_run(path, settings)
+    assert 0 < len(store.missing_shards(run)) < 30
+    pop.fill(run, generator, scorer, batch_size=2)
+    assert contents(path) == contents(whole.path)
+    assert store.verify(path) == store.verify(whole.path)
+
+
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+def test_stopped_before_every_step_of_writing_it_ends_the_same(tmp_path, monkeypatch, operation):
+    """Manifest, then shard and digest, three times: each is written, synced, renamed and its folder synced."""
+    whole = contents(filled(tmp_path / "whole").path)
+    owner = os if operation == "fsync" else type(tmp_path)
+    real = getattr(owner, operation)
+    stops = 0
+    for stop in range(100):
+        path = tmp_path / f"stopped before {stop}"
+        calls = iter(range(1000))
+
+        def stopping(*arguments, stop=stop, calls=calls):
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, operation, stopping)
+            try:
+                filled(path)
+                break
+            except KeyboardInterrupt:
+                stops += 1
+        assert contents(filled(path).path) == whole
+    # Seven files; each is renamed once, and synced itself and with its folder.
+    assert stops == {"fsync": 14, "replace": 7}[operation]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".sha256"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove"])
+def test_damage_is_noticed_and_mended(tmp_path, suffix, damage):
+    run = filled(tmp_path / "run")
+    before = contents(run.path)
+    file = run.path / "population" / f"shard-00001{suffix}"
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        # Low bits only, and inside the digest itself, not in the file name after it.
+        data[10 if suffix == ".sha256" else len(data) // 2] ^= 1
+    file.write_bytes(data[: len(data) // 2] if damage == "cut" else b"" if damage == "empty" else data)
+    if damage == "remove":
+        file.unlink()
+    with pytest.raises(CorruptRunError, match="sample again with the same settings"):
+        store.read_population(run)
+    with pytest.raises(CorruptRunError):
+        store.verify(run.path)
+    assert store.missing_shards(run) == [1]
+    filled(run.path)
+    assert contents(run.path) == before
+
+
+def test_every_flipped_byte_of_a_shard_is_noticed(tmp_path):
+    run = filled(tmp_path / "run", num_samples=4, shard_size=4)
+    file = run.path / "population" / "shard-00000.parquet"
+    data = file.read_bytes()
+    for position in range(0, len(data), 97):
+        broken = bytearray(data)
+        broken[position] ^= 0x10
+        file.write_bytes(broken)
+        with pytest.raises(CorruptRunError):
+            store.read_shard(run, 0)
+
+
+def test_readers_that_are_not_ours_notice_too(tmp_path):
+    """Pages carry checksums: a byte flipped in the middle of the codes fails in pyarrow itself."""
+    import pyarrow.parquet as pq
+
+    run = filled(tmp_path / "run", num_samples=4, shard_size=4)
+    file = run.path / "population" / "shard-00000.parquet"
+    column = pq.ParquetFile(file).metadata.row_group(0).column(1)
+    data = bytearray(file.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 5] ^= 0x10
+    file.write_bytes(data)
+    with pytest.raises(OSError, match="CRC checksum"):
+        pq.read_table(file, page_checksum_verification=True)
+
+
+def test_a_foreign_shard_with_a_true_digest_is_refused(tmp_path):
+    run = filled(tmp_path / "run")
+    file = run.path / "population" / "shard-00001.parquet"
+    file.write_bytes(b"PAR1 something else")
+    file.with_suffix(".sha256").write_text(hashlib.sha256(file.read_bytes()).hexdigest())
+    with pytest.raises(CorruptRunError, match="not a shard"):
+        store.read_population(run)
+
+
+def test_digest_depends_on_content_alone(tmp_path):
+    one, other = filled(tmp_path / "a"), filled(tmp_path / "b", shard_size=7)
+    assert store.verify(one.path) == store.verify(other.path)
+    assert store.verify(one.path) != store.verify(filled(tmp_path / "c", seed=4).path)
+    assert store.verify(one.path) != store.verify(filled(tmp_path / "d", num_samples=24).path)
+
+
+def test_another_run_is_refused(tmp_path):
+    store.open_run(tmp_path / "run", {**SETTINGS, "layers": (1, 2)})
+    store.open_run(tmp_path / "run", {**SETTINGS, "layers": [1, 2]}, provenance={"torch": "another"})
+    with pytest.raises(
+        RunMismatchError,
+        match=r"generator is 'toy' there, 'rooms' here; layers is .* there, None here; seed is 3 there",
+    ):
+        store.open_run(tmp_path / "run", {**SETTINGS, "generator": "rooms", "seed": 4})
+
+
+def test_folders_that_are_no_run_are_refused(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(RunMismatchError, match=r"holds no run \(there is holiday.jpg\)"):
+        store.open_run(tmp_path, SETTINGS)
+    with pytest.raises(RunMismatchError, match="is a file"):
+        store.open_run(tmp_path / "holiday.jpg", SETTINGS)
+    with pytest.raises(RunError, match=r"no run folder: it has no manifest\.json"):
+        store.load_run(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": "some')
+    with pytest.raises(CorruptRunError, match="damaged"):
+        store.open_run(tmp_path, SETTINGS)
+    (tmp_path / "manifest.json").write_text('{"format": "other"}')
+    with pytest.raises(CorruptRunError, match="not a manifest"):
+        store.load_run(tmp_path)
+
+
+def test_a_manifest_cut_off_by_a_kill_does_not_block_the_folder(tmp_path):
+    (tmp_path / ".manifest.json.tmp").write_text("{")
+    assert filled(tmp_path).num_shards == 3
+    assert sorted(json.loads((tmp_path / "manifest.json").read_text())) == ["format", "provenance", "settings"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_samples", 0), ("num_samples", -3), ("shard_size", 0), ("seed", -1), ("seed", 1.5), ("num_samples", None)],
+)
+def test_bad_settings_are_refused(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"the setting {name} must be a whole number"):
+        store.open_run(tmp_path / "run", {**SETTINGS, name: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_shards_are_refused(tmp_path):
+    run = filled(tmp_path / "run")
+    with pytest.raises(ValueError, match="shards 0 to 2; got 3"):
+        store.read_shard(run, 3)
+    with pytest.raises(ValueError, match="shard 2 holds 5 samples; got 25"):
+        store.write_shard(run, 2, store.read_population(run))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_boundaries_and_rescoring_come_back(tmp_path, shared):
+    generator, scorer = ToyGenerator(shared_code=shared), ToyScorer()
+    run = filled(tmp_path / "run", shared)
+    with pytest.raises(RunError, match="has not been done"):
+        store.load_boundaries(run)
+    boundaries = fit(store.read_population(run))
+    store.save_boundaries(run, boundaries)
+    for saved, loaded in zip(boundaries, store.load_boundaries(run), strict=True):
+        for field in dataclasses.fields(saved):
+            x, y = getattr(saved, field.name), getattr(loaded, field.name)
+            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+    rescoring = rescore(generator, scorer, boundaries, num=4, num_random=2, batch_size=2, checkpoint=store.Units(run))
+    assert len(list(store.Units(run).folder.rglob("*.safetensors"))) == 2
+    store.save_rescoring(run, rescoring)
+    assert not store.Units(run).folder.exists()
+    loaded = store.load_rescoring(run)
+    for field in dataclasses.fields(rescoring):
+        x, y = getattr(rescoring, field.name), getattr(loaded, field.name)
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+    store.verify(run.path)
+
+
+def test_units_survive_interruption_and_damage(tmp_path):
+    """Damaged units are made again, to the same end."""
+    generator, scorer = ToyGenerator(shared_code=True), ToyScorer()
+    run = filled(tmp_path / "run")
+    boundaries = fit(store.read_population(run), ["planted 1"])
+    arguments = {"num": 6, "num_random": 1, "batch_size": 2}
+    expected = rescore(generator, scorer, boundaries, **arguments)
+    rescore(generator, scorer, boundaries, checkpoint=store.Units(run), **arguments)
+    first, second, third = sorted(store.Units(run).folder.rglob("*.safetensors"))
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(data)
+    second.write_bytes(second.read_bytes()[:100])
+    untouched = third.stat().st_mtime_ns
+    found = rescore(generator, scorer, boundaries, checkpoint=store.Units(run), **arguments)
+    assert torch.equal(found.changes, expected.changes)
+    assert torch.equal(found.null, expected.null)
+    assert third.stat().st_mtime_ns == untouched
+
+
+@pytest.mark.parametrize("position", [5, 60, 200, -1])
+def test_damaged_boundaries_are_noticed(tmp_path, position):
+    run = filled(tmp_path / "run")
+    store.save_boundaries(run, fit(store.read_population(run)))
+    file = run.path / "boundaries.safetensors"
+    data = bytearray(file.read_bytes())
+    data[position] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptRunError, match="damaged"):
+        store.load_boundaries(run)
+    with pytest.raises(CorruptRunError):
+        store.verify(run.path)
+
+
+def test_single_boundary_files(tmp_path):
+    run = filled(tmp_path / "run")
+    boundaries = fit(store.read_population(run))
+    store.save_boundary(tmp_path / "one.safetensors", boundaries[2])
+    loaded = store.load_boundary(tmp_path / "one.safetensors")
+    assert loaded.concept == boundaries[2].concept
+    assert torch.equal(loaded.normal, boundaries[2].normal)
+    store.save_boundaries(run, boundaries)
+    several = run.path / "boundaries.safetensors"
+    assert store.load_boundary(several, "noise").concept.name == "noise"
+    with pytest.raises(ValueError, match=r"holds boundaries for planted 0, .*; got None"):
+        store.load_boundary(several)
+    with pytest.raises(RunError, match="is not there"):
+        store.load_boundary(tmp_path / "two.safetensors")
+    several.rename(run.path / "rescoring.safetensors")
+    with pytest.raises(CorruptRunError, match="holds boundaries, not rescoring"):
+        store.load_rescoring(run)
+    with pytest.raises(ValueError, match="one space"):
+        store.save_boundaries(run, [])
