@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ __all__ = [
     "Mapping",
     "affine_instance_norm",
     "depthwise",
+    "faded_levels",
     "fold_upsampling",
     "keep_layout",
     "parameter",
@@ -65,6 +67,22 @@ def depthwise(
     channels = x.shape[1]
     weight = kernel.expand(channels, 1, *kernel.shape).contiguous()
     return F.conv2d(x, weight, bias, padding=padding, groups=channels)
+
+
+def faded_levels(levels: int, lod: float) -> tuple[int, ...]:
+    """Levels (0 at 4 pixels) whose RGB takes part in the image: one, or two while one is being faded in.
+
+    Args:
+        levels: how many resolutions the network has.
+        lod: level of detail at which training stood; 0 when finished (Karras et al. 2018, figure 2).
+
+    Raises:
+        ValueError: no level is as coarse as that.
+    """
+    if not 0 <= lod <= levels - 1:
+        raise ValueError(f"lod must lie in 0–{levels - 1}; got {lod}")
+    finest = levels - 1 - math.floor(lod)
+    return (finest,) if lod == math.floor(lod) else (finest - 1, finest)
 
 
 def fold_upsampling(weight: Float[Tensor, "o i 3 3"]) -> Float[Tensor, "i o 4 4"]:

@@ -1,28 +1,50 @@
-"""From a name or a file to a generator, and back to a file."""
+"""From a name or a file to a generator, back to a file, and what a file holds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
+from torch import nn
 
-from higan.errors import MissingWeightsError, UnknownFormatError
+from higan.checkpoints import native
+from higan.checkpoints.read import read
+from higan.checkpoints.types import Checkpoint
+from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
+from higan.generators.biggan import BigGANConfig, BigGANNetwork
+from higan.generators.conversion import convert
+from higan.generators.conversion.raw import load
+from higan.generators.pggan import PGGANConfig, PGGANNetwork
+from higan.generators.pretrained import FamilyNetwork, Noise, PretrainedGenerator, wrap
+from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
+from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.types import Generator
 
-__all__ = ["WEIGHTS", "load_generator"]
+__all__ = ["FAMILIES", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
 
-Noise = Literal["stored", "none"]
+FAMILIES: Mapping[str, tuple[type, type]] = {
+    "biggan": (BigGANConfig, BigGANNetwork),
+    "pggan": (PGGANConfig, PGGANNetwork),
+    "stylegan": (StyleGANConfig, StyleGANNetwork),
+    "stylegan2": (StyleGAN2Config, StyleGAN2Network),
+}
+"""Configuration and network of every family that our own files hold."""
+
+_ROOMS = "higan-rooms-generator"
+"""What files of the embedded generator call themselves."""
 
 
-def _load_rooms(device: torch.device) -> Generator:
+def _load_rooms(device: torch.device, path: Path | None = None) -> Generator:
     from higan.generators.rooms import RoomsGenerator
 
-    path = WEIGHTS / "rooms.safetensors"
+    path = path or WEIGHTS / "rooms.safetensors"
     if not path.is_file():
         raise MissingWeightsError(
             f"{path}: the weights of the embedded generator are missing; reinstall the package, or train them with "
@@ -55,7 +77,7 @@ def load_generator(
         path_or_name: a name, or a file (a folder for the Hugging Face layout of BigGAN).
         device: where codes and images live.
         truncation_psi: factor by which codes are drawn towards the mean code inside ``synthesize``; by default that
-            of the family (StyleGAN 0.7, StyleGAN2 0.5, StyleGAN3 1). For BigGAN, the truncation of the prior.
+            of the family (StyleGAN 0.7, StyleGAN2 0.5, otherwise 1). For BigGAN, the truncation of the prior.
         truncation_layers: how many layers, from the coarsest, are truncated; by default that of the family
             (StyleGAN 8, otherwise all).
         noise: ``stored`` adds the constant noise maps kept in the file, ``none`` switches them off.
@@ -67,13 +89,150 @@ def load_generator(
     """
     where = torch.device(device)
     name = str(path_or_name)
+    plain = (truncation_psi, truncation_layers, noise) == (None, None, "stored")
     if name in _EMBEDDED:
-        if (truncation_psi, truncation_layers, noise) != (None, None, "stored"):
-            raise ValueError(f"{name!r} has neither truncation nor noise; leave truncation_* and noise out")
-        return _EMBEDDED[name](where)
-    path = Path(path_or_name)
-    if not path.exists():
+        return _embedded(name, where, plain=plain)
+    checkpoint = _read(path_or_name)
+    if _is_rooms(checkpoint):
+        _refuse_options(name, plain=plain)
+        return _load_rooms(where, checkpoint.path)
+    network = network_of(checkpoint)
+    if isinstance(network, BigGANNetwork):
+        if truncation_layers is not None:
+            raise ValueError("a BigGAN truncates its prior, not layers; leave truncation_layers out")
+        if truncation_psi is not None:
+            network.truncate(truncation_psi)
+        truncation_psi = None
+    return wrap(
+        network,
+        Path(path_or_name).stem,
+        where,
+        truncation_psi,
+        truncation_layers,
+        noise,
+        {**checkpoint.provenance, "read from": checkpoint.format, "sha256": checkpoint.digest},
+    )
+
+
+def _embedded(name: str, device: torch.device, *, plain: bool) -> Generator:
+    _refuse_options(name, plain=plain)
+    return _EMBEDDED[name](device)
+
+
+def _refuse_options(name: str, *, plain: bool) -> None:
+    if not plain:
+        raise ValueError(f"{name!r} has a truncation of its own and no noise; leave truncation_* and noise out")
+
+
+def _read(path_or_name: str | Path) -> Checkpoint:
+    try:
+        return read(path_or_name)
+    except MissingWeightsError as error:
         raise MissingWeightsError(
-            f"{path}: no such file; expected a weight file or one of the names {', '.join(_EMBEDDED)}"
+            f"{path_or_name}: no such file; expected a weight file or one of the names {', '.join(_EMBEDDED)}"
+        ) from error
+
+
+def _is_rooms(checkpoint: Checkpoint) -> bool:
+    return checkpoint.format == "safetensors" and checkpoint.network("model").class_name.startswith(_ROOMS)
+
+
+def network_of(checkpoint: Checkpoint) -> FamilyNetwork:
+    """The network in a file of ours, or of anyone else's.
+
+    Raises:
+        CheckpointError: as `load_generator`.
+    """
+    if checkpoint.format != "safetensors":
+        return convert(checkpoint)
+    source = checkpoint.network("model")
+    if source.class_name not in FAMILIES:
+        raise UnknownFormatError(
+            f"{checkpoint.path}: safetensors of {source.class_name or 'an unnamed family'}; expected one of "
+            f"{', '.join(FAMILIES)} as `higan convert` writes them"
         )
-    raise UnknownFormatError(f"{path}: no reader knows this file")
+    config_type, network_type = FAMILIES[source.class_name]
+    try:
+        config = config_type(**{name: _tuples(value) for name, value in source.config.items()})
+        return load(network_type, config, source.tensors)
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+        raise CorruptFileError(f"{checkpoint.path}: the configuration in the header is damaged: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def save_generator(generator: PretrainedGenerator, path: str | Path) -> None:
+    """Write a generator as safetensors with its configuration in the header.
+
+    Truncation, noise and label are the caller's choice at loading time and are not kept.
+
+    Raises:
+        ValueError: the generator is not one of the families that files can hold.
+    """
+    network = generator.network
+    if not isinstance(network, nn.Module) or network.family not in FAMILIES:
+        raise ValueError(f"expected one of the families {', '.join(FAMILIES)}; got {network.family}")
+    provenance = {"name": generator.name, **generator.provenance, "written by": f"higan {version('higan')}"}
+    native.write(path, network.family, asdict(network.config), network.state_dict(), provenance)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a weight file holds."""
+
+    path: Path
+    family: str
+    format: str
+    resolution: int
+    num_layers: int
+    code_dim: int
+    latent_dim: int
+    num_classes: int
+    layer_resolutions: tuple[int, ...]
+    """Pixels of what each layer makes."""
+    layer_widths: tuple[int, ...]
+    """Code width of each layer."""
+    parameters: int
+    size: int
+    """In bytes."""
+    digest: str
+    """SHA-256, in hexadecimal."""
+    provenance: Mapping[str, str]
+
+
+def inspect_file(path: str | Path) -> Inspection:
+    """Family, size and origin of a weight file.
+
+    Raises:
+        MissingWeightsError: there is no such file.
+        CheckpointError: the file cannot be used; the subclass says why.
+    """
+    checkpoint = _read(path)
+    if _is_rooms(checkpoint):
+        network: Any = _load_rooms(torch.device("cpu"), checkpoint.path)
+        return _inspection(checkpoint, network.network, network, "rooms")
+    network = network_of(checkpoint)
+    return _inspection(checkpoint, network, wrap(network, "", "cpu"), network.family)
+
+
+def _inspection(checkpoint: Checkpoint, network: nn.Module, generator: Any, family: str) -> Inspection:
+    rooms = family == "rooms"
+    layers = range(generator.num_layers)
+    return Inspection(
+        path=checkpoint.path,
+        family=family,
+        format=checkpoint.format,
+        resolution=generator.resolution,
+        num_layers=generator.num_layers,
+        code_dim=generator.code_dim,
+        latent_dim=generator.latent_dim,
+        num_classes=0 if rooms else generator.num_classes,
+        layer_resolutions=tuple(4 << k // 2 for k in layers) if rooms else generator.network.layer_resolutions,
+        layer_widths=(generator.code_dim,) * len(layers) if rooms else generator.layer_widths,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        size=checkpoint.size,
+        digest=checkpoint.digest,
+        provenance=checkpoint.provenance,
+    )

@@ -22,11 +22,15 @@ class FamilyNetwork(Protocol):
     family: ClassVar[str]
     default_truncation: ClassVar[tuple[float, int | None]]
     """psi, and the number of layers it applies to (None: all)."""
-    shared_code: ClassVar[bool]
 
     @property
     def config(self) -> Any:
         """Frozen dataclass with at least ``resolution``, ``latent_dim`` and ``num_classes``."""
+        ...
+
+    @property
+    def shared_code(self) -> bool:
+        """Whether every layer gets the same code."""
         ...
 
     @property
@@ -37,6 +41,11 @@ class FamilyNetwork(Protocol):
     @property
     def layer_widths(self) -> tuple[int, ...]:
         """Code width of every layer; codes are padded with zeros to the widest."""
+        ...
+
+    @property
+    def layer_resolutions(self) -> tuple[int, ...]:
+        """Pixels of what every layer makes."""
         ...
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:

@@ -15,7 +15,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import SLOPE, Mapping, affine_instance_norm, depthwise, keep_layout, parameter
+from higan.generators.layers import (
+    SLOPE,
+    Mapping,
+    affine_instance_norm,
+    depthwise,
+    faded_levels,
+    keep_layout,
+    parameter,
+)
 
 __all__ = ["StyleGANConfig", "StyleGANNetwork"]
 
@@ -109,20 +117,19 @@ class StyleGANNetwork(nn.Module):
             for up in (level > 0, False):
                 self.layers.append(StyleLayer(inputs, width, 4 << level, config.code_dim, up=up))
                 inputs = width
-        for level in self.rgb_levels(config):
+        for level in faded_levels(len(config.channels), config.lod):
             self.rgb_weights[str(4 << level)] = parameter(config.image_channels, config.channels[level], 1, 1)
             self.rgb_biases[str(4 << level)] = parameter(config.image_channels)
-
-    @staticmethod
-    def rgb_levels(config: StyleGANConfig) -> tuple[int, ...]:
-        """Levels (0 at 4 pixels) whose RGB takes part in the image: one, or two while one is being faded in."""
-        finest = len(config.channels) - 1 - math.floor(config.lod)
-        return (finest,) if config.lod == math.floor(config.lod) else (finest - 1, finest)
 
     @property
     def layer_widths(self) -> tuple[int, ...]:
         """Code width of every layer."""
         return (self.config.code_dim,) * self.config.num_layers
+
+    @property
+    def layer_resolutions(self) -> tuple[int, ...]:
+        """Pixels of what every layer makes."""
+        return tuple(4 << k // 2 for k in range(self.config.num_layers))
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""
@@ -143,7 +150,7 @@ class StyleGANNetwork(nn.Module):
 
     def resume(self, state: State, codes: Float[Tensor, "n L D"], layer: int, *, noise: bool) -> Tensor:
         """Images from the state that ``prepare`` left before the style of ``layer``."""
-        last = 2 * self.rgb_levels(self.config)[-1] + 1
+        last = 2 * faded_levels(len(self.config.channels), self.config.lod)[-1] + 1
         if layer <= last:
             x, image = self._advance(state, codes, layer, last, noise=noise)
             image = self._fade_in(self._layer(last).stylise(x, codes[:, last]), image, last)
@@ -159,7 +166,7 @@ class StyleGANNetwork(nn.Module):
     def _advance(self, state: State, codes: Tensor, start: int, stop: int, *, noise: bool) -> State:
         """From before the style of layer ``start`` to before that of layer ``stop``."""
         x, image = state
-        finest = 2 * self.rgb_levels(self.config)[-1] + 1
+        finest = 2 * faded_levels(len(self.config.channels), self.config.lod)[-1] + 1
         for layer in range(start, stop):
             if layer > finest:
                 break
@@ -178,4 +185,4 @@ class StyleGANNetwork(nn.Module):
         if image is None:
             return rgb
         coarse = F.interpolate(image, scale_factor=2.0)
-        return torch.lerp(rgb, coarse, self.config.lod - math.floor(self.config.lod))
+        return torch.lerp(rgb, coarse, self.config.lod % 1)

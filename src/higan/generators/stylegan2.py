@@ -159,6 +159,11 @@ class StyleGAN2Network(nn.Module):
         """Code width of every layer."""
         return (self.config.code_dim,) * self.config.num_layers
 
+    @property
+    def layer_resolutions(self) -> tuple[int, ...]:
+        """Pixels of what every layer makes."""
+        return tuple(min(4 << (k + 1) // 2, self.config.resolution) for k in range(self.config.num_layers))
+
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""
         return torch.randn(self.config.latent_dim, generator=generator)

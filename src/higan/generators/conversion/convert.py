@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from higan.checkpoints.types import Checkpoint, Format, Network
 from higan.errors import UnknownFormatError
-from higan.generators.conversion import stylegan, stylegan2
+from higan.generators.conversion import biggan, pggan, stylegan, stylegan2
 from higan.generators.pretrained import FamilyNetwork
 
 __all__ = ["convert"]
@@ -20,9 +20,15 @@ _SMOOTHED = ("Gs", "G_ema", "g_ema", "generator_smooth", "model", "generator", "
 _MARKS: tuple[tuple[Format, str, Converter], ...] = (
     ("nvidia-tf", "synthesis/4x4/Const/StyleMod/weight", stylegan.from_nvidia_tf),
     ("nvidia-tf", "synthesis/4x4/Conv/mod_weight", stylegan2.from_nvidia_tf),
+    ("nvidia-tf", "4x4/Dense/weight", pggan.from_nvidia_tf),
     ("nvidia-torch", "synthesis.b4.const", stylegan2.from_nvidia_torch),
     ("genforce-pth", "synthesis.layer0.const", stylegan.from_genforce),
     ("genforce-pth", "synthesis.early_layer.const", stylegan2.from_genforce),
+    ("genforce-pth", "layer0.conv.weight", pggan.from_genforce),
+    ("genforce-pth", "layer0.weight", pggan.from_genforce),
+    ("biggan-hf", "generator.bn.running_means", biggan.from_hugging_face),
+    ("biggan-torch", "blocks.0.0.bn1.gain.weight", biggan.from_original),
+    ("torch-state-dict", "blocks.0.0.bn1.gain.weight", biggan.from_original),
     ("rosinality-pt", "conv1.conv.modulation.weight", stylegan2.from_rosinality),
 )
 """Formats, a tensor that only one family has in it, and what converts it."""

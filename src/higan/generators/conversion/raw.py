@@ -10,14 +10,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from higan.checkpoints.types import Network
 from higan.errors import CorruptFileError, UnknownFormatError
 
-__all__ = ["Raw", "Rule", "count", "flip", "from_hwio", "load", "rename", "require", "transpose"]
+__all__ = ["Raw", "Rule", "check_levels", "count", "flip", "from_hwio", "load", "rename", "require", "transpose"]
 
 Family = TypeVar("Family", bound=nn.Module)
+Config = TypeVar("Config")
 Rule = tuple[str, str | None, *tuple[Callable[[Tensor], Tensor], ...]]
 """Pattern of the full name, canonical name with ``{0}`` … for its groups (None drops the tensor), changes of layout."""
 
@@ -94,14 +96,34 @@ def count(raw: Mapping[str, Tensor], template: str) -> int:
     return number
 
 
-def load(network: Family, state: Mapping[str, Tensor]) -> Family:
-    """Fill a network; every weight must be there and fit.
+def load(family: Callable[[Config], Family], config: Config, state: Mapping[str, Tensor]) -> Family:
+    """Build a network and fill it; every weight must be there and fit.
+
+    Shapes are compared before anything is allocated, so that a damaged file cannot ask for more memory than it fills.
 
     Raises:
-        CorruptFileError: one is missing, superfluous or of another shape.
+        CorruptFileError: a weight is missing, superfluous or of another shape.
     """
-    try:
-        network.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise CorruptFileError(f"the tensors contradict the network's configuration: {error}") from error
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in family(config).state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise CorruptFileError(
+                f"the tensors contradict each other: {name} should have shape {expected.get(name, 'none')}, "
+                f"but has {found.get(name, 'none')}"
+            )
+    network = family(config)
+    network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return network
+
+
+def check_levels(levels: int) -> int:
+    """Refuse files whose number of resolutions no network has.
+
+    Raises:
+        CorruptFileError: there are none, or more than up to 4096 pixels.
+    """
+    if not 1 <= levels <= 11:
+        raise CorruptFileError(f"the file has weights for {levels} resolutions; expected 1–11, from 4 to 4096 pixels")
+    return levels

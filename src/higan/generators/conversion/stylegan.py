@@ -12,8 +12,19 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from higan.checkpoints.types import Network
-from higan.generators.conversion.raw import Raw, Rule, count, flip, from_hwio, load, rename, require, transpose
-from higan.generators.layers import fold_upsampling
+from higan.generators.conversion.raw import (
+    Raw,
+    Rule,
+    check_levels,
+    count,
+    flip,
+    from_hwio,
+    load,
+    rename,
+    require,
+    transpose,
+)
+from higan.generators.layers import faded_levels, fold_upsampling
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 
 __all__ = ["from_genforce", "from_nvidia_tf"]
@@ -139,7 +150,7 @@ def _unfuse(raw: Raw, fused: object) -> Raw:
 
 def _build(raw: Raw, lr: float = 0.01) -> StyleGANNetwork:
     """Absorb learning-rate factors and He's constants (Karras et al. 2018, section 4.1) into the weights."""
-    levels = count(raw, "rgb.{}.weight")
+    levels = check_levels(count(raw, "rgb.{}.weight"))
     depth = count(raw, "mapping.{}.weight")
     label = raw.get("mapping.label")
     label_dim = 0 if label is None else label.shape[1]
@@ -162,11 +173,11 @@ def _build(raw: Raw, lr: float = 0.01) -> StyleGANNetwork:
         state["mapping.embedding"] = label
     for k in range(2 * levels):
         state |= {f"layers.{k}.{name}": tensor for name, tensor in _layer(raw, k).items()}
-    for level in StyleGANNetwork.rgb_levels(config):
+    for level in faded_levels(levels, config.lod):
         weight = raw[f"rgb.{level}.weight"]
         state[f"rgb_weights.{4 << level}"] = weight / math.sqrt(weight.shape[1])
         state[f"rgb_biases.{4 << level}"] = raw[f"rgb.{level}.bias"]
-    return load(StyleGANNetwork(config), state)
+    return load(StyleGANNetwork, config, state)
 
 
 def _layer(raw: Raw, k: int) -> dict[str, Tensor]:

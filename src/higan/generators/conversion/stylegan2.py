@@ -18,7 +18,18 @@ from torch import Tensor
 
 from higan.checkpoints.types import Network
 from higan.errors import UnknownFormatError
-from higan.generators.conversion.raw import Raw, Rule, count, flip, from_hwio, load, rename, require, transpose
+from higan.generators.conversion.raw import (
+    Raw,
+    Rule,
+    check_levels,
+    count,
+    flip,
+    from_hwio,
+    load,
+    rename,
+    require,
+    transpose,
+)
 from higan.generators.stylegan2 import Architecture, StyleGAN2Config, StyleGAN2Network
 
 __all__ = ["from_genforce", "from_nvidia_tf", "from_nvidia_torch", "from_rosinality"]
@@ -263,7 +274,7 @@ def _by_level(flat: Raw) -> Raw:
 
 def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
     """Absorb learning-rate factors, He's constants and the gain of activations into the weights."""
-    levels = (count(raw, "layers.{}.conv") + 1) // 2
+    levels = check_levels((count(raw, "layers.{}.conv") + 1) // 2)
     depth = count(raw, "mapping.{}.weight")
     embedding = _embedding(raw)
     label_dim = 0 if embedding is None else embedding.shape[1]
@@ -287,7 +298,6 @@ def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
         filter_taps=training.taps,
         image_channels=raw[f"rgb.{levels - 1}.conv"].shape[0],
     )
-    network = StyleGAN2Network(config)
     state = {"mean_code": raw["mean_code"].reshape(-1), "constant": raw["const"].reshape(1, -1, 4, 4)}
     if embedding is not None:
         state["mapping.embedding"] = embedding
@@ -298,12 +308,12 @@ def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
     for k in range(2 * levels - 1):
         gain = 1.0 if architecture == "resnet" and k > 0 and k % 2 == 0 else _GAIN
         state |= {f"layers.{k}.{name}": t for name, t in _layer(raw, k, gain, scaled=training.scaled).items()}
-    for level in network.rgb:
+    for level in range(levels) if architecture == "skip" else (levels - 1,):
         state |= {f"rgb.{level}.{name}": t for name, t in _rgb(raw, level).items()}
-    for level in network.shortcuts:
+    for level in range(1, levels) if architecture == "resnet" else ():
         weight = raw[f"shortcut.{level}.conv"]
         state[f"shortcuts.{level}"] = weight / math.sqrt(2 * weight.shape[1])
-    return load(network, state)
+    return load(StyleGAN2Network, config, state)
 
 
 def _embedding(raw: Raw) -> Tensor | None:
@@ -332,7 +342,7 @@ def _layer(raw: Raw, k: int, gain: float, *, scaled: bool) -> dict[str, Tensor]:
     }
 
 
-def _rgb(raw: Raw, level: str) -> dict[str, Tensor]:
+def _rgb(raw: Raw, level: int) -> dict[str, Tensor]:
     weight, style = raw[f"rgb.{level}.conv"].flatten(1), raw[f"rgb.{level}.style.weight"]
     return {
         "weight": weight / math.sqrt(weight.shape[1]),
