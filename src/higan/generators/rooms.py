@@ -1,0 +1,413 @@
+"""The default generator: a small StyleGAN of rendered rooms with one AdaIN layer per style.
+
+Architecture after Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks" (2019),
+reduced: a mapping network turns a normalised latent into one code, every layer convolves, is instance-normalised and
+then scaled and shifted by an affine function of its code; a 1×1 convolution makes RGB at the last resolution only.
+No noise inputs. Two layers per resolution, so L = 2·log2(resolution) - 2.
+
+This file holds all that inference needs; the trainer in ``higan.rooms`` imports the network from here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from higan.errors import CorruptFileError, UnknownFormatError
+from higan.weights import read_weights, write_weights
+
+__all__ = ["RoomsConfig", "RoomsGenerator", "RoomsNetwork", "adain", "estimate_mean_code"]
+
+_FORMAT = "higan-rooms-generator-1"
+
+_SLOPE = 0.2
+_EPSILON = 1e-5
+
+Adain = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomsConfig:
+    """Everything that fixes the shape of a `RoomsNetwork`.
+
+    ``channels`` lists the widths at 4, 8, 16, … pixels; it may be longer than ``resolution`` needs, so that a network
+    grows by ``dataclasses.replace(config, resolution=2 * config.resolution)``. ``mapping_lr`` is the factor by which
+    the mapping network learns slower than the rest.
+    """
+
+    resolution: int = 64
+    latent_dim: int = 64
+    code_dim: int = 128
+    mapping_layers: int = 4
+    mapping_lr: float = 0.1
+    channels: tuple[int, ...] = (128, 128, 64, 48, 24, 16)
+
+    def __post_init__(self) -> None:
+        resolution = self.resolution
+        if resolution < 8 or resolution & (resolution - 1):
+            raise ValueError(f"resolution must be a power of two of at least 8; got {resolution}")
+        if len(self.channels) < self.num_layers // 2:
+            raise ValueError(
+                f"channels must list {self.num_layers // 2} widths, one for each resolution from 4 to {resolution}; "
+                f"got {len(self.channels)}"
+            )
+        sizes = {"latent_dim": self.latent_dim, "code_dim": self.code_dim, "mapping_layers": self.mapping_layers}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1; got {size}")
+        if min(self.channels) < 1:
+            raise ValueError(f"channels must be at least 1; got {self.channels}")
+        if not self.mapping_lr > 0:
+            raise ValueError(f"mapping_lr must be above 0; got {self.mapping_lr}")
+
+    @property
+    def num_layers(self) -> int:
+        """L, two per resolution from 4 pixels up."""
+        return 2 * (self.resolution.bit_length() - 1) - 2
+
+    def channels_at(self, resolution: int) -> int:
+        """Width of the feature maps of that many pixels."""
+        return self.channels[resolution.bit_length() - 3]
+
+
+def adain(
+    features: Float[Tensor, "n c h w"], scale: Float[Tensor, "n c"], shift: Float[Tensor, "n c"]
+) -> Float[Tensor, "n c h w"]:
+    """Leaky ReLU, instance normalisation, then the style: (1 + scale) · x + shift, per sample and channel.
+
+    Sums are taken over flat pixels rather than by ``instance_norm``, which is several times slower on channels-last
+    memory.
+    """
+    active = F.leaky_relu(features, _SLOPE)
+    pixels = active.shape[2] * active.shape[3]
+    centred = active - (active.sum((2, 3), keepdim=True) / pixels)
+    variance = (centred * centred).sum((2, 3)) / pixels
+    gain = (1 + scale) * torch.rsqrt(variance + _EPSILON)
+    return centred * gain[:, :, None, None] + shift[:, :, None, None]
+
+
+class EqualisedLinear(nn.Module):
+    """Linear layer whose weights have unit variance and are scaled by He's constant when used.
+
+    ``lr`` slows learning down: parameters are stored 1/lr times as large (Karras et al. 2018, section 4.1).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, generator: torch.Generator, *, lr: float = 1.0, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, generator=generator) / lr)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.lr = lr
+        self.scale = gain * lr / math.sqrt(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, inputs) to (n, outputs) in the dtype of ``x``."""
+        return F.linear(x, (self.weight * self.scale).to(x.dtype), (self.bias * self.lr).to(x.dtype))
+
+
+class EqualisedConv(nn.Module):
+    """Convolution whose weights have unit variance and are scaled by He's constant when used."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, generator: torch.Generator, *, stride: int = 1, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel, generator=generator))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.stride = stride
+        self.padding = kernel // 2
+        self.scale = gain / math.sqrt(inputs * kernel * kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, inputs, h, w) to (n, outputs, h / stride, w / stride) in the dtype of ``x``."""
+        weight = (self.weight * self.scale).to(x.dtype).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight, self.bias.to(x.dtype), self.stride, self.padding)
+
+
+class StyleLayer(nn.Module):
+    """One layer: convolution (none in the first layer), up-sampling where the resolution doubles, then the style."""
+
+    def __init__(
+        self, inputs: int | None, outputs: int, code_dim: int, generator: torch.Generator, *, up: bool
+    ) -> None:
+        super().__init__()
+        self.conv = None if inputs is None else EqualisedConv(inputs, outputs, 3, generator, gain=math.sqrt(2))
+        self.style = EqualisedLinear(code_dim, 2 * outputs, generator)
+        self.up = up
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """All that comes before the style."""
+        if self.conv is not None:
+            x = self.conv(x)
+        # Convolving first costs a quarter of convolving the up-sampled map.
+        return upsample(x) if self.up else x
+
+    def stylise(self, x: Tensor, code: Tensor, adain: Adain) -> Tensor:
+        """Activation, normalisation and style."""
+        scale, shift = self.style(code).to(x.dtype).chunk(2, dim=1)
+        return adain(x, scale, shift)
+
+
+def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
+    """Bilinear up-sampling by two."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class RoomsNetwork(nn.Module):
+    """The network alone: mapping, layers and RGB; no truncation, no checks.
+
+    ``to_rgb`` holds one 1×1 convolution per resolution from 8 pixels up: the last makes the picture, the one before
+    takes part while the last resolution is faded in during training.
+
+    ``adain`` may be replaced by a faster function of the same values.
+    """
+
+    def __init__(self, config: RoomsConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.adain: Adain = adain
+        generator = torch.Generator().manual_seed(seed)
+        widths = [config.latent_dim] + [config.code_dim] * config.mapping_layers
+        self.mapping = nn.ModuleList(
+            EqualisedLinear(i, o, generator, lr=config.mapping_lr, gain=math.sqrt(2)) for i, o in pairwise(widths)
+        )
+        first = config.channels_at(4)
+        self.constant = nn.Parameter(torch.randn(first, 4, 4, generator=generator))
+        self.layers = nn.ModuleList()
+        self.to_rgb = nn.ModuleDict()
+        inputs: int | None = None
+        for k in range(2, config.resolution.bit_length()):
+            width = config.channels_at(2**k)
+            for up in (k > 2, False):
+                self.layers.append(StyleLayer(inputs, width, config.code_dim, generator, up=up))
+                inputs = width
+            if k > 2:
+                self.to_rgb[str(2**k)] = EqualisedConv(width, 3, 1, generator)
+
+    def map(self, z: Float[Tensor, "n Dz"]) -> Float[Tensor, "n D"]:
+        """The code that all layers of a sample share."""
+        x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        for layer in self.mapping:
+            x = F.leaky_relu(layer(x), _SLOPE)
+        return x
+
+    def prepare(
+        self, codes: Float[Tensor, "n L D"], layer: int, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "n c h w"]:
+        """Activations of everything before the style of ``layer``; they depend on ``codes[:, :layer]`` alone."""
+        constant = self.constant.to(dtype)
+        x = constant.expand(codes.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        return self._advance(x, codes, 0, layer)
+
+    def resume(self, state: Float[Tensor, "n c h w"], codes: Float[Tensor, "n L D"], layer: int) -> Tensor:
+        """Finish from the state that ``prepare`` left before the style of ``layer``: RGB (n, 3, H, W), unbounded."""
+        last = len(self.layers) - 1
+        x = self._advance(state, codes, layer, last)
+        x = self._stylise(x, codes, last)
+        return self.to_rgb[str(self.config.resolution)](x)
+
+    def forward(self, codes: Float[Tensor, "n L D"], dtype: torch.dtype = torch.float32, fade: float = 1.0) -> Tensor:
+        """RGB (n, 3, H, W), unbounded, in ``dtype``.
+
+        ``fade`` below 1 blends the last resolution with the up-sampled one before, as progressive growing does
+        (Karras et al. 2018, figure 2).
+        """
+        if fade >= 1:
+            return self.resume(self.prepare(codes, 0, dtype), codes, 0)
+        coarse = len(self.layers) - 3
+        x = self._stylise(self.prepare(codes, coarse, dtype), codes, coarse)
+        blurred = upsample(self.to_rgb[str(self.config.resolution // 2)](x))
+        x = self._layer(coarse + 1).convolve(x)
+        return torch.lerp(blurred, self.resume(x, codes, coarse + 1), fade)
+
+    def _layer(self, layer: int) -> StyleLayer:
+        return cast(StyleLayer, self.layers[layer])
+
+    def _stylise(self, x: Tensor, codes: Tensor, layer: int) -> Tensor:
+        return self._layer(layer).stylise(x, codes[:, layer], self.adain)
+
+    def _advance(self, x: Tensor, codes: Tensor, start: int, stop: int) -> Tensor:
+        """From before the style of layer ``start`` to before that of layer ``stop``."""
+        for layer in range(start, stop):
+            x = self._layer(layer + 1).convolve(self._stylise(x, codes, layer))
+        return x
+
+
+class RoomsGenerator:
+    """Adapter of the `Generator` protocol around a `RoomsNetwork`.
+
+    Args:
+        network: the trained network; it is put into evaluation mode on ``device``.
+        mean_code: where truncation shrinks codes to, (D,).
+        name: what people type, or the file's stem.
+        truncation: psi (Karras et al. 2019, appendix B), one for all layers or one for each; 1 truncates nothing.
+        device: where codes and images live.
+        dtype: of the feature maps. ``torch.bfloat16`` is faster and less exact.
+        metadata: what the file said about its own making.
+
+    Raises:
+        ValueError: ``mean_code`` has another width than the network's codes, or ``truncation`` another length.
+    """
+
+    def __init__(
+        self,
+        network: RoomsNetwork,
+        mean_code: Float[Tensor, " D"],
+        *,
+        name: str = "rooms",
+        truncation: float | Sequence[float] = 0.7,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        config = network.config
+        if mean_code.shape != (config.code_dim,):
+            raise ValueError(f"mean_code must have shape ({config.code_dim},); got {tuple(mean_code.shape)}")
+        psi = [truncation] * config.num_layers if isinstance(truncation, int | float) else list(truncation)
+        if len(psi) != config.num_layers or not all(map(math.isfinite, psi)):
+            raise ValueError(
+                f"truncation must be one finite number, or one for each of {config.num_layers} layers; got {psi}"
+            )
+        self.config = config
+        self.name = name
+        self.num_layers = config.num_layers
+        self.code_dim = config.code_dim
+        self.latent_dim = config.latent_dim
+        self.resolution = config.resolution
+        self.shared_code = True
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.metadata = dict(metadata or {})
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.mean_code = mean_code.detach().to(self.device, torch.float32)
+        self.truncation = torch.tensor(psi, dtype=torch.float32, device=self.device)
+
+    def latents(self, seeds: Sequence[int]) -> Float[Tensor, "n Dz"]:
+        """One standard normal draw per seed, the same on every device."""
+        rows = [torch.randn(self.latent_dim, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        return torch.stack(rows).to(self.device) if rows else torch.empty(0, self.latent_dim, device=self.device)
+
+    def map(self, z: Float[Tensor, "n Dz"]) -> Float[Tensor, "n L D"]:
+        """Untruncated codes; every layer has the same row.
+
+        Raises:
+            ValueError: ``z`` has another width.
+        """
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z must have shape (n, {self.latent_dim}); got {tuple(z.shape)}")
+        return self.network.map(z)[:, None].repeat(1, self.num_layers, 1)
+
+    def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
+        """Images in [-1, 1], differentiable with respect to the codes.
+
+        In float32, row k equals the row computed alone to within 1e-4, an eightieth of a grey level: convolution
+        kernels add up in another order for other batch sizes.
+
+        Raises:
+            ValueError: the codes have another shape or hold NaN or infinity.
+        """
+        return self.resume(self.prepare(codes, 0), codes, 0)
+
+    def prepare(self, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n c h w"]:
+        """Activations of everything before the style of ``layer``, which depend on ``codes[:, :layer]`` alone.
+
+        Edits at ``layer`` and above can share them; the convolution of ``layer`` itself lies before its style.
+
+        Raises:
+            ValueError: as ``synthesize``, or the layer is out of range.
+        """
+        _check_layer(layer, self.num_layers)
+        return self.network.prepare(self._truncate(codes), layer, self.dtype)
+
+    def resume(
+        self, state: Float[Tensor, "m c h w"], codes: Float[Tensor, "n L D"], layer: int
+    ) -> Float[Tensor, "n 3 H W"]:
+        """Images from the activations that ``prepare`` returned for the same layer.
+
+        Raises:
+            ValueError: as ``synthesize``, or the layer is out of range, or the state has another batch size.
+        """
+        _check_layer(layer, self.num_layers)
+        if state.shape[0] != codes.shape[0]:
+            raise ValueError(f"state and codes must agree in batch size; got {state.shape[0]} and {codes.shape[0]}")
+        images = self.network.resume(state, self._truncate(codes), layer)
+        return images.float().contiguous().clamp(-1, 1)
+
+    def _truncate(self, codes: Tensor) -> Tensor:
+        if codes.ndim != 3 or codes.shape[1:] != (self.num_layers, self.code_dim):
+            raise ValueError(f"codes must have shape (n, {self.num_layers}, {self.code_dim}); got {tuple(codes.shape)}")
+        if not torch.isfinite(codes).all():
+            raise ValueError("codes must be finite; got NaN or infinity")
+        mean = self.mean_code.to(codes.dtype)
+        return mean + self.truncation.to(codes.dtype)[:, None] * (codes - mean)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write float16 weights, with the configuration and ``metadata`` as JSON in the header, under key ``higan``.
+
+        The file appears whole or not at all.
+        """
+        tensors = {name: t.detach().cpu().half().contiguous() for name, t in self.network.state_dict().items()}
+        tensors["mean_code"] = self.mean_code.cpu().half()
+        header = {
+            "format": _FORMAT,
+            "config": asdict(self.config),
+            "psi": self.truncation.tolist(),
+            "metadata": dict(self.metadata if metadata is None else metadata),
+        }
+        write_weights(path, tensors, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu", **options: Any) -> RoomsGenerator:
+        """Read what ``save`` wrote; ``options`` as in the constructor, by default as saved.
+
+        Raises:
+            MissingWeightsError: there is no such file.
+            UnknownFormatError: the file is not a rooms generator.
+            CorruptFileError: the file is truncated, or its weights do not fit its configuration.
+        """
+        tensors, header = read_weights(path)
+        if header.get("format") != _FORMAT:
+            raise UnknownFormatError(
+                f"{path} is no rooms generator: expected {_FORMAT!r}, got {header.get('format')!r}"
+            )
+        try:
+            network = RoomsNetwork(config_from_json(header["config"]))
+            mean_code = tensors.pop("mean_code").float()
+            network.load_state_dict(tensors)
+            saved = {"name": Path(path).stem, "metadata": header["metadata"], "truncation": header["psi"]}
+            return cls(network, mean_code, device=device, **{**saved, **options})
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CorruptFileError(f"{path} contradicts itself: {error}") from error
+
+
+def estimate_mean_code(network: RoomsNetwork, samples: int = 65536) -> Float[Tensor, " D"]:
+    """Mean of the codes of that many latents, drawn from a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    device = network.constant.device
+    total = torch.zeros(network.config.code_dim, dtype=torch.float64, device=device)
+    with torch.inference_mode():
+        for start in range(0, samples, 4096):
+            z = torch.randn(min(4096, samples - start), network.config.latent_dim, generator=generator)
+            total += network.map(z.to(device)).double().sum(0)
+    return (total / samples).float().clone()
+
+
+def config_from_json(values: Mapping[str, Any]) -> RoomsConfig:
+    """The configuration that ``asdict`` and JSON made of a `RoomsConfig`."""
+    return RoomsConfig(**{**values, "channels": tuple(values["channels"])})
+
+
+def _check_layer(layer: int, num_layers: int) -> None:
+    if not 0 <= layer < num_layers:
+        raise ValueError(f"layer must lie in 0 … {num_layers - 1}; got {layer}")
