@@ -223,32 +223,34 @@ def squared_hinge(
     x = torch.cat([x, torch.ones_like(x[..., :1])], -1).double()
     y = y.to(x)
     w = torch.zeros_like(x[:, 0])
+    gap = torch.ones_like(y)
     result = torch.zeros_like(w)
     problem = torch.arange(len(x), device=x.device)
     for _ in range(max_iterations):
-        gap = 1 - y * torch.bmm(x, w[..., None])[..., 0]
         direction = _newton_direction(w, gap, x, y, C)
         slope = y * torch.bmm(x, direction[..., None])[..., 0]
-        w = w + _line_search(w, direction, gap, slope, C)[:, None] * direction
+        step = _line_search(w, direction, gap, slope, C)[:, None]
+        w = w + step * direction
+        gap = gap - step * slope
         result[problem] = w
         going = direction.norm(dim=1) > tolerance * w.norm(dim=1)
         if not bool(going.any()):
             break
         if not bool(going.all()):
-            problem, x, y, w = problem[going], x[going], y[going], w[going]
+            problem, x, y, w, gap = problem[going], x[going], y[going], w[going], gap[going]
     return result
 
 
 def _newton_direction(w: Tensor, gap: Tensor, x: Tensor, y: Tensor, C: float) -> Tensor:
-    """-H⁻¹g; only samples inside the margin (gap above zero) have curvature, so only they are multiplied."""
+    """-H⁻¹g; only samples inside the margin (gap above zero) count, so only they are gathered and multiplied."""
     inside = gap > 0
     most = int(inside.sum(1).max())
     rows = inside.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
     support = x[torch.arange(len(x), device=x.device)[:, None], rows] * inside.gather(1, rows)[..., None]
     hessian = 2 * C * torch.bmm(support.mT, support)
     hessian.diagonal(dim1=1, dim2=2).add_(1.0)
-    pull = y * gap.clamp(min=0)
-    gradient = w - 2 * C * torch.bmm(pull[:, None], x)[:, 0]
+    pull = (y * gap).gather(1, rows)
+    gradient = w - 2 * C * torch.bmm(pull[:, None], support)[:, 0]
     return -torch.cholesky_solve(gradient[..., None], torch.linalg.cholesky(hessian))[..., 0]
 
 

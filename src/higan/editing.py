@@ -26,12 +26,13 @@ def apply(codes: Float[Tensor, "n L D"], edits: Sequence[Edit]) -> Float[Tensor,
     """
     _check_codes(codes)
     _, num_layers, dim = codes.shape
-    total = torch.zeros(num_layers, dim, dtype=torch.float64, device=codes.device)
+    # Summed in double precision, so that rounding does not depend on the order either; on the CPU, because some
+    # devices have no doubles.
+    total = torch.zeros(num_layers, dim, dtype=torch.float64)
     for edit in edits:
-        steps = torch.full((num_layers,), _finite(edit.strength), dtype=torch.float64, device=codes.device)
+        steps = torch.full((num_layers,), _finite(edit.strength), dtype=torch.float64)
         total += offset(edit.boundary, steps, edit.layers, dim)
-    # Summed in double precision, so that rounding does not depend on the order either.
-    return (codes + total).to(codes.dtype)
+    return codes + total.to(codes)
 
 
 def sweep(
