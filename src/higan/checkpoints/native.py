@@ -87,13 +87,14 @@ def _header(data: mmap) -> dict[str, Any]:
 
 
 def _json(text: str) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise CorruptFileError("has a header that names something twice")
-        return found
-
-    value = json.loads(text, object_pairs_hook=unique)
+    value = json.loads(text, object_pairs_hook=_unique)
     if not isinstance(value, dict):
         raise CorruptFileError("has a header that is not a JSON object")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise CorruptFileError("has a header that names something twice")
+    return found

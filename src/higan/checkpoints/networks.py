@@ -19,6 +19,8 @@ __all__ = ["TF_NETWORKS", "Converter", "is_module", "is_tf_network"]
 TF_NETWORKS = ("tfutil.Network", "dnnlib.tflib.network.Network", "dnnlib.tflib.Network")
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_VERSIONS = range(2, 6)
+_COST = 50
+"""What a network or module counts for, beside its tensors."""
 _SETTINGS = (bool, int, float, str, list, tuple)
 MAX_NAMES = 1_000_000
 """Tensor names over all networks and their parts; shared parts could otherwise be listed without end."""
@@ -53,6 +55,7 @@ class Converter:
             UnknownFormatError: the network is of a version that is not known here.
             CorruptFileError: the network lacks a part.
         """
+        self._count(_COST)
         state = _dict(value.state, f"network {name}")
         if state.get("version") not in TF_VERSIONS:
             raise UnknownFormatError(f"holds a TensorFlow network of unknown version; expected {list(TF_VERSIONS)}")
@@ -81,6 +84,7 @@ class Converter:
         Raises:
             CorruptFileError: the module lacks a part.
         """
+        self._count(_COST)
         class_name, state = str(value.cls), value.state
         if class_name == PERSISTENT:
             meta = _dict(value.args[0], "a module's description")

@@ -43,6 +43,7 @@ Data = Any
 
 MAX_DEPTH = 200
 """Containers within containers; a torch module tree takes about five per level."""
+MAX_MARKS = 2 * MAX_DEPTH
 MAX_INTEGER_BYTES = 64
 MAX_KEY = 2**60
 """Larger integers are refused as keys: they can be chosen so that they all fall into one slot of a dict."""
@@ -168,8 +169,8 @@ class Machine:
     def refuse(self, what: str) -> NoReturn:
         """Stop because only running code could give what the stream asks for."""
         raise UnsafePickleError(
-            f"asks for {what}, which is not among the names that weight files need, and is refused: "
-            "nothing in it was run. If you trust its maker, ask for a plain state dict or a safetensors file"
+            f"asks for {what}; no weight file needs that, so it is refused, and nothing in the file was run. If you "
+            "trust its maker, ask for a plain state dict or a safetensors file"
         )
 
     def _corrupt(self, what: str) -> NoReturn:
@@ -424,11 +425,12 @@ def _quoted(m: Machine) -> str:
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
         m._corrupt("has a string without quotes")
 
-    def plain(match: re.Match[bytes]) -> bytes:
-        escape = match[1]
-        return bytes([int(escape[1:], 16)]) if len(escape) > 1 else _ESCAPES[escape]
+    return _ESCAPE.sub(_unescape, line[1:-1]).decode("latin-1")
 
-    return _ESCAPE.sub(plain, line[1:-1]).decode("latin-1")
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    escape = match[1]
+    return bytes([int(escape[1:], 16)]) if len(escape) > 1 else _ESCAPES[escape]
 
 
 def _raw_unicode(m: Machine) -> str:
@@ -491,6 +493,8 @@ def _frame(m: Machine) -> None:
 
 @opcode("(")
 def _mark(m: Machine) -> None:
+    if len(m._marks) > MAX_MARKS:
+        m._corrupt("opens more containers than it closes")
     m._marks.append(m._stack)
     m._stack = []
 

@@ -7,7 +7,8 @@ apart from it. Tensors are views into storages; every view is checked against th
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from mmap import mmap
 
 import torch
@@ -68,37 +69,16 @@ def read_zip(data: bytes | mmap, budget: Budget) -> tuple[Data, dict[str, str]]:
             "is a zip archive, but not one that torch.save wrote (it has no data.pkl); expected a weight file"
         )
     records = {name.removeprefix(f"{roots[0]}/"): entry for name, entry in entries.items()}
-
-    def small(name: str) -> str:
-        text = archive.content(data, records[name], budget) if name in records else b""
-        return text[:100].decode("ascii", "replace").strip()
-
-    if small("byteorder") not in ("", sys.byteorder):
+    storages = _ZipStorages(data, records, budget)
+    order, version = storages.text("byteorder"), storages.text("version")
+    if order not in ("", sys.byteorder):
         raise UnknownFormatError(
-            f"was written on a {small('byteorder')}-endian machine; save it again on a {sys.byteorder}-endian one"
+            f"was written in {order}-endian order; save it again on a {sys.byteorder}-endian machine"
         )
-    storages: dict[str, _Storage] = {}
-
-    def persistent(key: Data) -> _Storage:
-        dtype, name, count, view = _parse_id(key)
-        if view is not None or f"data/{name}" not in records:
-            raise CorruptFileError(f"refers to a storage {name[:50]!r} that is not in the archive")
-        if name not in storages:
-            content = archive.content(data, records[f"data/{name}"], budget)
-            storages[name] = _Storage(_tensor(content, dtype))
-        storage = storages[name]
-        if storage.data.dtype != dtype:
-            budget.take(storage.data.nbytes)
-            storage = _Storage(_tensor(storage.data.view(torch.uint8).numpy().tobytes(), dtype))
-        if len(storage.data) < count:
-            raise CorruptFileError(f"announces {count:,} numbers in storage {name[:50]!r}, which has fewer")
-        return storage
-
     stream = archive.content(data, records["data.pkl"], budget)
-    machine = Machine(stream, TORCH, budget, persistent=persistent)
+    machine = Machine(stream, TORCH, budget, persistent=storages)
     value = machine.run()
-    told = {"archive version": small("version"), "pickle protocol": str(machine.protocol)}
-    return value, {key: text for key, text in told.items() if text}
+    return value, {"archive version": version, "pickle protocol": str(machine.protocol)}
 
 
 def read_legacy(data: bytes | mmap, budget: Budget, *, nested: bool = False) -> tuple[Data, dict[str, str]]:
@@ -108,54 +88,91 @@ def read_legacy(data: bytes | mmap, budget: Budget, *, nested: bool = False) -> 
         UnsafePickleError: one of its pickle streams asks for something that only running code could give.
         CorruptFileError: the file is truncated, damaged or contradicts itself.
     """
-    pos = 0
-
-    def stream(table: Table = PLAIN) -> Data:
-        nonlocal pos
-        machine = Machine(
-            data, table, budget, pos=pos, persistent=persistent if table is TORCH else None, nested=nested
-        )
-        value = machine.run()
+    head, pos = [], 0
+    for _ in range(3):
+        machine = Machine(data, PLAIN, budget, pos=pos, nested=nested)
+        head.append(machine.run())
         pos = machine.pos
-        return value
-
-    storages: dict[str, _Storage] = {}
-
-    def persistent(key: Data) -> _Storage:
-        dtype, name, count, view = _parse_id(key)
-        if name not in storages:
-            size = count * dtype.itemsize
-            if size > len(data) - pos:
-                raise CorruptFileError(f"announces a storage of {size:,} bytes, more than are left in the file")
-            budget.take(size)
-            storages[name] = _Storage(torch.zeros(count, dtype=dtype))
-        storage = storages[name]
-        if storage.data.dtype != dtype or len(storage.data) != count:
-            raise CorruptFileError(f"describes storage {name[:50]!r} in two ways")
-        return storage if view is None else _view(storage, view)
-
-    magic, version, info = stream(), stream(), stream()
+    magic, version, info = head
     if magic != MAGIC or version != 1001 or not isinstance(info, dict):
         raise UnknownFormatError(f"is a torch file of unknown version {describe(version)}; expected 1001")
     if info.get("little_endian") is not (sys.byteorder == "little"):
         raise UnknownFormatError(
-            f"was written on a machine of other byte order; save it again on a {sys.byteorder} one"
+            f"was written in another byte order; save it again on a {sys.byteorder}-endian machine"
         )
-    value = stream(TORCH)
-    names = stream()
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CorruptFileError("has no list of storages")
-    if set(names) != set(storages) or len(names) != len(storages):
-        raise CorruptFileError("lists other storages than its tensors refer to")
-    for name in names:
-        target = storages[name].data
-        count, pos = int.from_bytes(data[pos : pos + 8], "little"), pos + 8
-        if count != len(target) or pos + target.nbytes > len(data):
-            raise CorruptFileError(f"ends early or contradicts itself in storage {name[:50]!r}")
-        if count:
-            target.copy_(_tensor(data[pos : pos + target.nbytes], target.dtype))
-        pos += target.nbytes
+    storages = _LegacyStorages(budget, room=len(data) - pos)
+    machine = Machine(data, TORCH, budget, pos=pos, persistent=storages, nested=nested)
+    value = machine.run()
+    machine = Machine(data, PLAIN, budget, pos=machine.pos, nested=nested)
+    storages.fill(machine.run(), data, machine.pos)
     return value, {"pickle protocol": "legacy torch"}
+
+
+@dataclass(slots=True)
+class _ZipStorages:
+    """Gives the storage behind a persistent id, from the archive's entries."""
+
+    data: bytes | mmap
+    records: Mapping[str, archive.Entry]
+    budget: Budget
+    found: dict[str, _Storage] = field(default_factory=dict)
+
+    def __call__(self, key: Data) -> _Storage:
+        dtype, name, count, view = _parse_id(key)
+        record = self.records.get(f"data/{name}")
+        if view is not None or record is None:
+            raise CorruptFileError(f"refers to a storage {name[:50]!r} that is not in the archive")
+        if name not in self.found:
+            self.found[name] = _Storage(_tensor(archive.content(self.data, record, self.budget), dtype))
+        storage = self.found[name]
+        if storage.data.dtype != dtype:
+            storage = _Storage(_tensor(archive.content(self.data, record, self.budget), dtype))
+        if len(storage.data) < count:
+            raise CorruptFileError(f"announces {count:,} numbers in storage {name[:50]!r}, which has fewer")
+        return storage
+
+    def text(self, name: str) -> str:
+        """A short record about the archive itself; empty where there is none."""
+        raw = archive.content(self.data, self.records[name], self.budget) if name in self.records else b""
+        return raw[:100].decode("ascii", "replace").strip()
+
+
+@dataclass(slots=True)
+class _LegacyStorages:
+    """Gives empty storages for persistent ids; their bytes come at the end of the file."""
+
+    budget: Budget
+    room: int
+    found: dict[str, _Storage] = field(default_factory=dict)
+
+    def __call__(self, key: Data) -> _Storage:
+        dtype, name, count, view = _parse_id(key)
+        if name not in self.found:
+            size = count * dtype.itemsize
+            self.room -= size
+            if self.room < 0:
+                raise CorruptFileError(f"announces a storage of {size:,} bytes, more than are left in the file")
+            self.budget.take(size)
+            self.found[name] = _Storage(torch.zeros(count, dtype=dtype))
+        storage = self.found[name]
+        if storage.data.dtype != dtype or len(storage.data) != count:
+            raise CorruptFileError(f"describes storage {name[:50]!r} in two ways")
+        return storage if view is None else _view(storage, view)
+
+    def fill(self, names: Data, data: bytes | mmap, pos: int) -> None:
+        """Read the bytes of the storages in the order of ``names``."""
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CorruptFileError("has no list of storages")
+        if set(names) != set(self.found) or len(names) != len(self.found):
+            raise CorruptFileError("lists other storages than its tensors refer to")
+        for name in names:
+            target = self.found[name].data
+            count, pos = int.from_bytes(data[pos : pos + 8], "little"), pos + 8
+            if count != len(target) or pos + target.nbytes > len(data):
+                raise CorruptFileError(f"ends early or contradicts itself in storage {name[:50]!r}")
+            if count:
+                target.copy_(_tensor(data[pos : pos + target.nbytes], target.dtype))
+            pos += target.nbytes
 
 
 # ---- storages and tensors -----------------------------------------------------------------------------------------
