@@ -346,11 +346,13 @@ def _main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--stage-minutes", type=float, nargs="*", default=[])
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--ema-half-life", type=float, default=4000.0)
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--save-minutes", type=float, default=5.0)
     args = parser.parse_args()
-    settings = Settings()
-    stages = list(settings.stages)
+    settings = Settings(ema_half_life=args.ema_half_life)
+    stages = [replace(stage, learning_rate=args.learning_rate) for stage in settings.stages]
     for k, minutes in enumerate(args.stage_minutes):
         stages[k] = replace(stages[k], minutes=minutes)
     if args.batch:
