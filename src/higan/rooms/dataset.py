@@ -16,9 +16,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.errors import CorruptRunError, RunMismatchError
+from higan.rooms.classes import CLASSES
 from higan.rooms.factors import FACTORS, factors
 from higan.rooms.render import render
-from higan.rooms.scene import CLASSES, sample_scenes
+from higan.rooms.scene import sample_scenes
 
 __all__ = [
     "RoomsBatch",

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from higan.rooms.scene import CATEGORIES, CLASSES, Scenes, class_index
+from higan.rooms.classes import CATEGORIES, CLASSES, class_index
+from higan.rooms.scene import Scenes
 from higan.types import Level
 
 __all__ = ["FACTORS", "Factor", "factor_index", "factors"]

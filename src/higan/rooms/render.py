@@ -13,18 +13,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from higan.rooms.scene import (
-    CHECKS,
-    DOORS,
-    FOLDS,
-    PICTURE,
-    SCREEN,
-    STRIPES,
-    WINDOW,
-    WOOD,
-    Scenes,
-    class_index,
-)
+from higan.rooms.classes import class_index
+from higan.rooms.parts import CHECKS, DOORS, FAR, FOLDS, PICTURE, SCREEN, STRIPES, WINDOW, WOOD
+from higan.rooms.scene import Scenes
 
 __all__ = ["Pictures", "render"]
 
@@ -347,21 +338,28 @@ def _box_shadow(dark: Tensor, lo: Vector, hi: Vector, inverse: Vector) -> Tensor
     return dark | _shadowed(*_box_span(lo, hi, inverse))
 
 
+def _casting(scenes: Scenes) -> Scenes:
+    """The scenes with all that casts no shadow (panes, shades, flat things) parked far below."""
+    thin = torch.tensor([class_index(name) for name in ("window", "lamp", "picture", "rug")], device=scenes.kind.device)
+    aside = torch.isin(scenes.kind, thin)[..., None]
+    values = {name: getattr(scenes, name) for name in Scenes.__slots__}
+    low, high = torch.where(aside, FAR - 1, scenes.low), torch.where(aside, FAR, scenes.high)
+    return Scenes(**(values | {"low": low, "high": high}))
+
+
 def _visible(scenes: Scenes, light: Vector, surface: _Surface) -> Tensor:
     """1 where nothing stands between the light and the surface, else 0; the panes and shades cast no shadow."""
     rays = tuple(p + 0.004 * n - s for p, n, s in zip(surface.point, surface.normal, light, strict=True))
     inverse = _inverse(rays)  # type: ignore[arg-type]
     dark = torch.zeros_like(rays[0], dtype=torch.bool)
-    thin = {class_index(name) for name in ("window", "lamp", "picture", "rug")}
-    kinds = scenes.kind
+    solids = _casting(scenes)
     for slot in range(scenes.low.shape[1]):
+        lo, hi = _slot(solids, slot, light)
         if slot < scenes.num_boxes:
-            if all(int(k) in thin for k in kinds[:, slot].unique()):
-                continue
-            lo, hi = _slot(scenes, slot, light)
-            dark = _box_shadow(dark, lo, hi, inverse)
-        elif int(kinds[0, slot]) not in thin:
-            t, meets = _ball_entry(*_slot(scenes, slot, light), rays)  # type: ignore[arg-type]
+            if bool((solids.high[:, slot, 1] > 0).any()):
+                dark = _box_shadow(dark, lo, hi, inverse)
+        else:
+            t, meets = _ball_entry(lo, hi, rays)  # type: ignore[arg-type]
             dark = dark | (meets & (t > 1e-3) & (t < 0.99))
     return (~dark).float()
 

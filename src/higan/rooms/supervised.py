@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from higan.rooms.classes import CATEGORIES, CLASSES, class_index
 from higan.rooms.dataset import RoomsData
 from higan.rooms.factors import factor_index
-from higan.rooms.scene import CATEGORIES, CLASSES, class_index
 from higan.scorers.rooms import Output, RoomsScorer, RoomsScorerNetwork, fit_size
 from higan.segmenters.rooms import RoomsSegmenter, RoomsSegmenterNetwork
 

@@ -1,0 +1,194 @@
+"""The rendered world: geometry and light against answers known by hand, ground truth against what is seen."""
+
+import math
+
+import pytest
+import torch
+
+from higan.errors import CorruptRunError, RunMismatchError
+from higan.rooms.classes import CATEGORIES, CLASSES, class_index
+from higan.rooms.dataset import batches, colour_masks, contact_sheet, open_data, sample_rooms, write_data
+from higan.rooms.factors import FACTORS, factor_index, factors
+from higan.rooms.palette import hsl_to_linear
+from higan.rooms.render import render
+from higan.rooms.scene import sample_scenes
+
+
+@pytest.fixture(scope="module")
+def rooms():
+    return sample_rooms(range(48), 64)
+
+
+def column(batch, name):
+    return batch.factors[:, factor_index(name)]
+
+
+def test_room_depends_on_its_seed_alone(rooms):
+    alone = sample_rooms([17], 64)
+    assert torch.equal(alone.images[0], rooms.images[17])
+    assert torch.equal(alone.masks[0], rooms.masks[17])
+    assert torch.equal(alone.factors[0], rooms.factors[17])
+
+
+def test_chunks_do_not_change_pictures():
+    scenes = sample_scenes(range(5))
+    one, all_ = render(scenes, 32, chunk=1), render(scenes, 32, chunk=5)
+    assert (one.images.int() - all_.images.int()).abs().max() <= 1
+    assert torch.equal(one.masks, all_.masks)
+
+
+@pytest.mark.parametrize("resolution", [32, 50, 128])
+def test_resolutions_show_the_same_room(resolution, rooms):
+    other = sample_rooms([3], resolution)
+    assert other.images.shape == (1, 3, resolution, resolution)
+    small = torch.nn.functional.interpolate(other.images.float(), (16, 16), mode="area")
+    same = torch.nn.functional.interpolate(rooms.images[3:4].float(), (16, 16), mode="area")
+    assert (small - same).abs().mean() < 6
+
+
+def test_back_wall_corners_project_to_where_the_masks_change():
+    """Straight ahead, the ceiling ends and the floor begins at the projected height of the back wall's edges."""
+    scenes = sample_scenes(range(24))
+    values = factors(scenes)
+    masks = render(scenes, 128).masks
+    checked = 0
+    for k in range(24):
+        left_x, left_y = (values[k, factor_index(f"corner_left_top_{a}")] for a in "xy")
+        right_x, right_y = (values[k, factor_index(f"corner_right_top_{a}")] for a in "xy")
+        if not (left_x < 0 < right_x):
+            continue
+        height = left_y + (right_y - left_y) * (0 - left_x) / (right_x - left_x)
+        row = (1 - float(height)) / 2 * 128
+        middle = masks[k, :, 64]
+        if not (4 < row < 124) or int(middle[int(row) - 4]) != class_index("ceiling"):
+            continue  # a lamp hangs in the way
+        boundary = int((middle != class_index("ceiling")).nonzero()[0])
+        if int(middle[boundary]) != class_index("wall"):
+            continue  # furniture hides the edge
+        assert abs(boundary - row) <= 1.5
+        checked += 1
+    assert checked >= 6
+
+
+def test_category_decides_the_furniture(rooms):
+    owns = {"bedroom": "bed", "living_room": "sofa", "dining_room": "dining_table"}
+    for category in CATEGORIES:
+        members = column(rooms, category) == 1
+        assert members.any()
+        for other, thing in owns.items():
+            present = column(rooms, f"{thing}_present")[members]
+            assert bool((present == (1 if other == category else 0)).all())
+
+
+def test_seen_means_present(rooms):
+    """No mask shows a class that the ground truth calls absent."""
+    for name in ("bed", "sofa", "chair", "plant", "television", "rug", "wardrobe", "curtain", "picture", "clutter"):
+        seen = (rooms.masks == class_index(name)).any(2).any(1)
+        assert bool((column(rooms, f"{name}_present")[seen] == 1).all()), name
+
+
+def test_lamp_and_daylight_brighten_the_picture():
+    scenes = sample_scenes(range(12))
+    brightness = {}
+    for light in ("indoor", "natural"):
+        for value in (0.1, 0.9):
+            values = {name: getattr(scenes, name) for name in type(scenes).__slots__}
+            values[light] = torch.full_like(scenes.indoor, value)
+            brightness[light, value] = render(type(scenes)(**values), 32).images.float().mean((1, 2, 3))
+        assert bool((brightness[light, 0.9] > brightness[light, 0.1]).all()), light
+
+
+def test_yaw_moves_the_back_wall_sideways():
+    scenes = sample_scenes([1, 2, 3])
+    values = {name: getattr(scenes, name) for name in type(scenes).__slots__}
+    left = factors(type(scenes)(**(values | {"yaw": torch.full((3,), -0.2)})))
+    right = factors(type(scenes)(**(values | {"yaw": torch.full((3,), 0.2)})))
+    corner = factor_index("corner_left_top_x")
+    assert bool((left[:, corner] > right[:, corner]).all())
+
+
+def test_hsl_against_the_standard_library():
+    import colorsys
+
+    generator = torch.Generator().manual_seed(0)
+    for hue, saturation, lightness in torch.rand(50, 3, generator=generator).tolist():
+        wanted = colorsys.hls_to_rgb(hue, lightness, saturation)
+        got = hsl_to_linear(torch.tensor([hue, saturation, lightness])) ** (1 / 2.2)
+        assert got.tolist() == pytest.approx(wanted, abs=2e-3)
+
+
+def test_factors_are_named_once_and_cover_four_levels():
+    names = [f.name for f in FACTORS]
+    assert len(set(names)) == len(names)
+    assert {f.level for f in FACTORS} == {"layout", "object", "attribute", "colour"}
+    assert factors(sample_scenes([0])).shape == (1, len(FACTORS))
+    with pytest.raises(ValueError, match="unknown factor 'nope'"):
+        factor_index("nope")
+
+
+def test_palette_is_in_the_picture(rooms):
+    """Walls painted lighter are lighter in the picture, at a given light."""
+    wall = rooms.masks == class_index("wall")
+    grey = rooms.images.float().mean(1)
+    seen = (grey * wall).sum((1, 2)) / wall.sum((1, 2)).clamp(min=1)
+    light = column(rooms, "indoor_lighting") + column(rooms, "natural_light")
+    design = torch.stack([torch.ones(48), light, column(rooms, "walls_lightness")], 1)
+    weights = torch.linalg.lstsq(design, seen[:, None]).solution[:, 0]
+    assert weights[1] > 20
+    assert weights[2] > 50
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="at least one seed"):
+        sample_scenes([])
+    with pytest.raises(ValueError, match="32 … 256 pixels; got 16"):
+        sample_rooms([0], 16)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        next(batches(0))
+    with pytest.raises(ValueError, match="columns"):
+        contact_sheet(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 0)
+
+
+def test_endless_batches_count_seeds():
+    stream = batches(2, 32, first_seed=5)
+    first, second = next(stream), next(stream)
+    whole = sample_rooms(range(5, 9), 32)
+    assert torch.equal(torch.cat([first.images, second.images]), whole.images)
+
+
+def test_contact_sheet_places_images():
+    images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 2, 2)
+    sheet = contact_sheet(images, columns=2)
+    assert sheet.shape == (3, 5, 5)
+    assert sheet[0].tolist() == [
+        [0, 0, 255, 1, 1], [0, 0, 255, 1, 1], [255] * 5, [2, 2, 255, 255, 255], [2, 2, 255, 255, 255],
+    ]  # fmt: skip
+
+
+def test_mask_colours():
+    masks = torch.tensor([[[0, 6]]], dtype=torch.uint8)
+    assert colour_masks(masks)[0, :, 0].T.tolist() == [list(CLASSES[0].colour), list(CLASSES[6].colour)]
+
+
+def test_data_set_resumes_and_refuses_others(tmp_path):
+    data = write_data(tmp_path / "a", 6, 32, first_seed=10)
+    whole = sample_rooms(range(10, 16), 32)
+    assert torch.equal(torch.from_numpy(data.images.copy()), whole.images)
+    assert torch.equal(torch.from_numpy(data.factors.copy()), whole.factors)
+    (tmp_path / "a" / "blocks.txt").unlink()  # killed before the block was written down
+    with pytest.raises(CorruptRunError, match="not finished"):
+        open_data(tmp_path / "a")
+    seen = []
+    again = write_data(tmp_path / "a", 6, 32, first_seed=10, progress=seen.append)
+    assert seen == [6]
+    assert torch.equal(torch.from_numpy(again.masks.copy()), whole.masks)
+    with pytest.raises(RunMismatchError, match="differing: num"):
+        write_data(tmp_path / "a", 7, 32, first_seed=10)
+    with pytest.raises(CorruptRunError, match="no rooms"):
+        open_data(tmp_path / "b")
+
+
+def test_camera_angles_are_radians():
+    scenes = sample_scenes(range(64))
+    assert bool((scenes.yaw.abs() <= 0.4).all())
+    assert bool((scenes.fov < math.radians(76)).all())
