@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -406,6 +408,107 @@ def rooms_write(
     with _progress() as bars:
         write_data(out, num, resolution, seed, processes, lambda done: bars("Rendering", done, num))
     console.print(f"{num:,} rooms in {out}")
+
+
+@rooms.command("train-generator")
+def rooms_train_generator(
+    out: Annotated[Path, typer.Option(help="Folder of the training; the same line again goes on.")],
+    data: Annotated[Path | None, typer.Option(help="Rooms from `higan rooms write`; rendered first if absent.")] = None,
+    processes: Annotated[int, typer.Option(help="Training processes on a CPU.")] = 2,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long; otherwise train to the end.")] = None,
+    stage_minutes: Annotated[
+        list[float] | None, typer.Option(help="Minutes at 16, 32, … pixels; give it once per stage.")
+    ] = None,
+    resolution: Annotated[int, typer.Option(help="Of the finished generator: 32, 64 or 128.")] = 64,
+    start_from: Annotated[Path | None, typer.Option(help="Checkpoint to go on from when the folder is new.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Trains a generator on rendered rooms from pictures alone, coarse to fine."""
+    from higan.rooms.adversarial import CHECKPOINT, default_settings, train_generator
+    from higan.rooms.dataset import open_data, write_data
+
+    settings = default_settings(resolution, stage_minutes or ())
+    folder = data or out / "data"
+    if data is None:
+        with _progress() as bars:
+            write_data(folder, 40_000, resolution, processes=processes, progress=lambda d: bars("Rendering", d, 40_000))
+    open_data(folder)
+    if start_from is not None and not (out / CHECKPOINT).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(start_from, out / CHECKPOINT)
+
+    def say(record: Mapping[str, object]) -> None:
+        console.print(" ".join(f"{k}={v}" for k, v in record.items()), highlight=False, soft_wrap=True)
+
+    path = train_generator(
+        folder / "images.npy",
+        out,
+        settings,
+        processes=processes if device == "cpu" else 1,
+        minutes=minutes,
+        device=device,
+        report=say,
+    )
+    console.print(f"Generator: {path}", highlight=False, soft_wrap=True)
+
+
+@rooms.command("train-scorers")
+def rooms_train_scorers(
+    data: Annotated[Path, typer.Option(help="Rooms from `higan rooms write`.")],
+    out: Annotated[Path, typer.Option(help="Folder for scorer.safetensors and segmenter.safetensors.")],
+    epochs: Annotated[int, typer.Option(help="Of the scorer.")] = 8,
+    segmenter_epochs: Annotated[int, typer.Option(help="Of the segmenter.")] = 5,
+    device: Device = "cpu",
+) -> None:
+    """Trains scorer and segmenter on rendered rooms and says how good they are on held-out ones."""
+    from higan.rooms.dataset import open_data
+    from higan.rooms.supervised import train_scorer, train_segmenter
+
+    rendered = open_data(data)
+    out.mkdir(parents=True, exist_ok=True)
+    with _progress() as bars:
+        scorer = train_scorer(rendered, epochs=epochs, device=device, progress=lambda k, n, _: bars("Scorer", k, n))
+        scorer.save(out / "scorer.safetensors")
+        segmenter = train_segmenter(
+            rendered, epochs=segmenter_epochs, device=device, progress=lambda k, n, _: bars("Segmenter", k, n)
+        )
+        segmenter.save(out / "segmenter.safetensors")
+    table = Table("output", "held-out quality")
+    for name, value in (scorer.metadata["quality"] | segmenter.metadata["quality"]).items():
+        table.add_row(name, f"{value:.3f}")
+    console.print(table)
+
+
+@rooms.command("quality")
+def rooms_quality(
+    generator: GeneratorName = "rooms",
+    num: Annotated[int, typer.Option(help="Samples a side.")] = 5000,
+    psi: Annotated[float, typer.Option(help="Truncation while sampling; 1 is none.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the first held-out room.")] = 10_000_000,
+    device: Device = "cpu",
+) -> None:
+    """Compares generated rooms with rendered ones: Fréchet distance, precision, recall, shares."""
+    import dataclasses
+
+    from higan.generators.loading import WEIGHTS as GENERATORS
+    from higan.generators.rooms import RoomsGenerator
+    from higan.population import render
+    from higan.population import sample as sample_codes
+    from higan.rooms.dataset import sample_rooms
+    from higan.rooms.quality import measure_quality
+    from higan.scorers.loading import WEIGHTS as SCORERS
+    from higan.scorers.rooms import RoomsScorer
+
+    path = GENERATORS / "rooms.safetensors" if generator == "rooms" else Path(generator)
+    model = RoomsGenerator.load(path, device=device, psi=psi)
+    judge = RoomsScorer.load(SCORERS / "rooms.safetensors", device)
+    quality = measure_quality(
+        judge,
+        lambda start, stop: render(model, sample_codes(model, range(start, stop))),
+        lambda start, stop: sample_rooms(range(seed + start, seed + stop), model.resolution, device).images,
+        num,
+    )
+    console.print_json(json.dumps(dataclasses.asdict(quality)))
 
 
 if __name__ == "__main__":
