@@ -340,8 +340,8 @@ def p_values(rescoring: Rescoring, *, pooled: bool = False) -> Float[Tensor, "C 
     ``pooled=True`` assumes that the null has the same shape in every cell up to location and scale (as significance
     analysis of microarrays does: Tusher, Tibshirani & Chu 2001). Every value is studentised by the other random
     directions of its cell, and Δs is ranked among all cells' random directions: never below 1 / (R · cells + 1), so
-    that the only true effect of a table is found at a false-discovery rate of α if R ≥ 1/α. It errs on the safe side where
-    R is small and the null skewed.
+    that the only true effect of a table is found at a false-discovery rate of α if R ≥ 1/α. It errs on the safe
+    side where R is small and the null skewed.
 
     A score that never varies has p = 1 either way.
 
