@@ -1,0 +1,50 @@
+"""Figures of merit against closed forms and an independent implementation."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from higan.rooms.quality import frechet_distance, measure_quality, precision_recall
+from higan.scorers.rooms import Output, RoomsScorer, RoomsScorerNetwork
+
+
+def test_frechet_distance_against_scipy():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(400, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
+    b = torch.randn(300, 6, generator=generator) + 0.5
+    cov_a, cov_b = np.cov(a.numpy().T), np.cov(b.numpy().T)
+    cross = scipy.linalg.sqrtm(cov_a @ cov_b).real
+    wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * cross)
+    assert frechet_distance(a, b) == pytest.approx(float(wanted), rel=1e-3)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        frechet_distance(a[:1], b)
+
+
+def test_precision_and_recall_by_hand():
+    """Real samples at 0 … 9, fake ones at 0 … 4 by halves; the last fake reaches its second neighbour, one away: to 5."""
+    real = torch.arange(10.0)[:, None]
+    fake = torch.arange(0, 4.5, 0.5)[:, None]
+    precision, recall = precision_recall(real, fake, neighbours=2)
+    assert precision == 1
+    assert recall == pytest.approx(0.6)
+    far = precision_recall(real, real + 100, neighbours=2)
+    assert far == (0, 0)
+
+
+def test_quality_of_renders_against_themselves_is_the_floor():
+    outputs = tuple(Output(n, "object", k) for n, k in (("a", "category"), ("b", "category"), ("c", "binary")))
+    torch.manual_seed(0)
+    scorer = RoomsScorer(RoomsScorerNetwork(3), outputs)
+
+    def pictures(start, stop):
+        rows = [torch.randint(256, (3, 64, 64), generator=torch.Generator().manual_seed(k)) for k in range(start, stop)]
+        return torch.stack(rows).to(torch.uint8)
+
+    same = measure_quality(scorer, pictures, pictures, num=40)
+    assert same.frechet == pytest.approx(0, abs=1e-4)
+    assert (same.precision, same.recall) == (1, 1)
+    assert same.frechet_renders > 0
+    assert same.shares == same.shares_renders
+    assert same.shares["a"] + same.shares["b"] == pytest.approx(1)

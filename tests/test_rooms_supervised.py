@@ -1,0 +1,86 @@
+"""Targets, training and validation of the embedded scorers; the shipped weights against held-out renders."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import jaccard_score, roc_auc_score
+
+from higan.rooms.classes import class_index
+from higan.rooms.dataset import sample_rooms, write_data
+from higan.rooms.factors import factor_index
+from higan.rooms.supervised import (
+    MIN_AUC,
+    MIN_CORRELATION,
+    area_under_curve,
+    outputs,
+    targets,
+    train_scorer,
+    train_segmenter,
+)
+from higan.scorers.rooms import RoomsScorer
+from higan.segmenters.rooms import RoomsSegmenter
+
+
+def test_area_under_curve_against_scikit_learn():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        scores = generator.integers(0, 12, 60).astype(np.float32)  # with ties
+        positive = generator.random(60) < 0.4
+        ours = area_under_curve(torch.from_numpy(scores), torch.from_numpy(positive))
+        assert ours == pytest.approx(roc_auc_score(positive, scores))
+    with pytest.raises(ValueError, match="only one kind"):
+        area_under_curve(torch.zeros(3), torch.ones(3, dtype=torch.bool))
+
+
+def test_targets_follow_the_ground_truth():
+    rooms = sample_rooms(range(24), 32)
+    wanted = targets(rooms.factors, rooms.masks)
+    names = [o.name for o in outputs()]
+    assert wanted.shape == (24, len(names))
+    assert torch.equal(wanted[:, names.index("view_yaw")], rooms.factors[:, factor_index("yaw")])
+    window = torch.stack([wanted[:, names.index(f"window_{side}")] for side in ("left", "right")], 1)
+    x, half = rooms.factors[:, factor_index("window_x")], rooms.factors[:, factor_index("room_width")] / 2
+    assert torch.equal(window[:, 0] == 1, x < -half + 0.1)
+    assert torch.equal(window[:, 1] == 1, x > half - 0.1)
+    share = (rooms.masks == class_index("plant")).float().mean((1, 2))
+    assert torch.equal(wanted[:, names.index("plant")] == 1, share >= 0.004)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("rooms"), 160, 64)
+
+
+def test_scorer_learns_and_is_saved(data, tmp_path):
+    losses = []
+    scorer = train_scorer(data, epochs=6, batch_size=16, progress=lambda k, n, loss: losses.append((k, n, loss)))
+    assert losses[-1][0] == losses[-1][1] == 54
+    assert losses[-1][2] < losses[0][2]
+    quality = scorer.metadata["quality"]
+    assert set(quality) == {o.name for o in scorer.outputs}
+    for output in scorer.outputs:
+        enough = quality[output.name] >= (MIN_CORRELATION if output.kind == "scale" else MIN_AUC)
+        assert output.shown <= enough
+    scorer.save(tmp_path / "s.safetensors")
+    again = RoomsScorer.load(tmp_path / "s.safetensors")
+    images = torch.from_numpy(data.images[:4].copy())
+    assert torch.allclose(again.predict(images), scorer.predict(images), atol=0.05)
+    assert again.outputs == scorer.outputs
+
+
+def test_segmenter_learns_and_is_saved(data, tmp_path):
+    segmenter = train_segmenter(data, epochs=3, batch_size=16)
+    quality = segmenter.metadata["quality"]
+    assert quality["pixel_accuracy"] > 0.4
+    images, masks = (torch.from_numpy(a[144:].copy()) for a in (data.images, data.masks))
+    found = segmenter.segment(images)
+    wall = jaccard_score(masks.flatten() == 0, found.flatten() == 0)
+    assert quality["wall"] == pytest.approx(wall, abs=1e-4)
+    segmenter.save(tmp_path / "s.safetensors")
+    again = RoomsSegmenter.load(tmp_path / "s.safetensors")
+    assert (again.segment(images) == found).float().mean() > 0.98
+
+
+def test_too_few_rooms(data):
+    with pytest.raises(ValueError, match="do not fill a batch"):
+        train_scorer(data, batch_size=1000)
