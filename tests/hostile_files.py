@@ -290,7 +290,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     """Recursion, sharing and collisions."""
     yield "100,000 lists deep", nested(b"]", b"a")
     yield "100,000 tuples deep", proto(b"N" + b"\x85" * 100_000)
-    yield "100,000 objects deep", proto(NETWORK * 100_000 + b"b" * 99_999)
+    yield "50,000 objects deep", proto(NETWORK * 50_000 + b"b" * 49_999)
     yield "list in itself", proto(b"]\x94h\x00a")
     yield "dict in itself", proto(b"}\x94" + text("a") + b"h\x00s")
     yield "tuple that holds itself", proto(b"]\x94h\x00\x85a")

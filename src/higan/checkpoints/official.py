@@ -123,8 +123,8 @@ def read_boundary(path: str | Path, concept: Concept | None = None) -> Direction
     if normal.ndim not in (1, 2) or normal.numel() == 0:
         raise UnknownFormatError(f"{path} has shape {value.shape}; a direction has shape (1, D) or (1, L, D)")
     length = normal.norm(dim=-1, keepdim=True)
-    if not torch.isfinite(normal).all() or not (length > 0).all():
-        raise CorruptFileError(f"{path} has a direction of length zero, or numbers that are not finite")
+    if not torch.isfinite(length).all() or not (length > 0).all():
+        raise CorruptFileError(f"{path} has a direction of length zero or without bound")
     if concept is None:
         level = advice.get("type")
         concept = Concept(path.stem.removesuffix(_SUFFIX) or path.stem, level if level in LEVELS else "attribute")
