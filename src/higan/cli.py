@@ -424,8 +424,9 @@ def rooms_train_generator(
     device: Device = "cpu",
 ) -> None:
     """Trains a generator on rendered rooms from pictures alone, coarse to fine."""
-    from higan.rooms.adversarial import CHECKPOINT, default_settings, train_generator
+    from higan.rooms.adversarial import CHECKPOINT, train_generator
     from higan.rooms.dataset import open_data, write_data
+    from higan.rooms.trainer import default_settings
 
     settings = default_settings(resolution, stage_minutes or ())
     folder = data or out / "data"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +99,25 @@ class Settings:
             raise ValueError(f"mixing is a probability; got {self.mixing}")
         if self.r1_every < 1 or self.group < 1 or not self.ema_half_life > 0:
             raise ValueError(f"r1_every and group must be at least 1 and ema_half_life above 0; got {self}")
+
+
+def default_settings(resolution: int = 64, minutes: Sequence[float] = ()) -> Settings:
+    """The stages from 16 pixels up to ``resolution``; the k-th one also ends after ``minutes[k]``.
+
+    Raises:
+        ValueError: a resolution that the stages do not reach, or more minutes than stages.
+    """
+    stages = [stage for stage in DEFAULT_STAGES if stage.resolution <= resolution]
+    while stages[-1].resolution < resolution <= 256:
+        stages[-1] = replace(stages[-1], images=600_000)
+        stages.append(Stage(2 * stages[-1].resolution, images=10_000_000, gamma=2 * stages[-1].gamma))
+    if stages[-1].resolution != resolution:
+        raise ValueError(f"resolution must be 16, 32, 64, 128 or 256; got {resolution}")
+    if len(minutes) > len(stages):
+        raise ValueError(f"there are {len(stages)} stages up to {resolution} pixels; got {len(minutes)} lengths")
+    for k, length in enumerate(minutes):
+        stages[k] = replace(stages[k], minutes=length)
+    return Settings(stages=tuple(stages))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,100 @@
+"""The whole study on the toy pair: steps that are skipped, resumed and forgotten when they should be."""
+
+import pytest
+import torch
+
+from higan import store, study
+from higan.errors import RunMismatchError, ScorerError
+from higan.generators.toy import ToyGenerator
+from higan.rescoring import rank
+from higan.scorers.toy import ToyScorer
+
+GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
+
+
+def run_all(folder, report=None, num=120):
+    run = study.open_study(folder, GENERATOR, SCORER, num=600, shard_size=200)
+    study.sample_step(run, GENERATOR, SCORER, report=report)
+    study.fit_step(run, report=report)
+    study.rescore_step(run, GENERATOR, SCORER, num=num, num_random=20, report=report)
+    return run
+
+
+def test_study_finds_what_was_planted(tmp_path):
+    run = run_all(tmp_path / "run")
+    rescoring = store.load_rescoring(run)
+    for layer in range(4):
+        best = rank(rescoring, placement=f"layer {layer}")[0]
+        assert best.concept.name == f"planted {layer}"
+        assert best.verified
+        # the step is 2 along a direction fitted with cosine near 1
+        assert best.signed == pytest.approx(2, abs=0.1)
+    never = {row.concept.name for row in rank(rescoring) if not row.verified}
+    assert "constant" in never
+    assert set(study.steps_of(run)) == {"sample", "fit", "rescore"}
+
+
+def test_finished_steps_are_not_repeated(tmp_path):
+    run = run_all(tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    calls = []
+    run_all(tmp_path / "run", report=lambda *call: calls.append(call))
+    assert calls == []
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_new_boundaries_make_the_rescoring_stale(tmp_path):
+    run = run_all(tmp_path / "run")
+    old = store.load_rescoring(run)
+    study.fit_step(run, mode="all")
+    assert "rescore" not in study.steps_of(run)
+    new = study.rescore_step(run, GENERATOR, SCORER, num=120, num_random=20)
+    assert not torch.equal(old.changes, new.changes)
+
+
+def test_interrupted_rescoring_goes_on_with_identical_results(tmp_path):
+    whole = store.load_rescoring(run_all(tmp_path / "whole"))
+    run = study.open_study(tmp_path / "cut", GENERATOR, SCORER, num=600, shard_size=200)
+
+    def interrupt(step, done, total):
+        if step == "rescore" and done > total // 2:
+            raise KeyboardInterrupt
+
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run)
+    with pytest.raises(KeyboardInterrupt):
+        study.rescore_step(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16, report=interrupt)
+    saved = len(list(store.Units(run).folder.rglob("*.safetensors")))
+    assert 0 < saved < 8
+    again = study.rescore_step(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16)
+    for name in ("originals", "changes", "seeds"):
+        assert torch.equal(getattr(whole, name), getattr(again, name))
+
+
+def test_another_run_is_not_overwritten(tmp_path):
+    study.open_study(tmp_path / "run", GENERATOR, SCORER, num=600)
+    with pytest.raises(RunMismatchError, match="num_samples is 600 there, 700 here"):
+        study.open_study(tmp_path / "run", GENERATOR, SCORER, num=700)
+    with pytest.raises(RunMismatchError, match="digests"):
+        study.open_study(tmp_path / "run", GENERATOR, SCORER, num=600, digests={"generator": "other"})
+
+
+def test_cost_counts_every_image():
+    cost = study.estimate(GENERATOR, SCORER, num=100, verify=10, num_random=3)
+    # 100 probes, 10 originals, and 10 samples × (6 concepts + 3 random) × (all + 4 layers; stages are layers here)
+    assert cost.images == 100 + 10 + 10 * 9 * 5
+    assert cost.seconds > 0
+    with pytest.raises(ValueError, match="verify must be at least 1"):
+        study.estimate(GENERATOR, SCORER, num=100, verify=0, num_random=3)
+
+
+def test_a_broken_scorer_is_found_out_before_work_starts():
+    class Broken:
+        name = "broken"
+        concepts = SCORER.concepts
+
+        def score(self, images):
+            return torch.full((len(images), len(self.concepts)), torch.nan)
+
+    with pytest.raises(ScorerError, match="'broken' returned NaN or infinity for 'planted 0'"):
+        study.estimate(GENERATOR, Broken(), num=10, verify=10, num_random=1)
