@@ -40,9 +40,10 @@ _SCALES = {
     "indoor_lighting": ("attribute", "indoor_lighting"),
     "natural_light": ("attribute", "natural_light"),
     "wood": ("attribute", "wood"),
-    "patterned_fabric": ("attribute", "pattern"),
-    "cluttered_space": ("attribute", "clutter"),
 }
+_SEEN = ("patterned_fabric", "cluttered_space")
+"""Attributes whose truth counts only as far as it can be seen: nobody knows the pattern of a rug that is not there."""
+_FABRICS = ("bed", "sofa", "rug")
 _VISIBLE = ("coffee_table", "wardrobe", "sideboard", "television", "picture", "plant", "rug", "curtain")
 _CORNER_LIMIT = 1.3  # corners far outside the picture cannot be seen
 
@@ -50,6 +51,7 @@ _CORNER_LIMIT = 1.3  # corners far outside the picture cannot be seen
 def outputs() -> tuple[Output, ...]:
     """What the network is trained for, before scales are known."""
     scales = [Output(n, level, "scale", shown="corner" not in n) for n, (level, _) in _SCALES.items()]  # type: ignore[arg-type]
+    scales += [Output(name, "attribute", "scale") for name in _SEEN]
     categories = [Output(name, "object", "category") for name in CATEGORIES]
     sides = [Output(f"window_{side}", "object", "binary") for side in ("left", "right")]
     visible = [Output(name, "object", "binary") for name in _VISIBLE]
@@ -57,20 +59,33 @@ def outputs() -> tuple[Output, ...]:
 
 
 def targets(factors: Float[Tensor, "n F"], masks: UInt8[Tensor, "n H W"]) -> Float[Tensor, "n o"]:
-    """Ground truth of every output: numbers as they are, 0 or 1 for presence, one-hot categories."""
+    """Ground truth of every output: numbers as they are, 0 or 1 for presence, one-hot categories.
+
+    ``patterned_fabric`` is the pattern's contrast as far as fabric is in view, ``cluttered_space`` the square root of
+    the share of the picture that shows clutter.
+    """
     columns = [factors[:, factor_index(f)].clamp(-9, 9) for _, f in _SCALES.values()]
     columns = [
         c.clamp(-_CORNER_LIMIT, _CORNER_LIMIT) if "corner" in n else c for n, c in zip(_SCALES, columns, strict=True)
     ]
+    columns += [_visible_pattern(factors, masks), _share(masks, "clutter").sqrt()]
     columns += [factors[:, factor_index(name)] for name in CATEGORIES]
     half_wall = factors[:, factor_index("room_width")] / 2 - 0.1
     window_x = factors[:, factor_index("window_x")]
     columns += [(window_x < -half_wall).float(), (window_x > half_wall).float()]
-    area = masks.shape[1] * masks.shape[2]
-    for name in _VISIBLE:
-        share = (masks == class_index(name)).sum((1, 2)) / area
-        columns.append((share >= VISIBLE_SHARE).float())
+    columns += [(_share(masks, name) >= VISIBLE_SHARE).float() for name in _VISIBLE]
     return torch.stack(columns, 1)
+
+
+def _share(masks: UInt8[Tensor, "n H W"], name: str) -> Float[Tensor, " n"]:
+    """Share of the picture that shows an object class."""
+    return (masks == class_index(name)).float().mean((1, 2))
+
+
+def _visible_pattern(factors: Float[Tensor, "n F"], masks: UInt8[Tensor, "n H W"]) -> Float[Tensor, " n"]:
+    """Contrast of the fabric pattern, fading out where less than a fiftieth of the picture shows such fabric."""
+    fabric = torch.stack([_share(masks, name) for name in _FABRICS]).sum(0)
+    return factors[:, factor_index("pattern")] * (fabric / 0.02).clamp(max=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,145 @@
+"""The command line as a person uses it, in process; one check that the installed program starts."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from higan import cli, store
+from higan.rooms.dataset import open_data, sample_rooms
+
+TOY = ["--generator", "toy", "--scorer", "toy"]
+
+
+@pytest.fixture
+def higan(monkeypatch, capsys):
+    """Runs a line; returns exit status and what was printed, line breaks of the narrow terminal undone."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, " ".join((printed.out + printed.err).split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    line = [sys.executable, "-m", "higan.cli", "run", *TOY, "--out", str(folder), "--num", "600", "--verify", "60"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, " ".join(done.stdout.split())
+
+
+def test_run_announces_its_cost_and_names_the_report(finished):
+    folder, printed = finished
+    # 600 probes, 60 originals, 60 × (8 concepts + 12 random) × (all + 6 layers + 2 stages that are not single layers)
+    assert "toy (6 layers, 8 pixels) scored by toy (8 concepts): 11,460 images, about" in printed
+    assert "planted 0" in printed
+    assert "report.html" in printed
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_same_line_resumes_and_repeats_the_result(finished, higan):
+    folder, printed = finished
+    code, again = higan("run", *TOY, "--out", folder, "--num", 600, "--verify", 60)
+    assert code == 0
+    ranking = printed.index("Concepts by effect")
+    assert (
+        again[again.index("Concepts by effect") : again.index("Report:")] == printed[ranking : printed.index("Report:")]
+    )
+
+
+def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
+    code, _ = higan("sample", *TOY, "--out", tmp_path / "steps", "--num", 600)
+    assert code == 0
+    _, digest = higan("verify", tmp_path / "steps")
+    _, whole = higan("verify", finished[0])
+    assert digest == whole
+    code, table = higan("fit", tmp_path / "steps", "--concept", "planted 2")
+    assert code == 0
+    assert "planted 2" in table
+    code, table = higan("rescore", tmp_path / "steps", "--verify", 40)
+    assert code == 0
+    assert [c.name for c in store.load_rescoring(store.load_run(tmp_path / "steps")).concepts] == ["planted 2"]
+    code, printed = higan("report", tmp_path / "steps")
+    assert code == 0
+    assert "report.html" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["run", *TOY, "--out", "OUT", "--num", "0"], 2, "num_samples must be a whole number of at least 1; got 0"),
+        (["run", *TOY, "--out", "OUT", "--verify", "-3"], 2, "verify must be at least 1; got -3"),
+        (["run", "--generator", "missing.pkl", "--scorer", "toy", "--out", "OUT"], 1, "missing.pkl: no such file"),
+        (["run", "--generator", "toy", "--scorer", "missing.pt", "--out", "OUT"], 1, "missing.pt: no such file"),
+        (["fit", "OUT"], 1, "OUT"),
+        (["report", "OUT"], 1, "OUT"),
+        (["rooms", "sample", "--num", "0"], 2, "--num must be at least 1; got 0"),
+        (["rooms", "sample", "--resolution", "500"], 2, "32 … 256 pixels; got 500"),
+        (["run", *TOY, "--out", "OUT", "--bogus"], 2, "No such option"),
+    ],
+)
+def test_bad_input_is_one_clear_line(higan, tmp_path, monkeypatch, words, code, message):
+    monkeypatch.chdir(tmp_path)
+    status, printed = higan(*words)
+    assert status == code
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_foreign_weight_file_is_refused(higan, tmp_path):
+    (tmp_path / "notes.txt").write_text("not weights")
+    code, printed = higan("sample", "--generator", tmp_path / "notes.txt", "--scorer", "toy", "--out", tmp_path / "o")
+    assert code == 1
+    assert "notes.txt" in printed
+    assert not (tmp_path / "o").exists()
+
+
+def test_folder_of_another_run_is_left_alone(finished, higan):
+    folder, _ = finished
+    code, printed = higan("sample", *TOY, "--out", folder, "--num", 700)
+    assert code == 1
+    assert "num_samples is 600 there, 700 here" in printed
+
+
+def test_unknown_concept_is_named(finished, higan):
+    code, printed = higan("fit", finished[0], "--concept", "nope")
+    assert code == 2
+    assert "unknown concept 'nope'" in printed
+    assert "planted 0" in printed
+
+
+def test_rooms_contact_sheet(higan, tmp_path):
+    code, _ = higan(
+        "rooms", "sample", "--num", 3, "--resolution", 32, "--masks", "--columns", 2, "--out", tmp_path / "r.png"
+    )
+    assert code == 0
+    with Image.open(tmp_path / "r.png") as sheet:
+        assert sheet.size == (65, 98)
+        corner = torch.from_numpy(np.array(sheet.crop((0, 0, 32, 32)))).permute(2, 0, 1)
+    assert torch.equal(corner, sample_rooms([0], 32).images[0])
+
+
+def test_rooms_data_set(higan, tmp_path):
+    code, _ = higan("rooms", "write", "--num", 3, "--resolution", 32, "--processes", 1, "--out", tmp_path / "d")
+    assert code == 0
+    assert len(open_data(tmp_path / "d")) == 3
+
+
+def test_version_and_help(higan):
+    assert higan("--version") == (0, "higan 0.1.0")
+    code, printed = higan("--help")
+    assert code == 0
+    for verb in ("demo", "run", "sample", "fit", "rescore", "report", "rooms"):
+        assert verb in printed
