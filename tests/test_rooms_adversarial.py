@@ -156,12 +156,13 @@ class TestSources:
 
         def render(seeds, resolution):
             asked.extend(seeds)
-            return torch.zeros(len(seeds), 3, resolution, resolution, dtype=torch.uint8)
+            return pictures(len(seeds), size=resolution)
 
         generator = torch.Generator().manual_seed(0)
-        source = RenderedSource(render)
-        assert source(5, 8, generator).shape == (5, 3, 8, 8)
-        source(5, 8, generator)
+        source = RenderedSource(render, 16)
+        expected = F.avg_pool2d(pictures(5).float(), 2).round()
+        assert torch.equal(source(5, 8, generator).float(), expected)
+        source(5, 16, generator)
         assert len(set(asked)) == 10
 
     def test_no_such_pool(self, tmp_path):
@@ -310,8 +311,8 @@ class TestTrainer:
             return float((images - target[:, None, None]).abs().mean())
 
         start = distance()
-        trained(trainer, 300)
-        assert distance() < 0.5 * start
+        trained(trainer, 200)
+        assert distance() < 0.7 * start
 
     def test_a_slim_checkpoint_goes_on(self, tmp_path):
         trained(Trainer(TINY, memory), 3).save(tmp_path / "full")
@@ -439,6 +440,7 @@ class TestTraining:
         assert [record["images"] for record in records] == [8, 16, 24, 32, 40]
         assert RoomsGenerator.load(path).metadata["images"] == 40
 
+    @pytest.mark.slow
     def test_a_failing_process_is_reported(self, tmp_path):
         with pytest.raises(RunError, match="a training process failed"):
             train_generator(partial(one_colour, (1, 2)), tmp_path, TINY, processes=2)

@@ -68,15 +68,18 @@ class RenderedSource:
     """Pictures rendered when they are needed, never the same twice.
 
     Args:
-        render: from seeds and a resolution to pictures (n, 3, resolution, resolution), uint8.
+        render: from seeds and a resolution to pictures (n, 3, resolution, resolution), uint8, on any device.
+        resolution: rendered at; coarser pictures are area averages of these, as those of a pool are.
     """
 
-    def __init__(self, render: Callable[[Sequence[int], int], Tensor]) -> None:
+    def __init__(self, render: Callable[[Sequence[int], int], Tensor], resolution: int) -> None:
         self._render = render
+        self._resolution = resolution
 
     def __call__(self, count: int, resolution: int, generator: torch.Generator) -> UInt8[Tensor, "n 3 H W"]:
         """Render fresh pictures."""
-        return self._render(torch.randint(2**62, (count,), generator=generator).tolist(), resolution)
+        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+        return shrink(self._render(seeds, self._resolution), resolution)
 
 
 def shrink(images: UInt8[Tensor, "n 3 H W"], resolution: int) -> UInt8[Tensor, "n 3 h w"]:
