@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from higan.layers import check_layers, groups, parse_layers, placements
@@ -19,6 +19,7 @@ def test_groups_keep_resolutions_together():
     assert groups(10) == {"bottom": (0, 1), "lower": (2, 3), "upper": (4, 5, 6, 7), "top": (8, 9)}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64))
 def test_groups_cover_every_layer_once(num_layers):
     found = groups(num_layers)
@@ -33,6 +34,7 @@ def test_placements_are_all_single_and_stages():
     assert placements(6)[0].layers == (0, 1, 2, 3, 4, 5)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 40), min_size=1), st.randoms(use_true_random=False))
 def test_parse_reads_what_is_written(layers, random):
     """Write a set as single numbers and as ranges wherever there is a run, in any order: the same set comes back."""
