@@ -80,7 +80,7 @@ class Case:
     """What one reference computed, and the file it would have written."""
 
     def __init__(self, shapes, seed, scales, stored, write, codes, synthesize, z, *, layer, psi=None, layers=None,
-                 noise="stored", labels=None, truncation=None, stride=1, source="", subtract_mean=None):  # fmt: skip
+                 noise="stored", labels=None, truncation=None, source="", subtract_mean=None):  # fmt: skip
         """``codes(z, labels)`` are untruncated; ``synthesize(wp)`` takes truncated layer-wise codes."""
         self.__dict__.update({k: v for k, v in locals().items() if k != "self"})
 
@@ -190,7 +190,7 @@ def stylegan_genforce_32_conditional(root):
 
 
 @case
-def stylegan_genforce_128_lod_half(root):
+def stylegan_genforce_128_lod_quarter(root):
     return genforce(
         root, "stylegan_generator", "StyleGANGenerator", seed=7, psi=0.7, layers=8, resolution=128, z_space_dim=16,
         w_space_dim=16, mapping_fmaps=16, fmaps_base=256, fmaps_max=16, state={"synthesis.lod": torch.tensor(0.25)},
@@ -407,7 +407,7 @@ def nvidia(root, repo, where, *, seed, layer=3, psi=0.5, layers=None, labels=Non
         stored = (r"resample_filter$", r"up_filter$", r"down_filter$", r"transform$", *stored)
         state = network.state_dict()
         shapes = shapes_of(state, stored)
-        scales = (*RGB, (r"L\d+_\d+_3\.weight", 0.5), (r"\.freqs$", 2.0), (r"input\.affine\.weight", 0.1))
+        scales = (*RGB, (r"L\d+_\d+_3\.weight", 0.5), (r"\.freqs$", 2.0), (r"input\.affine\.weight", 1.0))
         state.update(fill(shapes, seed, scales))
         network.load_state_dict(state)
         file = io.BytesIO()
@@ -784,6 +784,34 @@ def biggan_original_64_deep(root):
     )
 
 
+# ---- StyleGAN3 ------------------------------------------------------------------------------------------------------
+
+
+@case
+def stylegan3_t_32(root):
+    return nvidia(
+        root, "stylegan3", "training.networks_stylegan3", seed=60, psi=0.7, layers=4, z_dim=16, c_dim=0, w_dim=16,
+        img_resolution=32, img_channels=3, channel_base=256, channel_max=12, num_layers=6, margin_size=4,
+    )  # fmt: skip
+
+
+@case
+def stylegan3_t_64_conditional(root):
+    return nvidia(
+        root, "stylegan3", "training.networks_stylegan3", seed=61, psi=1.0, layer=5, labels=[0, 2], z_dim=16, c_dim=3,
+        w_dim=20, img_resolution=64, img_channels=3, channel_base=256, channel_max=16, mapping_kwargs={"num_layers": 3},
+    )  # fmt: skip
+
+
+@case
+def stylegan3_r_32(root):
+    return nvidia(
+        root, "stylegan3", "training.networks_stylegan3", seed=62, layer=0, z_dim=16, c_dim=0, w_dim=16,
+        img_resolution=32, img_channels=3, channel_base=256, channel_max=12, num_layers=6, margin_size=4,
+        conv_kernel=1, use_radial_filters=True, conv_clamp=3.0,
+    )  # fmt: skip
+
+
 # ---- running --------------------------------------------------------------------------------------------------------
 
 
@@ -825,14 +853,15 @@ def run(name, root, dry):
     source = next(
         n for key in ("Gs", "G_ema", "g_ema", "generator_smooth", "model") if (n := checkpoint.networks.get(key))
     )
+    stride = max(1, images.shape[-1] // 32)
     meta = {
         "source": made.source, "format": checkpoint.format, "network": skeleton(source), "seed": made.seed,
         "shapes": made.shapes, "scales": made.scales, "layer": made.layer, "step": STEP, "psi": made.psi,
-        "layers": made.layers, "noise": made.noise, "labels": made.labels, "stride": made.stride,
+        "layers": made.layers, "noise": made.noise, "labels": made.labels, "stride": stride,
     }  # fmt: skip
     arrays = {f"stored/{key}": value for key, value in made.stored.items()}
     arrays |= {"z": made.z, "codes": codes[:, :1] if generator.shared_code else codes, "direction": direction,
-               "images": images[..., :: made.stride, :: made.stride], "edited": edited[..., :: made.stride, :: made.stride]}  # fmt: skip
+               "images": images[..., :: stride, :: stride], "edited": edited[..., :: stride, :: stride]}  # fmt: skip
     if not dry:
         np.savez_compressed(
             DATA / f"{name}.npz", meta=json.dumps(meta), **{k: v.detach().numpy() for k, v in arrays.items()}

@@ -22,6 +22,7 @@ from higan.generators.pggan import PGGANConfig, PGGANNetwork
 from higan.generators.pretrained import FamilyNetwork, Noise, PretrainedGenerator, wrap
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
+from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 from higan.types import Generator
 
 __all__ = ["FAMILIES", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
@@ -34,6 +35,7 @@ FAMILIES: Mapping[str, tuple[type, type]] = {
     "pggan": (PGGANConfig, PGGANNetwork),
     "stylegan": (StyleGANConfig, StyleGANNetwork),
     "stylegan2": (StyleGAN2Config, StyleGAN2Network),
+    "stylegan3": (StyleGAN3Config, StyleGAN3Network),
 }
 """Configuration and network of every family that our own files hold."""
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, cast, get_args
+from typing import Any, ClassVar, Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+from higan.generators.checks import check_codes, check_latents
 
 __all__ = ["FamilyNetwork", "Noise", "PretrainedGenerator", "Staged", "StagedGenerator", "wrap"]
 
 Noise = Literal["stored", "none"]
 
 
+@runtime_checkable
 class FamilyNetwork(Protocol):
     """What a family provides: a module with effective weights that knows nothing of seeds, truncation or checks."""
 
@@ -182,7 +185,7 @@ class PretrainedGenerator:
         """The code towards which truncation draws: one for all layers, (D,), or one per layer, (L, D)."""
         return self._network.mean_code
 
-    def with_label(self, label: int) -> Self:
+    def with_label(self, label: int) -> PretrainedGenerator:
         """The same generator with ``label`` as the class of every sample that is mapped without one.
 
         Raises:
@@ -211,9 +214,7 @@ class PretrainedGenerator:
             ValueError: the shape of ``z`` does not fit, a value is not finite, or labels are missing, out of range or
                 given to an unconditional generator.
         """
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"latents must have shape (n, {self.latent_dim}); got {tuple(z.shape)}")
-        _check_finite(z, "latents")
+        check_latents(z, self.latent_dim)
         with _gradients(z):
             return self._network.map(z.float(), self._labels(labels, z.shape[0]))
 
@@ -274,17 +275,7 @@ class PretrainedGenerator:
         Raises:
             ValueError: the shape does not fit, a value is not finite, or the padding of a narrow layer was touched.
         """
-        if codes.ndim != 3 or codes.shape[1:] != (self.num_layers, self.code_dim):
-            raise ValueError(f"codes must have shape (n, {self.num_layers}, {self.code_dim}); got {tuple(codes.shape)}")
-        _check_finite(codes, "codes")
-        widths = self.layer_widths
-        if min(widths) < self.code_dim:
-            columns = torch.arange(self.code_dim, device=codes.device)
-            padding = columns >= torch.tensor(widths, device=codes.device)[:, None]
-            if bool((codes.detach() * padding).any()):
-                raise ValueError(
-                    "codes must be zero beyond each layer's width (see layer_widths); an edit touched them"
-                )
+        check_codes(codes, self.layer_widths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -368,11 +359,6 @@ def wrap(
 def _gradients(inputs: Tensor) -> torch.set_grad_enabled:
     """Record a graph only where someone asked for gradients with respect to the inputs."""
     return torch.set_grad_enabled(torch.is_grad_enabled() and inputs.requires_grad)
-
-
-def _check_finite(values: Tensor, what: str) -> None:
-    if not bool(torch.isfinite(values.detach()).all()):
-        raise ValueError(f"{what} must be finite; got NaN or infinity")
 
 
 def _album(images: Iterable[Tensor], resolution: int, codes: Tensor) -> Tensor:

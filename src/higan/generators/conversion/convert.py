@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from higan.checkpoints.types import Checkpoint, Format, Network
 from higan.errors import UnknownFormatError
-from higan.generators.conversion import biggan, pggan, stylegan, stylegan2
+from higan.generators.conversion import biggan, pggan, stylegan, stylegan2, stylegan3
 from higan.generators.pretrained import FamilyNetwork
 
 __all__ = ["convert"]
@@ -22,6 +22,7 @@ _MARKS: tuple[tuple[Format, str, Converter], ...] = (
     ("nvidia-tf", "synthesis/4x4/Conv/mod_weight", stylegan2.from_nvidia_tf),
     ("nvidia-tf", "4x4/Dense/weight", pggan.from_nvidia_tf),
     ("nvidia-torch", "synthesis.b4.const", stylegan2.from_nvidia_torch),
+    ("nvidia-torch", "synthesis.input.freqs", stylegan3.from_nvidia_torch),
     ("genforce-pth", "synthesis.layer0.const", stylegan.from_genforce),
     ("genforce-pth", "synthesis.early_layer.const", stylegan2.from_genforce),
     ("genforce-pth", "layer0.conv.weight", pggan.from_genforce),

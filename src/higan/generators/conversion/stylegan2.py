@@ -176,7 +176,7 @@ def from_nvidia_tf(source: Network) -> StyleGAN2Network:
     training = _Training(
         scaled=True,
         mapping_lr=0.01 if lr is None else float(lr),
-        clamp=options.get("conv_clamp"),
+        clamp=_optional_float(options.get("conv_clamp")),
         taps=(1.0, 3.0, 3.0, 1.0) if taps is None else tuple(map(float, taps)),
     )
     return _build(_by_level(rename(source.tensors, _TF)), training)
@@ -196,10 +196,14 @@ def from_nvidia_torch(source: Network) -> StyleGAN2Network:
     training = _Training(
         scaled=False,
         mapping_lr=float(settings.get("lr_multiplier", 0.01)),
-        clamp=settings.get("conv_clamp"),
+        clamp=_optional_float(settings.get("conv_clamp")),
         taps=(1.0, 3.0, 3.0, 1.0) if fir is None else tuple(fir.double().sum(0).tolist()),
     )
     return _build(_by_level(rename(source.tensors, _TORCH)), training)
+
+
+def _optional_float(value: int | float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _settings(source: Network) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""Codes and images agree with the reference implementations, whose outputs were recorded; see README.md."""
+
+import pytest
+import torch
+from records import Fixture, names
+
+from higan.generators import load_generator
+from higan.generators.conversion import convert
+from higan.generators.pretrained import wrap
+
+TOLERANCE = 1e-4
+WRITTEN_BY_TORCH_SAVE = {
+    "genforce-pth": lambda tensors, name: tensors if name == "model" else {name: tensors},
+    "rosinality-pt": lambda tensors, name: {
+        name: {k: t for k, t in tensors.items() if k != "latent_avg"},
+        "latent_avg": tensors["latent_avg"],
+    },
+    "biggan-torch": lambda tensors, name: tensors,
+    "torch-state-dict": lambda tensors, name: tensors,
+}
+
+
+def synthesize(generator, codes):
+    """Images before they are brought into [-1, 1]."""
+    noisy = generator.noise == "stored"
+    return torch.cat([generator.network.synthesize(row[None], noise=noisy) for row in generator.truncate(codes)])
+
+
+def compare(generator, fixture):
+    meta = fixture.meta
+    codes = generator.map(fixture["z"], meta["labels"])
+    torch.testing.assert_close(codes, fixture["codes"].expand_as(codes), atol=TOLERANCE, rtol=0)
+    stride = meta["stride"]
+    images = synthesize(generator, codes)
+    torch.testing.assert_close(images[..., ::stride, ::stride], fixture["images"], atol=TOLERANCE, rtol=0)
+    edited = codes.clone()
+    edited[:, meta["layer"]] += meta["step"] * fixture["direction"]
+    moved = synthesize(generator, edited)
+    torch.testing.assert_close(moved[..., ::stride, ::stride], fixture["edited"], atol=TOLERANCE, rtol=0)
+    # The fixture says something about edits only if they move the picture by far more than the tolerance.
+    assert (fixture["edited"] - fixture["images"]).abs().max() > 50 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", names())
+def test_agrees_with_the_reference(name):
+    fixture = Fixture(name)
+    meta = fixture.meta
+    network = convert(fixture.checkpoint())
+    layers = meta["layers"]
+    if network.family == "biggan":
+        if meta["psi"] is not None:
+            network.truncate(meta["psi"])
+        compare(wrap(network, name, noise=meta["noise"]), fixture)
+    else:
+        compare(wrap(network, name, "cpu", meta["psi"], layers, meta["noise"]), fixture)
+
+
+@pytest.mark.parametrize("name", [n for n in names() if Fixture(n).meta["format"] in WRITTEN_BY_TORCH_SAVE])
+def test_agrees_when_read_from_a_file(name, tmp_path):
+    fixture = Fixture(name)
+    meta = fixture.meta
+    path = tmp_path / "weights.pth"
+    torch.save(WRITTEN_BY_TORCH_SAVE[meta["format"]](fixture.tensors(), meta["network"]["name"]), path)
+    compare(load_generator(path, "cpu", meta["psi"], meta["layers"], meta["noise"]), fixture)
+
+
+@pytest.mark.parametrize("family", ["stylegan", "stylegan2", "stylegan3", "pggan", "biggan"])
+def test_every_family_has_fixtures(family):
+    assert any(name.startswith(family + "_") for name in names())
+
+
+def test_another_weight_would_be_noticed():
+    fixture = Fixture("stylegan_higan_32")
+    checkpoint = fixture.checkpoint()
+    checkpoint.network("model").tensors["synthesis.layer5.epilogue.bias"][0] += 0.1
+    generator = wrap(convert(checkpoint), "x", "cpu", fixture.meta["psi"], fixture.meta["layers"])
+    with pytest.raises(AssertionError):
+        compare(generator, fixture)
