@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +21,7 @@ from rich.table import Table
 from higan import __version__, load_generator, load_scorer, load_segmenter, store, study
 from higan.errors import HiganError, MissingWeightsError
 from higan.hierarchy import finding, profile
+from higan.memory import keep_memory
 from higan.rescoring import rank
 from higan.types import Generator, Scorer, Segmenter
 from higan.weights import digest_of
@@ -57,22 +58,12 @@ Seed = Annotated[int, typer.Option("--seed", help="Chooses the samples.")]
 
 def main() -> None:
     """Entry point: runs a verb, turns expected errors into one line and an exit status."""
-    _keep_memory()
+    keep_memory()
     try:
         app()
     except (HiganError, ValueError, OSError) as error:
         errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
-
-
-def _keep_memory() -> None:
-    """Lets glibc keep large buffers instead of handing them back after every layer: a third less time on a CPU."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        return  # another C library; nothing is lost but speed
 
 
 @app.callback(invoke_without_command=True)
@@ -420,6 +411,8 @@ def rooms_train_generator(
         list[float] | None, typer.Option(help="Minutes at 16, 32, … pixels; give it once per stage.")
     ] = None,
     resolution: Annotated[int, typer.Option(help="Of the finished generator: 32, 64 or 128.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Lower it for the last part of a training.")] = 2e-3,
+    ema_half_life: Annotated[float, typer.Option(help="Of the averaged generator, in images.")] = 4000.0,
     start_from: Annotated[Path | None, typer.Option(help="Checkpoint to go on from when the folder is new.")] = None,
     device: Device = "cpu",
 ) -> None:
@@ -428,7 +421,8 @@ def rooms_train_generator(
     from higan.rooms.dataset import open_data, write_data
     from higan.rooms.trainer import default_settings
 
-    settings = default_settings(resolution, stage_minutes or ())
+    settings = default_settings(resolution, stage_minutes or (), learning_rate=learning_rate)
+    settings = replace(settings, ema_half_life=ema_half_life)
     folder = data or out / "data"
     if data is None:
         with _progress() as bars:
@@ -489,8 +483,6 @@ def rooms_quality(
     device: Device = "cpu",
 ) -> None:
     """Compares generated rooms with rendered ones: Fréchet distance, precision, recall, shares."""
-    import dataclasses
-
     from higan.generators.loading import WEIGHTS as GENERATORS
     from higan.generators.rooms import RoomsGenerator
     from higan.population import render
@@ -501,7 +493,7 @@ def rooms_quality(
     from higan.scorers.rooms import RoomsScorer
 
     path = GENERATORS / "rooms.safetensors" if generator == "rooms" else Path(generator)
-    model = RoomsGenerator.load(path, device=device, psi=psi)
+    model = RoomsGenerator.load(path, device=device, truncation=psi)
     judge = RoomsScorer.load(SCORERS / "rooms.safetensors", device)
     quality = measure_quality(
         judge,
@@ -509,7 +501,7 @@ def rooms_quality(
         lambda start, stop: sample_rooms(range(seed + start, seed + stop), model.resolution, device).images,
         num,
     )
-    console.print_json(json.dumps(dataclasses.asdict(quality)))
+    console.print_json(json.dumps(asdict(quality)))
 
 
 if __name__ == "__main__":

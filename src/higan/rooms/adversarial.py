@@ -10,10 +10,8 @@ The output folder holds::
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
-import ctypes
 import json
 import math
 import os
@@ -23,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from types import FrameType
@@ -38,6 +36,7 @@ from torch.multiprocessing.spawn import ProcessException, spawn
 
 from higan.errors import RunError, RunMismatchError
 from higan.generators.rooms import RoomsGenerator, estimate_mean_code
+from higan.memory import keep_memory
 from higan.population import to_uint8
 from higan.rooms.dataset import contact_sheet
 from higan.rooms.sources import PoolSource, Source
@@ -312,7 +311,7 @@ def _run_processes(job: _Job, report: Report | None) -> None:
 
 def _work(rank: int, job: _Job, meeting: str, records: SimpleQueue[Record]) -> None:
     torch.set_num_threads(1)
-    _keep_memory()
+    keep_memory()
     if sys.platform == "linux":
         # Without this the host's name must resolve, which it need not in a container.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -322,52 +321,3 @@ def _work(rank: int, job: _Job, meeting: str, records: SimpleQueue[Record]) -> N
         dist.barrier()
     finally:
         dist.destroy_process_group()
-
-
-def _keep_memory() -> None:
-    """Ask glibc to keep large buffers instead of returning them to the system after every operation."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def print_record(record: Record) -> None:
-    """One plain line per record."""
-    print(" ".join(f"{key}={value}" for key, value in record.items()), flush=True)
-
-
-def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--stage-minutes", type=float, nargs="*", default=[])
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--ema-half-life", type=float, default=4000.0)
-    parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument("--save-minutes", type=float, default=5.0)
-    args = parser.parse_args()
-    settings = Settings(ema_half_life=args.ema_half_life)
-    stages = [replace(stage, learning_rate=args.learning_rate) for stage in settings.stages]
-    for k, minutes in enumerate(args.stage_minutes):
-        stages[k] = replace(stages[k], minutes=minutes)
-    if args.batch:
-        stages = [replace(stage, batch=args.batch) for stage in stages]
-    train_generator(
-        args.data,
-        args.out,
-        replace(settings, stages=tuple(stages)),
-        processes=args.processes,
-        minutes=args.minutes,
-        log_every=args.log_every,
-        save_minutes=args.save_minutes,
-        report=print_record,
-    )
-
-
-if __name__ == "__main__":
-    _main()

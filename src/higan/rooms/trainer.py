@@ -101,7 +101,7 @@ class Settings:
             raise ValueError(f"r1_every and group must be at least 1 and ema_half_life above 0; got {self}")
 
 
-def default_settings(resolution: int = 64, minutes: Sequence[float] = ()) -> Settings:
+def default_settings(resolution: int = 64, minutes: Sequence[float] = (), *, learning_rate: float = 2e-3) -> Settings:
     """The stages from 16 pixels up to ``resolution``; the k-th one also ends after ``minutes[k]``.
 
     Raises:
@@ -117,7 +117,7 @@ def default_settings(resolution: int = 64, minutes: Sequence[float] = ()) -> Set
         raise ValueError(f"there are {len(stages)} stages up to {resolution} pixels; got {len(minutes)} lengths")
     for k, length in enumerate(minutes):
         stages[k] = replace(stages[k], minutes=length)
-    return Settings(stages=tuple(stages))
+    return Settings(stages=tuple(replace(stage, learning_rate=learning_rate) for stage in stages))
 
 
 @dataclass(slots=True)
