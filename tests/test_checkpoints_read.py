@@ -155,7 +155,7 @@ def test_layouts_are_told_apart(tmp_path, value, kind, names):
 
 
 def test_extras_of_rosinality_files(tmp_path):
-    args = Namespace(size=256, latent=512, n_mlp=8, lr=0.002)
+    args = Namespace(size=256, latent=512, n_mlp=8, lr=0.002, out=Path("x"), stats=np.float64(0.5))
     value = {
         "g_ema": ROSINALITY,
         "d": {"a": torch.ones(1)},
@@ -165,7 +165,7 @@ def test_extras_of_rosinality_files(tmp_path):
     }
     checkpoint = read(write(tmp_path, torch_file(value)))
     network = checkpoint.network("g_ema")
-    assert network.config == {"size": 256, "latent": 512, "n_mlp": 8, "lr": 0.002}
+    assert network.config == {"size": 256, "latent": 512, "n_mlp": 8, "lr": 0.002, "out": "pathlib.PosixPath", "stats": 0.5}
     assert torch.equal(network.tensors["latent_avg"], torch.arange(3.0))
     assert "latent_avg" not in checkpoint.network("d").tensors
     assert checkpoint.provenance["ada_aug_p"] == "0.5"

@@ -235,6 +235,8 @@ PLAIN: Table = {
     "collections Counter": _dict,
     "collections defaultdict": _default_dict,
     "argparse Namespace": RECORD,
+    "pathlib PosixPath": RECORD,
+    "pathlib WindowsPath": RECORD,
     **{
         f"{builtins} {name}": meaning
         for builtins in ("builtins", "__builtin__")
@@ -250,6 +252,7 @@ PLAIN: Table = {
         }.items()
     },
     "dnnlib.util EasyDict": _dict,
+    "easydict EasyDict": _dict,
     "copyreg _reconstructor": _reconstructor,
     "copy_reg _reconstructor": _reconstructor,
 }
