@@ -1,0 +1,210 @@
+"""The paper's figures, drawn again with measured concepts: which codes are edited how, and what stands under them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from higan.editing import apply
+from higan.report.pictures import Change, Drawn, Easel, Picture, Strip, difference_uri, mask_uri, picture_uri
+from higan.report.study import Entry, Study
+from higan.report.words import layer_span, readable, signed
+from higan.types import LEVELS, Edit, Placement, SegmentClass, Segmenter
+
+__all__ = ["CATEGORIES", "both_ways", "joint", "lead", "mixing", "palette", "stage_grid", "transition"]
+
+CATEGORIES = ("bedroom", "living_room", "dining_room")
+"""Names under which scorers know the rooms that Fig. 5 turns into one another."""
+
+
+def lead(study: Study, easel: Easel, num: int = 5) -> tuple[Strip, ...]:
+    """Fig. 1: of every level the strongest verified concept, at its most proper layers, with growing step."""
+    strips = []
+    for entry in _strongest(study):
+        k = easel.typical([entry.column], 1)[0]
+        steps = [entry.strength * j / (num - 1) for j in range(num)]
+        drawn = _draw(easel, k, [[Edit(entry.boundary, step, entry.stage.layers)] for step in steps])
+        labels = ["original", *[""] * (num - 1)]
+        pictures = _pictures(easel, drawn, [entry] * num, labels, source=0)
+        strips.append(Strip(readable(entry.name), entry.level, _where(entry, easel, k), pictures))
+    return tuple(strips)
+
+
+def stage_grid(study: Study, easel: Easel) -> tuple[Strip, ...]:
+    """Fig. 3(c): the same step at every stage in turn and at all layers together; the most proper stage is framed."""
+    places = [*study.stages, Placement("all", tuple(range(study.num_layers)))]
+    strips = []
+    for entry in _strongest(study):
+        k = easel.typical([entry.column], 1)[0]
+        edits = [[Edit(entry.boundary, entry.strength, place.layers)] for place in places]
+        drawn = _draw(easel, k, [[], *edits])
+        labels = ["original", *(f"{place.name}, {layer_span(place.layers)}" for place in places)]
+        pictures = _pictures(
+            easel, drawn, [entry] * len(labels), labels, source=0, framed=1 + entry.best, differences=True
+        )
+        note = f"{_step(entry)} everywhere · sample {easel.seeds[k]}"
+        strips.append(Strip(readable(entry.name), entry.level, note, pictures))
+    return tuple(strips)
+
+
+def both_ways(study: Study, easel: Easel, *, each: int = 3, samples: int = 2) -> tuple[Strip, ...]:
+    """Fig. 4(a): attributes and objects, less and more of each, at its most proper layers."""
+    strips = []
+    for entry in (*study.verified("attribute")[:each], *study.verified("object")[:each]):
+        rows = []
+        for k in easel.typical([entry.column], samples):
+            steps = (-entry.strength, 0.0, entry.strength)
+            drawn = _draw(easel, k, [[Edit(entry.boundary, step, entry.stage.layers)] for step in steps])
+            rows.append(_pictures(easel, drawn, [entry] * 3, ["less", "original", "more"], source=1))
+        strips.append(
+            Strip(readable(entry.name), entry.level, _where(entry, easel, None), rows[0], rest=tuple(rows[1:]))
+        )
+    return tuple(strips)
+
+
+def joint(study: Study, easel: Easel, *, samples: int = 4) -> tuple[Strip, ...]:
+    """Fig. 4(b): layout, objects and attribute, each alone at its most proper layers, then all at once.
+
+    Empty unless at least two of the three levels have a verified concept.
+    """
+    entries = [found[0] for level in LEVELS[:3] if (found := study.verified(level))]
+    if len(entries) < 2:
+        return ()
+    edits = [Edit(entry.boundary, entry.strength, entry.stage.layers) for entry in entries]
+    labels = ["original", *(readable(entry.name) for entry in entries), "together"]
+    strips = []
+    for k in easel.typical([entry.column for entry in entries], samples):
+        drawn = _draw(easel, k, [[], *([edit] for edit in edits), edits])
+        pictures = []
+        for j, label in enumerate(labels):
+            changes = [easel.change(entry.column, drawn.scores[0], drawn.scores[j]) for entry in entries]
+            pictures.append(_picture(drawn, j, label, changes if j else []))
+        strips.append(Strip("", None, f"sample {easel.seeds[k]}", tuple(pictures)))
+    return tuple(strips)
+
+
+def palette(study: Study, easel: Easel, *, concepts: int = 3, num: int = 5) -> tuple[Strip, ...]:
+    """Colour concepts at the last stage, from less to more."""
+    last = len(study.stages) - 1
+    strips = []
+    for entry in study.verified("colour")[:concepts]:
+        k = easel.typical([entry.column], 1)[0]
+        steps = [entry.strengths[last] * (2 * j / (num - 1) - 1) for j in range(num)]
+        drawn = _draw(easel, k, [[Edit(entry.boundary, step, study.stages[last].layers)] for step in steps])
+        labels = ["less", *[""] * (num - 2), "more"]
+        labels[num // 2] = "original"
+        pictures = _pictures(easel, drawn, [entry] * num, labels, source=num // 2)
+        note = f"{layer_span(study.stages[last].layers)} · {_step(entry, last)} either way · sample {easel.seeds[k]}"
+        strips.append(Strip(readable(entry.name), entry.level, note, pictures))
+    return tuple(strips)
+
+
+def mixing(study: Study, easel: Easel, *, sources: int = 3, donors: int = 4) -> tuple[Strip, ...]:
+    """Samples whose last stage follows the code of another sample: style mixing (Karras et al. 2019, Fig. 3).
+
+    Empty where the last stage is the only one. The first row shows the donors.
+    """
+    donors = min(donors, len(easel.seeds) - 1)
+    if len(study.stages) < 2 or donors < 1:
+        return ()
+    layers = list(study.stages[-1].layers)
+    codes = easel.codes[:donors]
+    blank = Picture("", "", "original ↓ · colours →")
+    stock = easel.stock.images
+    lent = [f"sample {easel.seeds[j]}, which lends its code" for j in range(donors)]
+    head = tuple(Picture(picture_uri(stock[j]), alt) for j, alt in enumerate(lent))
+    rows = [(blank, *head)]
+    for k in range(donors, min(donors + sources, len(easel.seeds))):
+        mixed = easel.codes[k : k + 1].repeat(donors, 1, 1)
+        mixed[:, layers] = codes[:, layers]
+        images = easel.draw(mixed).images
+        source = Picture(picture_uri(stock[k]), f"sample {easel.seeds[k]}")
+        alts = [f"sample {easel.seeds[k]} with the last layers of sample {easel.seeds[j]}" for j in range(donors)]
+        rows.append((source, *(Picture(picture_uri(image), alt) for image, alt in zip(images, alts, strict=True))))
+    return (Strip("", "colour", layer_span(layers), rows[0], rest=tuple(rows[1:])),)
+
+
+def transition(
+    study: Study, easel: Easel, segmenter: Segmenter, *, samples: int = 2
+) -> tuple[tuple[Strip, ...], tuple[SegmentClass, ...]]:
+    """Fig. 5, top: rooms that the scorer is surest of, moved towards the next category and the one after, with masks.
+
+    Returns the strips and the classes that appear in their masks. Empty unless two categories are verified.
+    """
+    verified = {entry.name: entry for entry in study.verified("object")}
+    entries = [verified[name] for name in CATEGORIES if name in verified]
+    if len(entries) < 2:
+        return (), ()
+    first, *others = entries
+    full = [Edit(entry.boundary, entry.strength, entry.stage.layers) for entry in others]
+    half = [Edit(edit.boundary, edit.strength / 2, edit.layers) for edit in full]
+    plans: list[list[Edit]] = [[], [half[0]], [full[0]]]
+    labels = [readable(first.name), "", readable(others[0].name)]
+    if len(others) > 1:
+        plans += [[half[0], half[1]], [full[1]]]
+        labels += ["", readable(others[1].name)]
+    strips = []
+    seen: set[int] = set()
+    for k in easel.highest(first.column, samples):
+        drawn = _draw(easel, k, plans)
+        masks = segmenter.segment(drawn.images.to(easel.generator.device)).cpu()
+        seen.update(masks.unique().tolist())
+        pictures = []
+        for j, label in enumerate(labels):
+            changes = [easel.change(entry.column, drawn.scores[0], drawn.scores[j]) for entry in entries]
+            pictures.append(_picture(drawn, j, label, changes if j else []))
+        drawn_masks = tuple(
+            Picture(mask_uri(mask, segmenter.classes), f"object classes of picture {j + 1} above")
+            for j, mask in enumerate(masks)
+        )
+        strips.append(Strip("", "object", f"sample {easel.seeds[k]}", tuple(pictures), rest=(drawn_masks,)))
+    return tuple(strips), tuple(segmenter.classes[index] for index in sorted(seen))
+
+
+def _strongest(study: Study) -> list[Entry]:
+    return [found[0] for level in LEVELS if (found := study.verified(level))]
+
+
+def _draw(easel: Easel, k: int, variants: Sequence[Sequence[Edit]]) -> Drawn:
+    code = easel.codes[k : k + 1]
+    return easel.draw(torch.cat([apply(code, edits) if edits else code for edits in variants]))
+
+
+def _pictures(
+    easel: Easel,
+    drawn: Drawn,
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    *,
+    source: int,
+    framed: int | None = None,
+    differences: bool = False,
+) -> tuple[Picture, ...]:
+    """Every image with the change of its entry's score against the one at ``source``."""
+    pictures = []
+    for j, (entry, label) in enumerate(zip(entries, labels, strict=True)):
+        change = easel.change(entry.column, drawn.scores[source], drawn.scores[j])
+        difference = difference_uri(drawn.images[source], drawn.images[j]) if differences and j != source else ""
+        pictures.append(
+            _picture(drawn, j, label, [change] if j != source else [], framed=j == framed, difference=difference)
+        )
+    return tuple(pictures)
+
+
+def _picture(
+    drawn: Drawn, j: int, label: str, changes: Sequence[Change], *, framed: bool = False, difference: str = ""
+) -> Picture:
+    moved = ", ".join(f"{readable(change.name)} {signed(change.sigma)} σ" for change in changes)
+    alt = ": ".join(part for part in (label, moved) if part) or "original"
+    return Picture(picture_uri(drawn.images[j]), alt, label, tuple(changes), framed, difference)
+
+
+def _step(entry: Entry, stage: int | None = None) -> str:
+    at = entry.best if stage is None else stage
+    return f"step {entry.strengths[at]:.1f}" + (" (at its limit)" if entry.limited[at] else "")
+
+
+def _where(entry: Entry, easel: Easel, k: int | None) -> str:
+    sample = "" if k is None else f" · sample {easel.seeds[k]}"
+    return f"{entry.stage.name}, {layer_span(entry.stage.layers)} · {_step(entry)}{sample}"

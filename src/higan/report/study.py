@@ -1,0 +1,163 @@
+"""What a run folder says, gathered once for the report: the ranking, the profile, and where each concept lives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from higan.hierarchy import Peak, Profile, finding, groups, peaks, profile
+from higan.rescoring import Verdict, delta, null_level, p_values, q_values, rank, signed, standardise
+from higan.store import Run, load_boundaries, load_rescoring, read_shard
+from higan.types import Boundary, Level, Placement, Rescoring
+
+__all__ = ["TARGET", "Entry", "Study", "study"]
+
+TARGET = 2.0
+"""How far an edit in a picture shall move its own score, in standard deviations."""
+
+LIMIT = 6.0
+"""… but never further than this, in standard deviations of the codes along the boundary's normal."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One concept with all that was measured about it.
+
+    ``by_layer`` and ``by_stage`` are Δs above the mean of the null, in standard deviations of the score;
+    ``layer_found`` says which layers a random direction does not match. ``strengths`` holds for every stage the step
+    that is expected to move the score by `TARGET`, cut off at `LIMIT`; ``limited`` says at which stages it was cut.
+    """
+
+    verdict: Verdict
+    boundary: Boundary
+    column: int
+    by_layer: tuple[float, ...]
+    layer_found: tuple[bool, ...]
+    by_stage: tuple[float, ...]
+    stages: tuple[Placement, ...]
+    strengths: tuple[float, ...]
+    limited: tuple[bool, ...]
+
+    @property
+    def name(self) -> str:
+        """The concept's name."""
+        return self.verdict.concept.name
+
+    @property
+    def level(self) -> Level:
+        """The concept's level."""
+        return self.verdict.concept.level
+
+    @property
+    def best(self) -> int:
+        """Index of the stage where Δs rises furthest above its null: the most proper layers."""
+        return self.by_stage.index(max(self.by_stage))
+
+    @property
+    def stage(self) -> Placement:
+        """The most proper layers."""
+        return self.stages[self.best]
+
+    @property
+    def strength(self) -> float:
+        """The step for pictures at the most proper layers."""
+        return self.strengths[self.best]
+
+    @property
+    def layer(self) -> int:
+        """The layer where Δs rises furthest above its null."""
+        return self.by_layer.index(max(self.by_layer))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """A finished run, read for a reader. ``entries`` are ranked, strongest first."""
+
+    run: Run
+    rescoring: Rescoring
+    entries: tuple[Entry, ...]
+    profile: Profile
+    peaks: tuple[Peak, ...]
+    sentence: str
+    stages: tuple[Placement, ...]
+    num_layers: int
+
+    def verified(self, *levels: Level) -> tuple[Entry, ...]:
+        """Verified concepts of these levels, or of all, strongest first."""
+        return tuple(e for e in self.entries if e.verdict.verified and (not levels or e.level in levels))
+
+    def tried(self, level: Level) -> int:
+        """How many concepts of a level there are, verified or not."""
+        return sum(entry.level == level for entry in self.entries)
+
+    def effects(self, placement: str) -> Float[Tensor, "C C"]:
+        """Mean change of every score (columns) under every concept's edit (rows), in standard deviations."""
+        at = [candidate.name for candidate in self.rescoring.placements].index(placement)
+        return standardise(self.rescoring, self.rescoring.effects[:, at].T).T
+
+
+def study(run: Run, *, alpha: float = 0.05) -> Study:
+    """Read a run folder and compute everything that is told in words and numbers.
+
+    Raises:
+        RunError: a step of the study has not been done, or a file is damaged.
+        ValueError: the re-scoring lacks ``all``, a single layer or a stage.
+    """
+    rescoring = load_rescoring(run)
+    boundaries = {boundary.concept.name: boundary for boundary in load_boundaries(run)}
+    codes = read_shard(run, 0, []).codes
+    levels = profile(rescoring, alpha=alpha)
+    num_layers = len(levels.by_layer.names)
+    stages = tuple(Placement(name, layers) for name, layers in groups(num_layers).items())
+    names = [placement.name for placement in rescoring.placements]
+    at_layer = [names.index(f"layer {layer}") for layer in range(num_layers)]
+    at_stage = [names.index(stage.name) for stage in stages]
+    excess = standardise(rescoring, delta(rescoring) - null_level(rescoring))
+    mean = standardise(rescoring, signed(rescoring))
+    pooled = rescoring.null.shape[0] >= 3
+    found = (q_values(p_values(rescoring, pooled=pooled)[:, at_layer]) <= alpha) & (mean[:, at_layer] > 0)
+    columns = {concept.name: column for column, concept in enumerate(rescoring.concepts)}
+    entries = []
+    for verdict in rank(rescoring, alpha=alpha, pooled=pooled):
+        c = columns[verdict.concept.name]
+        boundary = boundaries[verdict.concept.name]
+        reach = LIMIT * _spread(boundary, codes)
+        steps = [_step(float(mean[c, p]), rescoring.step, reach) for p in at_stage]
+        entries.append(
+            Entry(
+                verdict=verdict,
+                boundary=boundary,
+                column=c,
+                by_layer=tuple(excess[c, at_layer].tolist()),
+                layer_found=tuple(found[c].tolist()),
+                by_stage=tuple(excess[c, at_stage].tolist()),
+                stages=stages,
+                strengths=tuple(step for step, _ in steps),
+                limited=tuple(limited for _, limited in steps),
+            )
+        )
+    return Study(
+        run=run,
+        rescoring=rescoring,
+        entries=tuple(entries),
+        profile=levels,
+        peaks=peaks(levels),
+        sentence=finding(levels),
+        stages=stages,
+        num_layers=num_layers,
+    )
+
+
+def _spread(boundary: Boundary, codes: Float[Tensor, "n l D"]) -> float:
+    """Standard deviation of the codes along a boundary's normal, averaged over layers with normals of their own."""
+    along = (codes * boundary.normal.cpu()).sum(-1)
+    return float(along.std(0, correction=0).mean()) or 1.0
+
+
+def _step(change: float, step: float, reach: float) -> tuple[float, bool]:
+    """Where a score that rises by ``change`` per ``step`` has risen by `TARGET`, and whether that was cut off."""
+    wanted = step * TARGET / change if change > 0 else math.inf
+    return (reach, True) if wanted > reach else (wanted, False)

@@ -1,0 +1,351 @@
+"""The report of toy runs, whose answers are known by hand: layer l holds concept ``planted l`` and nothing else."""
+
+import base64
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+
+from higan import boundaries, population, rescoring, store
+from higan.errors import RunError
+from higan.generators.toy import ToyGenerator
+from higan.report import figures, write_report
+from higan.report.pictures import Easel, difference_uri, mask_uri, picture_uri
+from higan.report.study import TARGET, study
+from higan.scorers.toy import ToyScorer
+from higan.types import LEVELS, Concept, SegmentClass
+
+
+def make_run(path, generator, scorer, *, num=800, K=40, R=12, concepts=None):
+    settings = {"num_samples": num, "shard_size": 500, "seed": 0, "generator": generator.name, "scorer": scorer.name}
+    provenance = {"command": "higan run --out <here>", "versions": {"torch": "2"}}
+    run = store.open_run(path, settings, provenance=provenance)
+    population.fill(run, generator, scorer)
+    found = boundaries.fit(store.read_population(run), concepts, mode="all")
+    store.save_boundaries(run, found)
+    store.save_rescoring(run, rescoring.rescore(generator, scorer, found, num=K, num_random=R))
+    return run
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return ToyGenerator(), ToyScorer()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, toy):
+    return make_run(tmp_path_factory.mktemp("report") / "run", *toy)
+
+
+@pytest.fixture(scope="module")
+def easel(run, toy):
+    found = store.load_rescoring(run)
+    return Easel(*toy, found.concepts, found.score_std, range(2**31 + 1000, 2**31 + 1024))
+
+
+@pytest.fixture(scope="module")
+def html(run, toy):
+    return write_report(run, *toy).read_text("utf-8")
+
+
+def decode(uri):
+    kind, data = uri.split(";base64,")
+    assert kind in ("data:image/png", "data:image/jpeg")
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    image.load()
+    return image
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, and whether every element is closed."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.images, self.alts, self.ids, self.open, self.errors = [], [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.fetched += [values[name] for name in ("src", "href", "srcset", "action") if name in values]
+        self.ids += [values["id"]] if "id" in values else []
+        if tag == "img":
+            self.images.append(values["src"])
+            self.alts.append(values["alt"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.errors.append(tag)
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_one_file_that_fetches_nothing(html):
+    page = Page(html)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert not re.search(r"url\(|@import|@font-face", html)
+    assert all(target.startswith(("data:", "#")) for target in page.fetched)
+    assert {target[1:] for target in page.fetched if target.startswith("#")} <= set(page.ids)
+    assert page.errors == []
+    assert page.open == []
+
+
+def test_every_picture_decodes_and_has_words_for_those_who_cannot_see_it(html):
+    page = Page(html)
+    assert len(page.images) > 80
+    assert all(page.alts)
+    assert all(decode(uri).size == (8, 8) for uri in page.images)
+    assert len(html) < 3_000_000
+
+
+def test_the_page_tells_the_finding_every_concept_and_how_it_was_made(html, run):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
+    found = study(run)
+    assert found.sentence.replace("'", "&#39;") in text
+    for name in [*(f"planted {k}" for k in range(6)), "noise", "constant"]:
+        assert name in text
+    assert "6 of 8 concepts are verified" in text
+    assert "higan run --out &lt;here&gt;" in html
+    assert "versions · torch" in text
+    out = re.findall(r'<tr class="level-attribute out"><th scope="row" data-value="(\w+)"', html)
+    assert sorted(out) == ["constant", "noise"]
+
+
+def test_the_same_run_gives_the_same_bytes_and_nothing_else_is_left(run, toy, tmp_path, html):
+    calls = []
+    path = write_report(run, *toy, tmp_path / "again.html", progress=lambda done, total: calls.append((done, total)))
+    assert path.read_text("utf-8") == html
+    assert [entry.name for entry in tmp_path.iterdir()] == ["again.html"]
+    assert [done for done, _ in calls] == list(range(1, calls[0][1] + 1))
+
+
+def test_a_failing_generator_leaves_the_old_report_alone(run, toy, html):
+    class Broken(ToyGenerator):
+        def synthesize(self, codes):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        write_report(run, Broken(), toy[1])
+    assert (run.path / "report.html").read_text("utf-8") == html
+
+
+def test_other_models_than_the_runs_are_refused(run, toy):
+    generator, scorer = toy
+    with pytest.raises(ValueError, match="generator of 6 layers and codes of width 16; 'toy' has 5 and 16"):
+        write_report(run, ToyGenerator(5), scorer)
+    with pytest.raises(ValueError, match="another scorer: 'toy' does not know planted 5"):
+        write_report(run, generator, ToyScorer(5))
+    with pytest.raises(ValueError, match="got no seeds"):
+        write_report(run, generator, scorer, seeds=[])
+
+
+def test_an_unfinished_run_is_refused(tmp_path, toy):
+    run = store.open_run(tmp_path / "run", {"num_samples": 10, "shard_size": 10, "seed": 0})
+    with pytest.raises(RunError, match="has not been done"):
+        write_report(run, *toy)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "resolution", "concepts"),
+    [(1, 8, None), (2, 16, ["planted 1"]), (3, 8, ["noise"]), (18, 256, ["planted 3"])],
+)
+def test_any_depth_resolution_and_number_of_concepts(tmp_path, num_layers, resolution, concepts):
+    generator, scorer = ToyGenerator(num_layers, 24, resolution), ToyScorer(num_layers, resolution)
+    run = make_run(tmp_path / "run", generator, scorer, num=60, K=4, R=3, concepts=concepts)
+    html = write_report(run, generator, scorer).read_text("utf-8")
+    page = Page(html)
+    assert page.errors == []
+    assert len(html) < 3_000_000
+    assert all(max(decode(uri).size) <= 192 for uri in page.images)
+
+
+class Choir:
+    """Every concept of a scorer many times over."""
+
+    name = "choir"
+
+    def __init__(self, scorer, num):
+        self.scorer = scorer
+        self.columns = [k % len(scorer.concepts) for k in range(num)]
+        self.concepts = tuple(Concept(f"concept {k}", LEVELS[k % 4]) for k in range(num))
+
+    def score(self, images):
+        return self.scorer.score(images)[:, self.columns]
+
+
+def test_150_concepts(tmp_path, toy):
+    scorer = Choir(toy[1], 150)
+    run = make_run(tmp_path / "run", toy[0], scorer, num=200, K=4, R=3)
+    html = write_report(run, toy[0], scorer).read_text("utf-8")
+    assert html.count('<th scope="row" data-value="concept ') == 150
+    assert len(html) < 3_000_000
+
+
+def test_a_level_without_a_verified_concept_says_so_in_place_of_a_picture(tmp_path, toy):
+    run = make_run(tmp_path / "run", *toy, num=300, K=10, R=8, concepts=["planted 0", "noise"])
+    html = write_report(run, *toy).read_text("utf-8")
+    absent = re.findall(r'class="absent level-(\w+)"><span class="level">.*?</span>: (.*?),', html)
+    assert ("attribute", "none of 1 concept verified") in absent
+    assert ("object", "no concept tried") in absent
+    assert "layout" not in {level for level, _ in absent}
+    assert "needs verified concepts of at least two" in html
+
+
+class Halves:
+    """Sees a bright or a dark half wherever a pixel is brighter or darker than mid-grey."""
+
+    name = "halves"
+    classes = (SegmentClass("dark", "stuff", (10, 20, 30)), SegmentClass("bright", "thing", (200, 100, 50)))
+
+    def segment(self, images):
+        return (images[:, 0] > 127).to(torch.uint8)
+
+
+class Rooms:
+    """The toy scorer, some of whose concepts are called rooms."""
+
+    name = "rooms"
+
+    def __init__(self, scorer):
+        self.scorer = scorer
+        names = ["a", *figures.CATEGORIES, "b", "c", "d", "e"]
+        self.concepts = tuple(Concept(name, "object") for name in names)
+
+    def score(self, images):
+        return self.scorer.score(images)
+
+
+def test_categories_are_shown_with_masks_where_a_segmenter_is_given(tmp_path, toy):
+    scorer = Rooms(toy[1])
+    run = make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=8)
+    assert "From one room to another" not in write_report(run, toy[0], scorer).read_text("utf-8")
+    html = write_report(run, toy[0], scorer, segmenter=Halves()).read_text("utf-8")
+    assert "From one room to another" in html
+    assert "rgb(200, 100, 50)" in html
+    assert Page(html).errors == []
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_lead_pictures_move_their_own_score_in_equal_steps_to_the_target(run, easel):
+    strips = figures.lead(study(run), easel)
+    assert [strip.level for strip in strips] == list(LEVELS)
+    for strip in strips:
+        moved = [picture.changes[0].sigma if picture.changes else 0.0 for picture in strip.pictures]
+        assert moved == pytest.approx([TARGET * k / 4 for k in range(5)], abs=0.05)
+
+
+def test_stage_grid_moves_the_score_at_its_own_stage_only_and_frames_it(run, easel):
+    own = {"planted 0": 0, "planted 1": 1, "planted 2": 1, "planted 3": 2, "planted 4": 2, "planted 5": 3}
+    for strip in figures.stage_grid(study(run), easel):
+        _, *stages, everywhere = strip.pictures
+        for k, picture in enumerate(stages):
+            here = k == own[strip.title]
+            assert picture.framed == here
+            assert picture.changes[0].sigma == pytest.approx(TARGET if here else 0, abs=0.05)
+        assert everywhere.changes[0].sigma == pytest.approx(TARGET, abs=0.05)
+
+
+def test_both_ways_goes_both_ways(run, easel):
+    for strip in figures.both_ways(study(run), easel):
+        for less, original, more in strip.rows:
+            assert less.changes[0].sigma == pytest.approx(-TARGET, abs=0.05)
+            assert original.changes == ()
+            assert more.changes[0].sigma == pytest.approx(TARGET, abs=0.05)
+
+
+def test_joint_edits_add_up_where_levels_do_not_share_layers(run, easel):
+    for strip in figures.joint(study(run), easel):
+        moved = torch.tensor([[change.sigma for change in picture.changes] for picture in strip.pictures[1:]])
+        expected = TARGET * torch.cat([torch.eye(3), torch.ones(1, 3)])
+        torch.testing.assert_close(moved, expected, atol=0.05, rtol=0)
+
+
+def test_mixing_takes_the_last_layers_from_the_donor(run, easel, toy):
+    (strip,) = figures.mixing(study(run), easel)
+    mixed = decode(strip.rows[1][1].uri)
+    scores = toy[1].score(
+        torch.tensor(list(mixed.tobytes()), dtype=torch.uint8).reshape(1, 8, 8, 3).permute(0, 3, 1, 2)
+    )
+    donor, source = easel.stock.scores[0], easel.stock.scores[4]
+    torch.testing.assert_close(scores[0, 5], donor[5], atol=0.02, rtol=0)
+    torch.testing.assert_close(scores[0, :5], source[:5], atol=0.02, rtol=0)
+
+
+def test_samples_for_pictures_lie_nearest_the_median(easel):
+    column = [concept.name for concept in easel.concepts].index("planted 2")
+    scores = easel.stock.scores[:, column]
+    chosen = easel.typical([column], 3)
+    away = (scores - scores.sort().values[11]).abs()
+    assert set(chosen) == set(away.argsort()[:3].tolist())
+    assert scores[easel.highest(column, 1)[0]] == scores.max()
+
+
+def test_pictures_use_samples_that_the_study_did_not(run, html):
+    shown = {int(seed) for seed in re.findall(r"sample (\d+)", html)}
+    used = set(store.load_rescoring(run).seeds.tolist()) | set(store.read_population(run).seeds.tolist())
+    assert shown
+    assert not shown & used
+
+
+# --- packing ----------------------------------------------------------------------------------------------------------
+
+
+def test_small_pictures_are_kept_pixel_by_pixel_and_large_ones_shrunk():
+    noise = torch.randint(256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    kept = torch.tensor(list(decode(picture_uri(noise)).tobytes()), dtype=torch.uint8)
+    assert torch.equal(kept.reshape(64, 64, 3).permute(2, 0, 1), noise)
+    grey = torch.full((3, 1024, 1024), 90, dtype=torch.uint8)
+    shrunk = decode(picture_uri(grey))
+    assert shrunk.size == (192, 192)
+    assert shrunk.getpixel((7, 9)) == (90, 90, 90)
+
+
+def test_difference_maps_are_transparent_where_nothing_changed_and_opaque_from_a_quarter_of_the_range():
+    before = torch.zeros(3, 1, 3, dtype=torch.uint8)
+    after = before.clone()
+    after[:, 0, 1], after[:, 0, 2] = 32, 64
+    alpha = decode(difference_uri(before, after)).getchannel("A")
+    assert [alpha.getpixel((x, 0)) for x in range(3)] == [0, pytest.approx(128, abs=9), 255]
+
+
+def test_masks_have_their_classes_colours():
+    picture = decode(mask_uri(torch.tensor([[0, 1]], dtype=torch.uint8), Halves.classes)).convert("RGB")
+    assert [picture.getpixel((x, 0)) for x in range(2)] == [(10, 20, 30), (200, 100, 50)]
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [375, 1280])
+def test_in_a_browser_nothing_overflows_is_fetched_or_fails_and_the_table_sorts(run, html, width):
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
+    api = pytest.importorskip("playwright.sync_api")
+    if browser_path is None:
+        pytest.skip("there is no chromium")
+    heard = []
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("request", lambda request: heard.append(request.url) if request.url[:5] == "http:" else None)
+        page.goto((run.path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        first = "document.querySelector('table[data-sortable] tbody th').dataset.value"
+        assert page.evaluate(first) != "constant"
+        page.click("table[data-sortable] thead th:first-child button")
+        assert page.evaluate(first) == "constant"
+        browser.close()
+    assert heard == []
