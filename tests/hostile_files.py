@@ -308,6 +308,24 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     )
     yield "doubling as a persistent id", in_zip(proto(doubling(60, b")") + b"Q", 2))
     yield "module that holds a module twice, 35 deep", proto(module_doubling(35))
+    yield "doubling as a device", proto(b"(" + call("torch", "device", doubling(60)) + b"l")
+    yield (
+        "doubling as a class",
+        proto(call("numpy.core.multiarray", "_reconstruct", doubling(60), b"(K\x00t", b"C\x01b")),
+    )
+    many = b"(" + b"N" * 300_000 + b"t\x940"
+    yield "one tuple as thousands of persistent ids", in_zip(proto(many + b"(" + b"h\x00Q" * 200_000 + b"l", 2))
+    yield (
+        "one tuple as the arguments of thousands of objects",
+        proto(many + b"ctorch\nTensor\n\x940(" + b"h\x01h\x00R" * 150_000 + b"l"),
+    )
+    state = b"}(" + b"".join(text(f"{i}") + b"N" for i in range(100_000)) + text("_modules") + b"}u\x940"
+    layer = b"ctorch.nn.modules.linear\nLinear\n)\x81h\x00b"
+    yield (
+        "one state for thousands of modules",
+        proto(state + b"}(" + b"".join(text(f"{i}") + layer for i in range(20_000)) + b"u"),
+    )
+    yield "names without end", proto(module_doubling(1).replace(text("a"), text("n" * 100_000)))
     wide = b"}(" + b"".join(text(f"{i}") + b"h\x00" for i in range(2000)) + b"u"
     yield (
         "wide dicts in wide dicts",

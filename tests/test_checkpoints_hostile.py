@@ -90,7 +90,7 @@ FRAGMENTS = [
     call("collections", "OrderedDict"),
 ]  # fmt: skip
 
-FUZZ = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def survives(folder: Path, content: bytes) -> None:

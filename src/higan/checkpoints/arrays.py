@@ -39,8 +39,8 @@ class _PendingDtype:
     memo_keys: list[int] = field(default_factory=list)
 
     def build(self, machine: Machine, state: Data) -> Data:
-        order, *rest = _tuple(state)[1:]
-        if any(part is not None for part in rest[:3]):
+        _, order, *fields = _tuple(state)[:5]
+        if any(part is not None for part in fields):
             machine.refuse("a structured NumPy type")
         if self.dtype is None:
             return OBJECTS

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from higan.checkpoints.pickles import Data, Global, Instance, Named
+from higan.checkpoints.pickles import Data, Global, Instance, Named, describe
 from higan.checkpoints.types import Network
 from higan.errors import CorruptFileError, UnknownFormatError
 
@@ -19,10 +19,12 @@ __all__ = ["TF_NETWORKS", "Converter", "is_module", "is_tf_network"]
 TF_NETWORKS = ("tfutil.Network", "dnnlib.tflib.network.Network", "dnnlib.tflib.Network")
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 TF_VERSIONS = range(2, 6)
-_COST = 50
+_COST = 10
 """What a network or module counts for, beside its tensors."""
 _SETTINGS = (bool, int, float, str, list, tuple)
-MAX_NAMES = 1_000_000
+MAX_TEXT = 1000
+"""Characters of a name or a setting."""
+MAX_NAMES = 400_000
 """Tensor names over all networks and their parts; shared parts could otherwise be listed without end."""
 
 
@@ -56,21 +58,20 @@ class Converter:
             CorruptFileError: the network lacks a part.
         """
         self._count(_COST)
-        state = _dict(value.state, f"network {name}")
+        state = self._dict(value.state, f"network {name}")
         if state.get("version") not in TF_VERSIONS:
             raise UnknownFormatError(f"holds a TensorFlow network of unknown version; expected {list(TF_VERSIONS)}")
         self._note_source(name, state.get("build_module_src"))
         components = {
             str(key): self.tf_network(f"{name}/{key}", part)
-            for key, part in _dict(state.get("components", {}), "components").items()
+            for key, part in self._dict(state.get("components", {}), "components").items()
             if is_tf_network(part)
         }
         tensors = self._listed(components, "/")
-        for variable in _list(state.get("variables"), f"the variables of network {name}"):
+        for variable in self._list(state.get("variables"), f"the variables of network {name}"):
             key, content = variable
             tensors[_text(key)] = self.tensor(content)
-        self._count(len(tensors))
-        config = self.plain(_dict(state.get("static_kwargs"), "static_kwargs"))
+        config = self.plain(self._dict(state.get("static_kwargs"), "static_kwargs"))
         return Network(name, _text(state.get("build_func_name")), config, tensors, components)
 
     # ---- torch ----------------------------------------------------------------------------------------------------
@@ -87,23 +88,23 @@ class Converter:
         self._count(_COST)
         class_name, state = str(value.cls), value.state
         if class_name == PERSISTENT:
-            meta = _dict(value.args[0], "a module's description")
+            meta = self._dict(value.args[0], "a module's description")
             class_name, state = _text(meta.get("class_name")), meta.get("state")
             self._note_source(name, meta.get("module_src"))
-        state = _dict(state, f"the state of module {name}")
+        state = self._dict(state, f"the state of module {name}")
         parts = {
             _text(key): self.module(f"{name}.{key}", part)
-            for key, part in _dict(state.get("_modules", {}), "_modules").items()
+            for key, part in self._dict(state.get("_modules", {}), "_modules").items()
             if is_module(part)
         }
-        transient = state.get("_non_persistent_buffers_set", set())
+        unsaved = state.get("_non_persistent_buffers_set")
+        transient = unsaved if isinstance(unsaved, set) else set()
         tensors = {}
         for kind in ("_parameters", "_buffers"):
-            for key, content in _dict(state.get(kind, {}), kind).items():
+            for key, content in self._dict(state.get(kind, {}), kind).items():
                 if content is not None and not (kind == "_buffers" and key in transient):
                     tensors[_text(key)] = self.tensor(content)
         tensors |= self._listed(parts, ".")
-        self._count(len(tensors))
         return Network(name, class_name, self._module_config(state), tensors, parts)
 
     def state_dicts(self, value: Data, name: str = "model", depth: int = 3) -> Iterator[Network]:
@@ -124,7 +125,6 @@ class Converter:
             for key, inner in value.items()
             if isinstance(key, str) and isinstance(inner, Tensor | np.ndarray)
         }
-        self._count(len(tensors))
         if tensors and not found:
             yield Network(name, "", {}, tensors)
 
@@ -144,7 +144,7 @@ class Converter:
             elif type(value) in (bool, int, float):
                 made = torch.tensor(float(value))
             else:
-                raise CorruptFileError(f"holds {type(value).__name__!r} data where an array of numbers belongs")
+                raise CorruptFileError(f"holds {describe(value)} where an array of numbers belongs")
             self._tensors[id(value)] = (value, made)  # keeps the value, so that its id stays its own
         return self._tensors[id(value)][1]
 
@@ -152,12 +152,15 @@ class Converter:
         """Configuration as JSON could hold it: arrays become lists, names and objects become text."""
         self._count(1)
         if depth and isinstance(value, dict):
-            return {str(key): self.plain(inner, depth - 1) for key, inner in value.items()}
+            return {str(key)[:MAX_TEXT]: self.plain(inner, depth - 1) for key, inner in value.items()}
         if depth and isinstance(value, list | tuple):
             return [self.plain(inner, depth - 1) for inner in value]
         if isinstance(value, np.ndarray | np.generic) and value.size <= 1024:
+            self._count(value.size)
             return value.tolist()
-        return value if value is None or isinstance(value, bool | int | float | str) else _in_words(value)
+        if isinstance(value, set | frozenset):
+            return sorted(str(key)[:MAX_TEXT] for key in self._list(tuple(value), "a set"))
+        return value if value is None or isinstance(value, bool | int | float) else _in_words(value)
 
     def _module_config(self, state: Mapping[Data, Data]) -> dict[str, Any]:
         attributes = {
@@ -167,7 +170,7 @@ class Converter:
             and not key.startswith("_")
             and isinstance(inner, bool | int | float | str | list | tuple)
         }
-        kwargs = _dict(state.get("_init_kwargs", {}), "_init_kwargs")
+        kwargs = self._dict(state.get("_init_kwargs", {}), "_init_kwargs")
         args = {"_init_args": state["_init_args"]} if state.get("_init_args") else {}
         config: dict[str, Any] = self.plain(attributes | args | kwargs)
         return config
@@ -182,33 +185,33 @@ class Converter:
                 self._digests[id(source)] = hashlib.sha256(source.encode()).hexdigest()
             self.sources[name] = self._digests[id(source)]
 
+    def _dict(self, value: Data, what: str) -> dict[Data, Data]:
+        """A dict that is about to be walked; the walk counts."""
+        if not isinstance(value, dict):
+            raise CorruptFileError(f"holds {describe(value)} for {what}; expected a dict")
+        self._count(len(value))
+        return value
+
+    def _list(self, value: Data, what: str) -> list[Data] | tuple[Data, ...]:
+        """A list that is about to be walked; the walk counts."""
+        if not isinstance(value, list | tuple):
+            raise CorruptFileError(f"holds {describe(value)} for {what}; expected a list")
+        self._count(len(value))
+        return value
+
     def _count(self, names: int) -> None:
         self._names_left -= 1 + names
         if self._names_left < 0:
             raise CorruptFileError("lists more tensors and settings than any network has; it was made to do harm")
 
 
-def _in_words(value: Data) -> str | list[str]:
-    if isinstance(value, set | frozenset):
-        return sorted(map(str, value))
+def _in_words(value: Data) -> str:
     if isinstance(value, Named | Instance):
         value = value.cls
-    return str(value) if isinstance(value, Global | torch.dtype) else f"<{type(value).__name__}>"
-
-
-def _dict(value: Data, what: str) -> dict[Data, Data]:
-    if not isinstance(value, dict):
-        raise CorruptFileError(f"holds {type(value).__name__!r} data for {what}; expected a dict")
-    return value
-
-
-def _list(value: Data, what: str) -> list[Data] | tuple[Data, ...]:
-    if not isinstance(value, list | tuple):
-        raise CorruptFileError(f"holds {type(value).__name__!r} data for {what}; expected a list")
-    return value
+    return str(value)[:MAX_TEXT] if isinstance(value, str | Global | torch.dtype) else f"<{type(value).__name__}>"
 
 
 def _text(value: Data) -> str:
-    if not isinstance(value, str):
-        raise CorruptFileError(f"holds {type(value).__name__!r} data where a name belongs")
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise CorruptFileError(f"holds {describe(value)} where a name belongs")
     return value

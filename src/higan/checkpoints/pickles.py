@@ -20,6 +20,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from mmap import mmap
+from types import FunctionType
 from typing import Any, ClassVar, NoReturn
 
 from higan.errors import CorruptFileError, UnsafePickleError
@@ -100,7 +101,7 @@ class Budget:
     @classmethod
     def for_file(cls, size: int) -> Budget:
         """Ample for every file an honest writer makes of that many bytes."""
-        return cls(opcodes=1_000_000, bytes=6 * size + (16 << 20))
+        return cls(opcodes=500_000, bytes=6 * size + (16 << 20))
 
     def take(self, count: int) -> None:
         """Pay for ``count`` bytes before allocating them."""
@@ -143,14 +144,18 @@ class Machine:
             CorruptFileError: the stream is truncated, damaged, or asks for more than it could need.
         """
         try:
+            data, size, budget, steps = self.data, len(self.data), self.budget, self.OPCODES
             while True:
-                opcode = self._take(1)[0]
-                self.budget.opcodes -= 1
-                if self.budget.opcodes < 0:
+                if self.pos >= size:
+                    self._corrupt("ends early")
+                opcode = data[self.pos]
+                self.pos += 1
+                budget.opcodes -= 1
+                if budget.opcodes < 0:
                     self._corrupt("has more opcodes than any weight file needs")
                 if opcode == _STOP:
                     break
-                step = self.OPCODES.get(opcode)
+                step = steps.get(opcode)
                 if step is None:
                     self._corrupt(f"has an unknown opcode {opcode:#04x}")
                 step(self)
@@ -238,7 +243,7 @@ class Machine:
             self.refuse(repr(f"{module}.{name}"[:200]))
         if meaning is RECORD:
             return Global(module, name)
-        if callable(meaning):
+        if isinstance(meaning, FunctionType):
             return Named(Global(module, name), meaning)
         return meaning
 
@@ -334,9 +339,12 @@ def children(value: Data) -> list[Data] | tuple[Data, ...]:
     if isinstance(value, list | tuple):
         return value
     if isinstance(value, Instance):
-        return [*value.args, value.state]
+        return [value.args, value.state]
     inside = getattr(value, "items_inside", None)
     return inside if inside is not None else ()
+
+
+_LEAVES = frozenset((type(None), bool, int, float, str, bytes))
 
 
 def check_nesting(root: Data) -> None:
@@ -365,11 +373,13 @@ def check_nesting(root: Data) -> None:
             raise CorruptFileError("describes a container that contains itself")
         if hasattr(value, "memo_keys"):
             raise CorruptFileError("leaves an array unfinished")
-        inside = children(value)
-        if len(inside):
+        inside = [child for child in children(value) if type(child) not in _LEAVES]
+        if inside:
             open_values.add(key)
             stack.append((value, True))
             stack.extend((child, False) for child in inside)
+        else:
+            heights[key] = 1
 
 
 # ---- the opcodes -------------------------------------------------------------------------------------------------
@@ -471,7 +481,7 @@ _simple("l", lambda m: m.to_mark())
 _simple("\x85", lambda m: (m.pop(),))
 _simple("\x86", lambda m: (m.pop(), m.pop())[::-1])
 _simple("\x87", lambda m: (m.pop(), m.pop(), m.pop())[::-1])
-_simple("g", lambda m: m._memo[int(m._line())])
+_simple("g", lambda m: m._memo[_decimal(m)])
 _simple("h", lambda m: m._memo[_number(m, "<B")])
 _simple("j", lambda m: m._memo[_number(m, "<I")])
 _simple("2", lambda m: m._stack[-1])
@@ -514,7 +524,7 @@ def _pop_mark(m: Machine) -> None:
 
 @opcode("p")
 def _put(m: Machine) -> None:
-    m.remember(int(m._line()))
+    m.remember(_decimal(m))
 
 
 @opcode("q")

@@ -180,10 +180,11 @@ class _LegacyStorages:
 
 def _parse_id(key: Data) -> tuple[torch.dtype, str, int, Data]:
     """Type, name, number of elements and view of the storage that a persistent id names."""
-    kind, cls, name, _location, count, *view = key
-    known = isinstance(cls, _StorageClass) and kind == "storage" and isinstance(name, str) and len(view) <= 1
-    if known and type(count) is int and 0 <= count < 2**48:
-        return cls.dtype, name, count, view[0] if view else None
+    if isinstance(key, tuple) and len(key) in (5, 6):
+        kind, cls, name, _location, count, *view = key
+        known = isinstance(cls, _StorageClass) and kind == "storage" and isinstance(name, str)
+        if known and type(count) is int and 0 <= count < 2**48:
+            return cls.dtype, name, count, view[0] if view else None
     raise CorruptFileError("has a persistent id that no torch file has")
 
 
@@ -263,7 +264,7 @@ def _size(machine: Machine, args: tuple[Data, ...]) -> Data:
 
 
 def _device(machine: Machine, args: tuple[Data, ...]) -> Data:
-    return ":".join(str(part)[:20] for part in args[:2])
+    return ":".join(describe(part) for part in args[:2])
 
 
 _MODULES = {
