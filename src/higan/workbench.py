@@ -1,0 +1,498 @@
+"""A generator with everything that editing needs at hand; from edits as people write them to edited codes.
+
+One line edits a picture::
+
+    picture = edit(open_workbench(run, generator, scorer), ["indoor_lighting=+2", "view_yaw=-1.5@0-1"], seed=7)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from higan.boundaries import project_out
+from higan.editing import apply
+from higan.errors import RunMismatchError
+from higan.layers import check_layers
+from higan.population import render, sample, sample_seeds, score
+from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, parse
+from higan.rescoring import signed, standardise
+from higan.store import Run, load_boundaries, load_rescoring
+from higan.types import Boundary, Edit, Generator, Placement, Rescoring, Scorer
+
+__all__ = [
+    "Edited",
+    "Reached",
+    "Workbench",
+    "calibrate",
+    "digest_of_codes",
+    "draw",
+    "edit",
+    "open_workbench",
+    "plan",
+    "reach",
+    "recommend",
+    "repeat",
+    "response",
+]
+
+_REACH = 6.0
+_CALIBRATION = 24
+_STEPS = 14
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workbench:
+    """What edits are made with.
+
+    ``scorer`` is needed to reach scores, ``rescoring`` to recommend layers and for amounts in standard deviations.
+    ``weights`` is the digest of the generator's weight file, written into recipes.
+    """
+
+    generator: Generator
+    boundaries: Mapping[str, Boundary]
+    scorer: Scorer | None = None
+    rescoring: Rescoring | None = None
+    weights: str = ""
+
+    def instructions(self, edits: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
+        """Edits from text."""
+        return tuple(e if isinstance(e, Instruction) else parse(e, self.generator.num_layers) for e in edits)
+
+    def column(self, concept: str) -> int:
+        """The scorer's column of a concept.
+
+        Raises:
+            ValueError: there is no scorer, or it does not know the concept.
+        """
+        if self.scorer is None:
+            raise ValueError(f"a scorer is needed to tell how much there is of {concept!r}; none was given")
+        names = [c.name for c in self.scorer.concepts]
+        if concept not in names:
+            raise ValueError(f"scorer {self.scorer.name!r} has no concept {concept!r}; it knows {', '.join(names)}")
+        return names.index(concept)
+
+
+def open_workbench(run: Run, generator: Generator, scorer: Scorer | None = None) -> Workbench:
+    """The workbench of a finished run.
+
+    Raises:
+        RunError: boundaries or re-scoring are missing.
+        ValueError: the run was made with a generator of another shape.
+    """
+    boundaries = load_boundaries(run)
+    shape = tuple(boundaries[0].normal.shape)
+    if shape not in ((generator.code_dim,), (generator.num_layers, generator.code_dim)):
+        raise ValueError(
+            f"the run's boundaries have shape {shape}; {generator.name!r} has {generator.num_layers} layers and codes "
+            f"of width {generator.code_dim}: open the run with its own generator"
+        )
+    digests = run.settings.get("digests", {})
+    weights = next((digest for name, digest in digests.items() if name.startswith("generator ")), "")
+    by_name = {boundary.concept.name: boundary for boundary in boundaries}
+    return Workbench(generator, by_name, scorer, load_rescoring(run), weights)
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.5) -> Placement:
+    """The layers at which an edit changes most of what is wanted for what is not.
+
+    For every placement of the re-scoring, wanted is the mean change of the concept's own score, unwanted the root mean
+    square over all other scores of their mean changes (`Rescoring.effects`), both in standard deviations. Among the
+    placements that reach at least the share ``least`` of the largest wanted change, the one with the largest ratio of
+    the two is taken: where an edit does next to nothing, the ratio is one of noise to noise. Of ratios that differ by
+    less than a hundredth, the one with the fewest layers.
+
+    Raises:
+        ValueError: unknown concept, or its score rises at no placement.
+    """
+    names = [c.name for c in rescoring.concepts]
+    if concept not in names:
+        raise ValueError(f"unknown concept {concept!r}; this re-scoring holds {', '.join(names)}")
+    c = names.index(concept)
+    wanted = standardise(rescoring, signed(rescoring))[c]
+    if not float(wanted.max()) > 0:
+        raise ValueError(f"no layers raise {concept!r}: give layers with @ to edit it all the same")
+    ratio = torch.where(wanted >= least * wanted.max(), wanted / _unwanted(rescoring, c), -torch.inf)
+    best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.99 * float(ratio.max())]
+    return min(best, key=lambda placement: len(placement.layers))
+
+
+def _unwanted(rescoring: Rescoring, c: int) -> Float[Tensor, " P"]:
+    """Root mean square change of all other scores, in standard deviations; never quite zero."""
+    others = torch.tensor([k != c and float(rescoring.score_std[k]) > 0 for k in range(len(rescoring.concepts))])
+    changes = standardise(rescoring, rescoring.effects[c].T)[others]
+    # What the means of K samples cannot resolve must not decide.
+    noise = 1 / math.sqrt(len(rescoring.seeds)) / 10
+    return (changes.square().sum(0) / max(int(others.sum()), 1)).sqrt() + noise
+
+
+# --- how far ----------------------------------------------------------------------------------------------------------
+
+
+def response(rescoring: Rescoring, concept: str, layers: Sequence[int]) -> float | None:
+    """Standard deviations by which the score rises per step λ at these layers; None where that was not measured."""
+    names = [c.name for c in rescoring.concepts]
+    for p, placement in enumerate(rescoring.placements):
+        if set(placement.layers) == set(layers) and concept in names:
+            change = standardise(rescoring, signed(rescoring))[names.index(concept), p]
+            return float(change) / rescoring.step
+    return None
+
+
+def calibrate(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float) -> float:
+    """Steps that change the boundary's own score by ``sigmas`` standard deviations on average, found by bisection.
+
+    For layers and directions that the re-scoring has not measured. 24 samples that probing never used are moved.
+
+    Raises:
+        ValueError: not to be had within six standard deviations of the codes along the normal.
+    """
+    column = bench.column(boundary.concept.name)
+    seeds = sample_seeds(_CALIBRATION, purpose="verify", first=2**20)
+    codes = sample(bench.generator, seeds)
+    before = _mean_score(bench, codes, column)
+    std = _std(bench, boundary.concept.name)
+    limit = _REACH * spread(bench.generator, boundary)
+
+    def change(step: float) -> float:
+        moved = apply(codes, [Edit(boundary, step, tuple(layers))])
+        return (_mean_score(bench, moved, column) - before) / std
+
+    sign = 1.0 if sigmas >= 0 else -1.0
+    low, high = 0.0, limit / 16
+    while sign * change(sign * high) < abs(sigmas):
+        if high >= limit:
+            raise ValueError(
+                f"{boundary.concept.name!r} moves by {change(sign * limit):+.2f} of {sigmas:+g} standard deviations at "
+                f"layers {','.join(map(str, layers))} within {limit:.1f} steps; ask for less, or choose other layers"
+            )
+        low, high = high, min(2 * high, limit)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if sign * change(sign * middle) >= abs(sigmas) else (middle, high)
+    return sign * high
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reached:
+    """Per sample the shortest edit found that takes its score to the target; the last try where ``reached`` is false.
+
+    The score moves with the strength, but not evenly: scores end at or beyond the target, seldom exactly on it.
+    """
+
+    strengths: Float[Tensor, " n"]
+    scores: Float[Tensor, " n"]
+    reached: Bool[Tensor, " n"]
+
+
+def reach(
+    bench: Workbench,
+    codes: Float[Tensor, "n L D"],
+    boundary: Boundary,
+    layers: Sequence[int],
+    target: float,
+    *,
+    below: bool = False,
+    limit: float | None = None,
+) -> Reached:
+    """How far each sample must move for its own score to reach ``target``: bisection, sample by sample.
+
+    Samples that are there already stay. The search goes outwards in growing steps until the target is passed, then
+    halves the last interval.
+
+    Args:
+        bench: with a scorer that knows the boundary's concept.
+        codes: where to start.
+        boundary: its normal is followed, backwards where ``below``.
+        layers: to be edited.
+        target: in units of the score.
+        below: whether scores shall fall to the target instead of rising to it.
+        limit: the longest edit; by default six standard deviations of the codes along the normal.
+
+    Raises:
+        ValueError: no scorer, bad layers, or a limit or target that is not finite.
+    """
+    check_layers(layers, bench.generator.num_layers)
+    column = bench.column(boundary.concept.name)
+    longest = _REACH * spread(bench.generator, boundary) if limit is None else limit
+    if not (math.isfinite(target) and math.isfinite(longest) and longest > 0):
+        raise ValueError(f"target and limit must be finite, the limit above 0; got {target} and {limit}")
+    sign = -1.0 if below else 1.0
+    n = len(codes)
+    low, high = torch.zeros(n), torch.zeros(n)
+    scores = _score(bench, codes, column)
+    done = sign * scores >= sign * target
+    for fraction in (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0):
+        if bool(done.all()):
+            break
+        low, high = torch.where(done, low, high), torch.where(done, high, fraction * longest)
+        scores[~done] = _moved_score(bench, codes, boundary, layers, sign * high, column, ~done)
+        done = sign * scores >= sign * target
+    search = done & (high > 0)
+    for _ in range(_STEPS if bool(search.any()) else 0):
+        middle = (low + high) / 2
+        tried = scores.clone()
+        tried[search] = _moved_score(bench, codes, boundary, layers, sign * middle, column, search)
+        there = search & (sign * tried >= sign * target)
+        low, high = torch.where(there | ~search, low, middle), torch.where(there, middle, high)
+        scores = torch.where(there, tried, scores)
+    return Reached(sign * high, scores, done)
+
+
+def spread(generator: Generator, boundary: Boundary, *, num: int = 512) -> float:
+    """Standard deviation of sampled codes along a boundary's normal, averaged over layers with their own normals."""
+    codes = sample(generator, sample_seeds(num))
+    along = (codes * boundary.normal.to(codes)).sum(-1)
+    return float(along.std(0, correction=0).mean()) or 1.0
+
+
+def _moved_score(
+    bench: Workbench,
+    codes: Tensor,
+    boundary: Boundary,
+    layers: Sequence[int],
+    strengths: Tensor,
+    column: int,
+    chosen: Tensor,
+) -> Float[Tensor, " m"]:
+    moved = [
+        apply(codes[k : k + 1], [Edit(boundary, float(strengths[k]), tuple(layers))])
+        for k in chosen.nonzero().flatten().tolist()
+    ]
+    return _score(bench, torch.cat(moved), column)
+
+
+def _score(bench: Workbench, codes: Tensor, column: int) -> Float[Tensor, " n"]:
+    scorer = bench.scorer
+    if scorer is None:
+        raise ValueError("a scorer is needed; none was given")
+    # One picture at a time, so that no strength depends on the company it was searched in.
+    return torch.cat([score(scorer, render(bench.generator, code[None]))[:, column].cpu() for code in codes])
+
+
+def _mean_score(bench: Workbench, codes: Tensor, column: int) -> float:
+    if bench.scorer is None:
+        raise ValueError("a scorer is needed; none was given")
+    return float(score(bench.scorer, render(bench.generator, codes))[:, column].mean())
+
+
+def _std(bench: Workbench, concept: str) -> float:
+    """Standard deviation of a score: as the re-scoring found it, else over 200 samples."""
+    if bench.rescoring is not None:
+        for c, known in enumerate(bench.rescoring.concepts):
+            if known.name == concept and float(bench.rescoring.score_std[c]) > 0:
+                return float(bench.rescoring.score_std[c])
+    codes = sample(bench.generator, sample_seeds(200))
+    std = float(_score(bench, codes, bench.column(concept)).std())
+    if not std > 0:
+        raise ValueError(f"the score of {concept!r} never varies, so that it has no standard deviation to count in")
+    return std
+
+
+# --- what -------------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    bench: Workbench,
+    edits: Sequence[str | Instruction],
+    codes: Float[Tensor, "n L D"],
+    *,
+    conditions: Sequence[str] = (),
+) -> tuple[tuple[Edit, ...], ...]:
+    """For every sample the edits to be carried out, with strengths and layers; the order of edits does not matter.
+
+    Layers that are not given are recommended by the re-scoring (`recommend`). Amounts in standard deviations become
+    steps by the measured response, or by `calibrate` where that was not measured. A score to be reached is sought
+    after all other edits have been made.
+
+    Args:
+        bench: the generator with its boundaries.
+        edits: as text or parsed.
+        codes: of the samples to be edited.
+        conditions: concepts to be left alone: their directions are projected out of every edit's.
+
+    Raises:
+        ValueError: unknown or contradictory edits, or a score that cannot be reached.
+    """
+    instructions = bench.instructions(edits)
+    check_consistent(instructions, bench.boundaries, conditions)
+    others = [bench.boundaries[name] for name in conditions]
+    fixed: list[Edit] = []
+    targets: list[tuple[Instruction, Boundary, tuple[int, ...]]] = []
+    for instruction in sorted(instructions, key=str):
+        boundary = bench.boundaries[instruction.concept]
+        boundary = project_out(boundary, others) if others else boundary
+        layers = _layers(bench, instruction)
+        if instruction.unit in ("at least", "at most"):
+            targets.append((instruction, boundary, layers))
+        else:
+            fixed.append(Edit(boundary, _steps(bench, instruction, boundary, layers), layers))
+    plans = [tuple(fixed)] * len(codes)
+    for instruction, boundary, layers in targets:
+        start = apply(codes, fixed)
+        below = instruction.unit == "at most"
+        found = reach(bench, start, boundary, layers, instruction.amount, below=below)
+        _refuse_unreached(instruction, found)
+        strengths = found.strengths.tolist()
+        plans = [(*p, Edit(boundary, s, layers)) for p, s in zip(plans, strengths, strict=True)]
+    return tuple(plans)
+
+
+def _layers(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
+    if instruction.layers is not None:
+        check_layers(instruction.layers, bench.generator.num_layers)
+        return instruction.layers
+    if bench.rescoring is None:
+        raise ValueError(f"no re-scoring to recommend layers for {instruction.concept!r} by; give them, as in @0-3")
+    return recommend(bench.rescoring, instruction.concept).layers
+
+
+def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layers: tuple[int, ...]) -> float:
+    if instruction.unit == "steps" or instruction.amount == 0:
+        return instruction.amount
+    untouched = boundary is bench.boundaries[instruction.concept]
+    if bench.rescoring is not None and untouched:
+        per_step = response(bench.rescoring, instruction.concept, layers)
+        if per_step is not None and per_step <= 0:
+            raise ValueError(f"{instruction.concept!r} does not rise at layers {','.join(map(str, layers))}")
+        if per_step is not None:
+            return instruction.amount / per_step
+    return calibrate(bench, boundary, layers, instruction.amount)
+
+
+def _refuse_unreached(instruction: Instruction, found: Reached) -> None:
+    missed = (~found.reached).nonzero().flatten().tolist()
+    if missed:
+        k = missed[0]
+        raise ValueError(
+            f"{instruction.concept!r} cannot reach {instruction.amount:g}: sample {k} of {len(found.reached)} ends at "
+            f"{float(found.scores[k]):.3g} after {float(found.strengths[k]):+.1f} steps; ask for less, choose other "
+            "layers, or start from another sample"
+        )
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edited:
+    """One edited picture with its code, what was done, and how to do it again."""
+
+    image: UInt8[Tensor, "3 H W"]
+    code: Float[Tensor, "L D"]
+    edits: tuple[Edit, ...]
+    recipe: Recipe
+
+
+def edit(
+    bench: Workbench,
+    edits: Sequence[str | Instruction],
+    *,
+    seed: int | None = None,
+    code: Float[Tensor, "L D"] | None = None,
+    loans: Sequence[Loan] = (),
+    conditions: Sequence[str] = (),
+) -> Edited:
+    """One sample, by its seed or its code, edited and drawn.
+
+    Raises:
+        ValueError: neither or both of seed and code, or as for `plan`.
+        GeneratorError, ScorerError: see `higan.population.render` and `score`.
+    """
+    recipe = Recipe(
+        generator=bench.generator.name,
+        weights=bench.weights,
+        truncation=tuple(float(t) for t in bench.generator.truncation),
+        seed=seed,
+        codes=None if code is None else digest_of_codes(code),
+        loans=tuple(loans),
+        conditions=tuple(conditions),
+        asked=tuple(sorted(str(i) for i in bench.instructions(edits))),
+    )
+    start = _start(bench, recipe, code)
+    chosen = plan(bench, edits, start[None], conditions=conditions)[0]
+    moves = [Move(e.boundary.concept.name, float(e.strength), e.layers, digest_of_normal(e.boundary)) for e in chosen]
+    recipe = replace(recipe, moves=tuple(moves))
+    moved = apply(start[None], chosen)
+    return Edited(draw(bench.generator, moved)[0], moved[0], chosen, recipe)
+
+
+def repeat(bench: Workbench, recipe: Recipe, *, code: Float[Tensor, "L D"] | None = None) -> Edited:
+    """The picture of a recipe again, bit for bit on the same device and version of torch.
+
+    Args:
+        bench: with the generator and the boundaries that the recipe was made with.
+        recipe: from `Edited` or a picture's metadata.
+        code: the starting code of a recipe that does not start from a seed.
+
+    Raises:
+        ValueError: the recipe needs a code and none is given, or does not and one is.
+        RunMismatchError: generator, code or boundaries are not those of the recipe.
+    """
+    generator = bench.generator
+    truncation = tuple(float(t) for t in generator.truncation)
+    made, here = (recipe.weights or recipe.generator, recipe.truncation), (bench.weights or generator.name, truncation)
+    if made != here:
+        raise RunMismatchError(
+            f"this picture was made by {recipe.generator!r} (weights {recipe.weights[:12] or 'unknown'}, truncation "
+            f"{recipe.truncation}); here is {generator.name!r} (weights {bench.weights[:12] or 'unknown'}, truncation "
+            f"{truncation})"
+        )
+    if (code is None) != (recipe.codes is None):
+        raise ValueError(
+            "this picture starts from a seed; leave the code out"
+            if code is not None
+            else "this picture starts from a code of its own; give the file of codes it was made from"
+        )
+    if code is not None and digest_of_codes(code) != recipe.codes:
+        raise RunMismatchError("the code is not the one that this picture was made from")
+    check_consistent([Instruction(m.concept, m.strength, layers=m.layers) for m in recipe.moves], bench.boundaries)
+    others = [bench.boundaries[name] for name in recipe.conditions if name in bench.boundaries]
+    chosen = []
+    for move in recipe.moves:
+        boundary = bench.boundaries[move.concept]
+        boundary = project_out(boundary, others) if others else boundary
+        if digest_of_normal(boundary) != move.normal:
+            raise RunMismatchError(f"the boundary of {move.concept!r} is not the one that this picture was made with")
+        chosen.append(Edit(boundary, move.strength, move.layers))
+    moved = apply(_start(bench, recipe, code)[None], chosen)
+    return Edited(draw(generator, moved)[0], moved[0], tuple(chosen), recipe)
+
+
+def _start(bench: Workbench, recipe: Recipe, code: Tensor | None) -> Float[Tensor, "L D"]:
+    """The code before any move: that of the seed or the file, with the layers lent by other samples."""
+    if code is not None:
+        start = code.to(bench.generator.device).float()
+        expected = (bench.generator.num_layers, bench.generator.code_dim)
+        if tuple(start.shape) != expected:
+            raise ValueError(f"a code of {bench.generator.name!r} has shape {expected}; got {tuple(start.shape)}")
+    else:
+        start = sample(bench.generator, [recipe.seed or 0])[0]
+    start = start.clone()
+    lent: set[int] = set()
+    for loan in recipe.loans:
+        check_layers(loan.layers, bench.generator.num_layers)
+        if lent & set(loan.layers):
+            raise ValueError(f"layer {min(lent & set(loan.layers))} is lent by two samples; choose one of them")
+        lent |= set(loan.layers)
+        start[list(loan.layers)] = sample(bench.generator, [loan.seed])[0][list(loan.layers)]
+    return start
+
+
+def draw(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor, "n 3 H W"]:
+    """Images of codes, one after the other: the same bits whatever else is drawn with them."""
+    return torch.cat([render(generator, code[None]).cpu() for code in codes])
+
+
+def digest_of_codes(code: Float[Tensor, "L D"]) -> str:
+    """SHA-256 of a code in float32, by which a recipe recognises it."""
+    return hashlib.sha256(code.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()

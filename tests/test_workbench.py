@@ -1,0 +1,179 @@
+"""From text to pictures, on the toy pair, where one step along a planted direction raises its score by ψ."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from higan import population, workbench
+from higan.errors import RunMismatchError
+from higan.generators.toy import ToyGenerator
+from higan.layers import placements
+from higan.recipes import Loan, Recipe
+from higan.rescoring import rescore
+from higan.scorers.toy import ToyScorer
+from higan.types import Boundary, Concept, Placement, Rescoring
+from higan.workbench import Workbench, edit, plan, reach, recommend, repeat
+
+G, S = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToyScorer(4)
+BOUNDARIES = {
+    concept.name: Boundary(concept, G.directions[k], torch.tensor(0.0), 1.0) for k, concept in enumerate(S.concepts[:4])
+}
+
+
+@pytest.fixture(scope="module")
+def bench():
+    found = rescore(G, S, list(BOUNDARIES.values()), num=40, num_random=3)
+    return Workbench(G, BOUNDARIES, S, found, "weights")
+
+
+def scores(images):
+    return population.score(S, images)
+
+
+def test_steps_raise_the_score_by_truncation_times_steps(bench):
+    made = edit(bench, ["planted 0=+2@0", "planted 3=-1@3"], seed=7)
+    before = scores(population.render(G, population.sample(G, [7])))
+    change = scores(made.image[None]) - before
+    torch.testing.assert_close(change[0, :4], torch.tensor([1.4, 0.0, 0.0, -1.0]), atol=0.03, rtol=0)
+
+
+def test_order_does_not_matter(bench):
+    edits = ["planted 0=+2", "planted 1=-1s", "planted 2=>1.5", "planted 3=+.5@1-2"]
+    first, second = edit(bench, edits, seed=1), edit(bench, edits[::-1], seed=1)
+    assert torch.equal(first.image, second.image)
+    assert first.recipe == second.recipe
+
+
+def test_planted_layers_are_recommended(bench):
+    # Only layer k controls score k, so that any larger set does the same with more room for side effects.
+    for k in range(4):
+        assert k in recommend(bench.rescoring, f"planted {k}").layers
+
+
+def made_up(wanted, unwanted, step=2.0):
+    """Two concepts; mean changes of the first and the second one's, per placement."""
+    K = 400
+    changes = torch.tensor(wanted)[None, :, None].expand(2, -1, K).clone()
+    effects = torch.stack([torch.tensor(wanted), torch.tensor(unwanted)], -1)[None].expand(2, -1, -1).clone()
+    return Rescoring(
+        (Concept("a", "object"), Concept("b", "object")),
+        tuple(Placement(f"p{k}", (k,)) for k in range(len(wanted))), step, torch.arange(K), torch.zeros(K, 2),
+        changes, effects, torch.zeros(3, len(wanted), 2), torch.tensor([2.0, 0.5]),
+    )  # fmt: skip
+
+
+def test_the_best_ratio_wins_among_effective_placements():
+    # In σ: wanted 1, .9, .4, .6; unwanted 1, .2, 0, .02 - the third has the best ratio but too little effect.
+    found = made_up([2.0, 1.8, 0.8, 1.2], [0.5, 0.1, 0.0, 0.01])
+    assert recommend(found, "a").name == "p3"
+    assert recommend(found, "a", least=0.8).name == "p1"
+    assert recommend(found, "a", least=0.1).name == "p2"
+
+
+def test_nothing_is_recommended_for_what_cannot_be_raised():
+    with pytest.raises(ValueError, match="no layers raise 'a'"):
+        recommend(made_up([-1.0, 0.0], [0.0, 0.0]), "a")
+    with pytest.raises(ValueError, match="unknown concept 'c'"):
+        recommend(made_up([1.0], [0.0]), "c")
+
+
+def test_sigmas_become_steps(bench):
+    # Planted scores have standard deviation ψ and rise by ψ per step: one σ is one step, up to the sample's own spread.
+    for k, rate in enumerate(bench.rescoring.score_std[:4].tolist()):
+        (done,) = plan(bench, [f"planted {k}=+1.5s@{k}"], population.sample(G, [0]))
+        psi = float(G.truncation[k])
+        assert done[0].strength == pytest.approx(1.5 * rate / psi, rel=0.02)
+
+
+def test_unmeasured_layers_and_directions_are_calibrated(bench):
+    # Layers 0 and 2 together are no placement of the re-scoring, so 24 samples are moved until the mean is right.
+    (done,) = plan(bench, ["planted 2=-1s@0,2"], population.sample(G, [0]))
+    assert done[0].strength == pytest.approx(-float(bench.rescoring.score_std[2]), rel=0.03)
+    # Half of planted 1's direction is planted 2's; what is left of it is planted 1's alone, with half the rate.
+    mixed = dataclasses.replace(BOUNDARIES["planted 1"], normal=(G.directions[1] + G.directions[2]) / 2**0.5)
+    other = dataclasses.replace(bench, boundaries={**BOUNDARIES, "planted 1": mixed})
+    (done,) = plan(other, ["planted 1=+1s@1"], population.sample(G, [0]), conditions=["planted 2"])
+    torch.testing.assert_close(done[0].boundary.normal, G.directions[1], atol=1e-5, rtol=0)
+    assert done[0].strength == pytest.approx(float(bench.rescoring.score_std[1]) / 0.7, rel=0.03)
+
+
+def test_every_sample_reaches_the_target_by_its_own_step(bench):
+    codes = population.sample(G, range(12))
+    found = reach(bench, codes, BOUNDARIES["planted 1"], [1], 1.0)
+    assert bool(found.reached.all())
+    start = (codes[:, 1] * G.directions[1]).sum(-1) * 0.7
+    expected = ((1.0 - start) / 0.7).clamp(min=0)
+    torch.testing.assert_close(found.strengths, expected, atol=0.06, rtol=0)
+    assert bool((found.scores >= 1.0).all())
+    below = reach(bench, codes, BOUNDARIES["planted 1"], [1], -1.0, below=True)
+    torch.testing.assert_close(below.strengths, ((-1.0 - start) / 0.7).clamp(max=0), atol=0.06, rtol=0)
+
+
+def test_a_sample_alone_moves_as_it_does_in_company(bench):
+    codes = population.sample(G, range(4))
+    together = reach(bench, codes, BOUNDARIES["planted 2"], [2], 1.2)
+    for k in range(4):
+        alone = reach(bench, codes[k : k + 1], BOUNDARIES["planted 2"], [2], 1.2)
+        assert float(alone.strengths) == float(together.strengths[k])
+
+
+def test_what_cannot_be_reached_is_said(bench):
+    codes = population.sample(G, [0, 1])
+    # Layer 3 does not control score 1 at all.
+    found = reach(bench, codes, BOUNDARIES["planted 1"], [3], 5.0)
+    assert not bool(found.reached.any())
+    with pytest.raises(ValueError, match="'planted 1' cannot reach 5: sample 0 of 1 ends at"):
+        edit(bench, ["planted 1=>5@3"], seed=0)
+    with pytest.raises(ValueError, match=r"of \+3 standard deviations at layers 0,3 within"):
+        edit(bench, ["planted 1=+3s@0,3"], seed=0)
+    with pytest.raises(ValueError, match="target and limit must be finite"):
+        reach(bench, codes, BOUNDARIES["planted 1"], [1], float("nan"))
+
+
+def test_a_recipe_is_repeated_bit_for_bit(bench):
+    made = edit(
+        bench, ["planted 0=+1.23456789", "planted 2=>1"], seed=5, loans=[Loan(9, (3,))], conditions=["planted 1"]
+    )
+    again = repeat(bench, Recipe.from_json(made.recipe.to_json()))
+    assert torch.equal(again.image, made.image)
+    assert torch.equal(again.code, made.code)
+    lent = population.sample(G, [9])[0, 3]
+    assert torch.equal(made.code[3], lent)
+
+
+def test_a_code_of_ones_own(bench):
+    code = population.sample(G, [3])[0] * 0.5
+    made = edit(bench, ["planted 0=+1"], code=code)
+    assert torch.equal(repeat(bench, made.recipe, code=code).image, made.image)
+    with pytest.raises(ValueError, match="give the file of codes"):
+        repeat(bench, made.recipe)
+    with pytest.raises(RunMismatchError, match="not the one that this picture"):
+        repeat(bench, made.recipe, code=code + 1)
+    with pytest.raises(ValueError, match="leave the code out"):
+        repeat(bench, edit(bench, [], seed=1).recipe, code=code)
+    with pytest.raises(ValueError, match=r"has shape \(4, 8\); got \(2, 8\)"):
+        edit(bench, [], code=code[:2])
+
+
+def test_another_generator_or_boundary_is_refused(bench):
+    recipe = edit(bench, ["planted 0=+1"], seed=0).recipe
+    with pytest.raises(RunMismatchError, match=r"made by 'toy' \(weights weights"):
+        repeat(dataclasses.replace(bench, weights="other"), recipe)
+    turned = {**BOUNDARIES, "planted 0": dataclasses.replace(BOUNDARIES["planted 0"], normal=-G.directions[0])}
+    with pytest.raises(RunMismatchError, match="boundary of 'planted 0' is not the one"):
+        repeat(dataclasses.replace(bench, boundaries=turned), recipe)
+
+
+def test_what_is_missing_is_named(bench):
+    bare = Workbench(G, BOUNDARIES)
+    with pytest.raises(ValueError, match="no re-scoring to recommend layers for 'planted 0'"):
+        edit(bare, ["planted 0=+1"], seed=0)
+    with pytest.raises(ValueError, match="a scorer is needed"):
+        edit(bare, ["planted 0=>1@0"], seed=0)
+    with pytest.raises(ValueError, match="has no concept 'planted 3'"):
+        Workbench(G, BOUNDARIES, ToyScorer(3)).column("planted 3")
+    with pytest.raises(ValueError, match="layer 2 is lent by two samples"):
+        edit(bench, [], seed=0, loans=[Loan(1, (2,)), Loan(2, (2, 3))])
+    assert placements(4) == bench.rescoring.placements
+    assert workbench.response(bench.rescoring, "planted 0", [0, 2]) is None
