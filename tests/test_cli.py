@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from higan import cli, store
+from higan import cli, load_boundary, store
 from higan.rooms.dataset import open_data, sample_rooms
 
+ROOT = Path(__file__).parents[1]
 TOY = ["--generator", "toy", "--scorer", "toy"]
 
 
@@ -143,3 +145,28 @@ def test_version_and_help(higan):
     assert code == 0
     for verb in ("demo", "run", "sample", "fit", "rescore", "report", "rooms"):
         assert verb in printed
+
+
+def test_official_files(finished, higan, tmp_path):
+    code, printed = higan("export-official", finished[0], tmp_path / "official")
+    assert code == 2  # the toy has one code per layer, which the official tool cannot keep
+    assert "codes have 6 rows per sample" in printed
+    boundary = ROOT / "tests/data/directions/stylegan_bedroom-wood_boundary.npy"
+    loaded = load_boundary(boundary)
+    assert loaded.normal.shape == (512,)
+    assert float(loaded.normal.norm()) == pytest.approx(1, abs=1e-6)
+
+
+def test_models_are_listed(higan):
+    code, printed = higan("models", "--family", "biggan")
+    assert code == 0
+    assert "biggan" in printed
+    code, printed = higan("models", "--family", "vqgan")
+    assert code == 2
+    assert "no family is called 'vqgan'; known: pggan" in printed
+
+
+def test_pull_of_an_unknown_name(higan):
+    code, printed = higan("pull", "no-such-model")
+    assert code == 2
+    assert "no model is called 'no-such-model'" in printed

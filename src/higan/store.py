@@ -36,6 +36,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from higan.checkpoints.official import read_boundary
 from higan.errors import CorruptRunError, RunError, RunMismatchError
 from higan.types import Boundary, Concept, Placement, Population, Rescoring
 
@@ -348,13 +349,16 @@ def save_boundary(path: str | Path, boundary: Boundary) -> None:
 
 
 def load_boundary(path: str | Path, concept: str | None = None) -> Boundary:
-    """A boundary from a file; where the file holds several, ``concept`` says which.
+    """A boundary from a file of ours, or a direction (``.npy``) of the official tool.
+
+    Where the file holds several, ``concept`` says which.
 
     Raises:
         ValueError: the file holds several and none is named, or not the one named.
-        RunError: there is no such file.
-        CorruptRunError: the file is damaged or something else.
+        HiganError: there is no such file, or it is damaged or something else.
     """
+    if Path(path).suffix == ".npy":
+        return read_boundary(path).boundary
     found = {boundary.concept.name: boundary for boundary in _load_boundaries(Path(path))}
     if concept is None and len(found) == 1:
         return next(iter(found.values()))

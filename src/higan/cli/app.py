@@ -1,0 +1,102 @@
+"""What all verbs share: the program, its options by name, printing, progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from higan import __version__
+from higan.errors import HiganError
+from higan.memory import keep_memory
+
+Report = Callable[[str, int, int], None]
+"""Called with the name of a step, what is done and what there is to do."""
+
+app = typer.Typer(
+    help="What each layer of an image generator has learned, measured and edited.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+rooms = typer.Typer(help="The embedded world: rendered rooms with known ground truth.", no_args_is_help=True)
+app.add_typer(rooms, name="rooms")
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+errors = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same line again resumes.")]
+GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")]
+ScorerName = Annotated[str, typer.Option("--scorer", help="Name (rooms, colour, toy), weight file, or several with +.")]
+SegmenterName = Annotated[str | None, typer.Option("--segmenter", help="Name (rooms) or weight file.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 …")]
+Num = Annotated[int, typer.Option("--num", help="Samples to probe.")]
+Verify = Annotated[int, typer.Option("--verify", help="Fresh samples to re-score.")]
+Step = Annotated[float, typer.Option("--step", help="λ, the length of an edit in code space.")]
+NumRandom = Annotated[int, typer.Option("--random", help="Random directions for the null.")]
+StepModeName = Annotated[
+    Literal["official", "equal_step"], typer.Option("--step-mode", help="Step on truncated layers.")
+]
+Fit = Annotated[Literal["extreme", "all"], typer.Option("--fit", help="extreme: the paper's SVM; all: ridge on all.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]
+Seed = Annotated[int, typer.Option("--seed", help="Chooses the samples.")]
+
+
+def main() -> None:
+    """Entry point: runs a verb, turns expected errors into one line and an exit status."""
+    keep_memory()
+    try:
+        app()
+    except (HiganError, ValueError, OSError) as error:
+        errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Say the version and stop.")] = False) -> None:
+    if version:
+        console.print(f"higan {__version__}")
+        raise typer.Exit
+
+
+_STEP_NAMES = {
+    "sample": "Sampling",
+    "fit": "Fitting boundaries",
+    "rescore": "Re-scoring",
+    "report": "Drawing the report",
+}
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """One bar per step on a terminal; one line per step elsewhere."""
+    columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        tasks = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(_STEP_NAMES.get(step, step), total=total)
+                if not console.is_terminal:
+                    console.print(f"{_STEP_NAMES.get(step, step)} …")
+            progress.update(tasks[step], completed=done, total=total)
+
+        try:
+            yield report
+        except KeyboardInterrupt:
+            progress.stop()
+            errors.print("[yellow]Interrupted.[/] The same command goes on where it stopped.")
+            raise typer.Exit(130) from None
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it."""
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,136 @@
+"""Weight files and the official tool's files: models, pull, inspect, convert, import-official, export-official."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from higan import load_generator, store
+from higan.cli.app import Out, app, console, progress_bars
+
+WeightFile = Annotated[Path, typer.Argument(help="Weight file of any format that is understood.")]
+
+
+@app.command()
+def models(
+    family: Annotated[
+        str | None, typer.Option(help="Only this family: pggan, stylegan, stylegan2, stylegan3, biggan.")
+    ] = None,
+) -> None:
+    """Lists the official weight files by name, with data set, resolution, licence and origin."""
+    from higan.checkpoints.zoo import MODELS
+
+    table = Table("name", "family", "data set", "pixels", "licence", "to be had", "origin")
+    for model in MODELS:
+        if family is None or model.family == family:
+            table.add_row(
+                model.name,
+                model.family,
+                model.dataset,
+                str(model.resolution),
+                model.licence,
+                model.status,
+                model.origin,
+            )
+    if not table.row_count:
+        known = ", ".join(dict.fromkeys(model.family for model in MODELS))
+        raise ValueError(f"no family is called {family!r}; known: {known}")
+    console.print(table)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="As `higan models` lists it.")],
+    mirror: Annotated[str | None, typer.Option(help="File, folder or address to take it from instead.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep it in.")] = None,
+) -> None:
+    """Downloads an official weight file, resuming and checking its digest."""
+    from higan.checkpoints.download import pull as fetch
+
+    with progress_bars() as bars:
+        path = fetch(name, mirror, cache, lambda done, total: bars(name, done, total or done))
+    console.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def inspect(file: WeightFile) -> None:
+    """Says what a weight file holds, without running anything in it."""
+    from higan.generators.loading import inspect_file
+
+    found = inspect_file(file)
+    table = Table(show_header=False, box=None)
+    table.add_row("family", found.family)
+    table.add_row("format", found.format)
+    table.add_row("resolution", f"{found.resolution} pixels")
+    table.add_row(
+        "layers", f"{found.num_layers}, codes of width {found.code_dim} from latents of width {found.latent_dim}"
+    )
+    table.add_row("pixels per layer", " ".join(map(str, found.layer_resolutions)))
+    table.add_row("width per layer", " ".join(map(str, found.layer_widths)))
+    table.add_row("classes", str(found.num_classes or "none"))
+    table.add_row("parameters", f"{found.parameters:,}")
+    table.add_row("size", f"{found.size:,} bytes")
+    table.add_row("SHA-256", found.digest)
+    for key, value in found.provenance.items():
+        table.add_row(key, str(value))
+    console.print(table, highlight=False)
+
+
+@app.command()
+def convert(
+    file: WeightFile,
+    target: Annotated[Path, typer.Argument(help="safetensors file to write.")],
+) -> None:
+    """Converts a weight file to safetensors with its configuration in the header."""
+    from higan.generators.loading import save_generator
+    from higan.generators.pretrained import PretrainedGenerator
+
+    generator = load_generator(file)
+    if not isinstance(generator, PretrainedGenerator):
+        raise ValueError(f"{file} is in our own format already")  # noqa: TRY004 - the file is wrong, not a type
+    save_generator(generator, target)
+    console.print(f"{generator.name}: {generator.resolution} pixels, {generator.num_layers} layers, in {target}")
+
+
+@app.command("import-official")
+def import_official(
+    folder: Annotated[Path, typer.Argument(help="Folder that the official tool wrote.")],
+    out: Out,
+    num_layers: Annotated[int | None, typer.Option("--layers", help="L, where the folder has no wp.npy.")] = None,
+) -> None:
+    """Makes a run folder of the official tool's codes, scores and boundaries."""
+    from higan.checkpoints.official import import_official as read
+
+    found = read(folder, num_layers)
+    population = found.population
+    settings = {
+        "generator": "official",
+        "scorer": "official",
+        "num_layers": population.num_layers,
+        "concepts": [concept.name for concept in population.concepts],
+        "num_samples": len(population),
+        "shard_size": len(population),
+        "seed": 0,
+    }
+    run = store.open_run(out, settings, provenance={"imported from": folder.name})
+    store.write_shard(run, 0, population)
+    if found.directions:
+        store.save_boundaries(run, [direction.boundary for direction in found.directions])
+    console.print(f"{len(population):,} samples, {len(found.directions)} boundaries in {out}")
+
+
+@app.command("export-official")
+def export_official(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    target: Annotated[Path, typer.Argument(help="Folder for the official tool.")],
+) -> None:
+    """Writes codes, scores and boundaries of a run as the official tool reads them."""
+    from higan.checkpoints.official import export_official as write
+
+    run = store.load_run(folder)
+    boundaries = store.load_boundaries(run) if (run.path / "boundaries.safetensors").exists() else ()
+    for path in write(target, store.read_population(run), boundaries):
+        console.print(str(path), highlight=False, soft_wrap=True)

@@ -1,0 +1,160 @@
+"""The embedded world: rooms sample, write, train-generator, train-scorers, quality."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.table import Table
+
+from higan.cli.app import Device, GeneratorName, console, progress_bars, rooms
+
+
+@rooms.command("sample")
+def rooms_sample(
+    num: Annotated[int, typer.Option(help="How many.")] = 64,
+    out: Annotated[Path, typer.Option(help="PNG file.")] = Path("rooms.png"),
+    resolution: Annotated[int, typer.Option(help="Pixels, 32 … 256.")] = 64,
+    masks: Annotated[bool, typer.Option("--masks", help="Object classes beside every room.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the first room.")] = 0,
+    columns: Annotated[int, typer.Option(help="Pictures per row.")] = 8,
+) -> None:
+    """Draws a contact sheet of rendered rooms."""
+    from PIL import Image
+
+    from higan.rooms.dataset import colour_masks, contact_sheet, sample_rooms
+
+    if num < 1:
+        raise ValueError(f"--num must be at least 1; got {num}")
+    batch = sample_rooms(range(seed, seed + num), resolution)
+    images = batch.images
+    if masks:
+        images = torch.stack([images, colour_masks(batch.masks)], 1).flatten(0, 1)
+    sheet = contact_sheet(images, columns)
+    Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(out)
+    console.print(f"{num} rooms in {out}")
+
+
+@rooms.command("write")
+def rooms_write(
+    out: Annotated[Path, typer.Option(help="Folder of the data set; the same line again resumes.")],
+    num: Annotated[int, typer.Option(help="How many rooms.")] = 40_000,
+    resolution: Annotated[int, typer.Option(help="Pixels, 32 … 256.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the first room.")] = 0,
+    processes: Annotated[int, typer.Option(help="Renderers side by side.")] = 2,
+) -> None:
+    """Writes rendered rooms with masks and ground truth to a folder."""
+    from higan.rooms.dataset import write_data
+
+    with progress_bars() as bars:
+        write_data(out, num, resolution, seed, processes, lambda done: bars("Rendering", done, num))
+    console.print(f"{num:,} rooms in {out}")
+
+
+@rooms.command("train-generator")
+def rooms_train_generator(
+    out: Annotated[Path, typer.Option(help="Folder of the training; the same line again goes on.")],
+    data: Annotated[Path | None, typer.Option(help="Rooms from `higan rooms write`; rendered first if absent.")] = None,
+    processes: Annotated[int, typer.Option(help="Training processes on a CPU.")] = 2,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long; otherwise train to the end.")] = None,
+    stage_minutes: Annotated[
+        list[float] | None, typer.Option(help="Minutes at 16, 32, … pixels; give it once per stage.")
+    ] = None,
+    resolution: Annotated[int, typer.Option(help="Of the finished generator: 32, 64 or 128.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Lower it for the last part of a training.")] = 2e-3,
+    ema_half_life: Annotated[float, typer.Option(help="Of the averaged generator, in images.")] = 4000.0,
+    start_from: Annotated[Path | None, typer.Option(help="Checkpoint to go on from when the folder is new.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Trains a generator on rendered rooms from pictures alone, coarse to fine."""
+    from higan.rooms.adversarial import CHECKPOINT, train_generator
+    from higan.rooms.dataset import open_data, write_data
+    from higan.rooms.trainer import default_settings
+
+    settings = default_settings(resolution, stage_minutes or (), learning_rate=learning_rate)
+    settings = replace(settings, ema_half_life=ema_half_life)
+    folder = data or out / "data"
+    if data is None:
+        with progress_bars() as bars:
+            write_data(folder, 40_000, resolution, processes=processes, progress=lambda d: bars("Rendering", d, 40_000))
+    open_data(folder)
+    if start_from is not None and not (out / CHECKPOINT).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(start_from, out / CHECKPOINT)
+
+    def say(record: Mapping[str, object]) -> None:
+        console.print(" ".join(f"{k}={v}" for k, v in record.items()), highlight=False, soft_wrap=True)
+
+    path = train_generator(
+        folder / "images.npy",
+        out,
+        settings,
+        processes=processes if device == "cpu" else 1,
+        minutes=minutes,
+        device=device,
+        report=say,
+    )
+    console.print(f"Generator: {path}", highlight=False, soft_wrap=True)
+
+
+@rooms.command("train-scorers")
+def rooms_train_scorers(
+    data: Annotated[Path, typer.Option(help="Rooms from `higan rooms write`.")],
+    out: Annotated[Path, typer.Option(help="Folder for scorer.safetensors and segmenter.safetensors.")],
+    epochs: Annotated[int, typer.Option(help="Of the scorer.")] = 8,
+    segmenter_epochs: Annotated[int, typer.Option(help="Of the segmenter.")] = 5,
+    device: Device = "cpu",
+) -> None:
+    """Trains scorer and segmenter on rendered rooms and says how good they are on held-out ones."""
+    from higan.rooms.dataset import open_data
+    from higan.rooms.supervised import train_scorer, train_segmenter
+
+    rendered = open_data(data)
+    out.mkdir(parents=True, exist_ok=True)
+    with progress_bars() as bars:
+        scorer = train_scorer(rendered, epochs=epochs, device=device, progress=lambda k, n, _: bars("Scorer", k, n))
+        scorer.save(out / "scorer.safetensors")
+        segmenter = train_segmenter(
+            rendered, epochs=segmenter_epochs, device=device, progress=lambda k, n, _: bars("Segmenter", k, n)
+        )
+        segmenter.save(out / "segmenter.safetensors")
+    table = Table("output", "held-out quality")
+    for name, value in (scorer.metadata["quality"] | segmenter.metadata["quality"]).items():
+        table.add_row(name, f"{value:.3f}")
+    console.print(table)
+
+
+@rooms.command("quality")
+def rooms_quality(
+    generator: GeneratorName = "rooms",
+    num: Annotated[int, typer.Option(help="Samples a side.")] = 5000,
+    psi: Annotated[float, typer.Option(help="Truncation while sampling; 1 is none.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the first held-out room.")] = 10_000_000,
+    device: Device = "cpu",
+) -> None:
+    """Compares generated rooms with rendered ones: Fréchet distance, precision, recall, shares."""
+    from higan.generators.loading import WEIGHTS as GENERATORS
+    from higan.generators.rooms import RoomsGenerator
+    from higan.population import render
+    from higan.population import sample as sample_codes
+    from higan.rooms.dataset import sample_rooms
+    from higan.rooms.quality import measure_quality
+    from higan.scorers.loading import WEIGHTS as SCORERS
+    from higan.scorers.rooms import RoomsScorer
+
+    path = GENERATORS / "rooms.safetensors" if generator == "rooms" else Path(generator)
+    model = RoomsGenerator.load(path, device=device, truncation=psi)
+    judge = RoomsScorer.load(SCORERS / "rooms.safetensors", device)
+    quality = measure_quality(
+        judge,
+        lambda start, stop: render(model, sample_codes(model, range(start, stop))),
+        lambda start, stop: sample_rooms(range(seed + start, seed + stop), model.resolution, device).images,
+        num,
+    )
+    console.print_json(json.dumps(asdict(quality)))

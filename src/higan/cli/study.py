@@ -1,0 +1,281 @@
+"""The study and its steps: demo, run, sample, fit, rescore, report, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+import higan
+from higan import __version__, load_generator, load_scorer, load_segmenter, store, study
+from higan.cli.app import (
+    BatchSize,
+    Device,
+    Fit,
+    GeneratorName,
+    Num,
+    NumRandom,
+    Out,
+    Report,
+    ScorerName,
+    Seed,
+    SegmenterName,
+    Step,
+    StepModeName,
+    Verify,
+    app,
+    console,
+    minutes,
+    progress_bars,
+)
+from higan.errors import MissingWeightsError
+from higan.hierarchy import finding, profile
+from higan.rescoring import rank
+from higan.types import Generator, Scorer, Segmenter
+from higan.weights import digest_of
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    num: Num = 10_000,
+    verify: Verify = 128,
+    num_random: NumRandom = 12,
+    device: Device = "cpu",
+) -> None:
+    """The whole study on the embedded world; ends with a report."""
+    _study("rooms", "rooms", "rooms", out, num=num, verify=verify, num_random=num_random, device=device)
+
+
+@app.command()
+def run(
+    generator: GeneratorName,
+    scorer: ScorerName,
+    out: Out,
+    segmenter: SegmenterName = None,
+    num: Num = 10_000,
+    verify: Verify = 200,
+    step: Step = 2.0,
+    num_random: NumRandom = 12,
+    step_mode: StepModeName = "official",
+    fit: Fit = "extreme",
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """The whole study on your generator and scorer; ends with a report."""
+    _study(
+        generator,
+        scorer,
+        segmenter,
+        out,
+        num=num,
+        verify=verify,
+        step=step,
+        num_random=num_random,
+        step_mode=step_mode,
+        fit=fit,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
+
+
+def _study(
+    generator_name: str,
+    scorer_name: str,
+    segmenter_name: str | None,
+    out: Path,
+    *,
+    num: int,
+    verify: int,
+    num_random: int,
+    device: str,
+    step: float = 2.0,
+    step_mode: Literal["official", "equal_step"] = "official",
+    fit: Literal["extreme", "all"] = "extreme",
+    batch_size: int = 64,
+    seed: int = 0,
+) -> None:
+    generator, scorer = load_generator(generator_name, device), load_scorer(scorer_name, device)
+    segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, device)
+    folder = _open(out, generator_name, scorer_name, generator, scorer, segmenter_name, num=num, seed=seed)
+    cost = study.estimate(generator, scorer, num=num, verify=verify, num_random=num_random, batch_size=batch_size)
+    console.print(
+        f"[bold]{generator.name}[/] ({generator.num_layers} layers, {generator.resolution} pixels) "
+        f"scored by [bold]{scorer.name}[/] ({len(scorer.concepts)} concepts): "
+        f"{cost.images:,} images, about {minutes(cost.seconds)} on this machine"
+    )
+    with progress_bars() as bars:
+        study.sample_step(folder, generator, scorer, batch_size=batch_size, report=bars)
+        study.fit_step(folder, mode=fit, report=bars)
+        rescoring = study.rescore_step(
+            folder,
+            generator,
+            scorer,
+            num=verify,
+            step=step,
+            num_random=num_random,
+            step_mode=step_mode,
+            batch_size=batch_size,
+            report=bars,
+        )
+        path = _write_report(folder, generator, scorer, segmenter, bars)
+    console.print(_ranking(folder))
+    console.print(f"\n[bold]{finding(profile(rescoring))}[/]\n", highlight=False)
+    console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
+
+
+def _open(
+    out: Path,
+    generator_name: str,
+    scorer_name: str,
+    generator: Generator,
+    scorer: Scorer,
+    segmenter_name: str | None,
+    *,
+    num: int,
+    seed: int,
+) -> store.Run:
+    digests = {f"generator {generator_name}": _digest("generators", generator_name)}
+    digests |= {f"scorer {part}": _digest("scorers", part) for part in scorer_name.split("+")}
+    provenance = {
+        "higan": __version__,
+        "generator": generator_name,
+        "scorer": scorer_name,
+        "segmenter": segmenter_name,
+        "device": str(generator.device),
+    }
+    known = {k: v for k, v in digests.items() if v}
+    return study.open_study(out, generator, scorer, num=num, seed=seed, digests=known, provenance=provenance)
+
+
+def _digest(kind: Literal["generators", "scorers"], name: str) -> str:
+    """SHA-256 of the weight file behind a name; empty where there is none."""
+    embedded = Path(higan.__file__).parent / kind / "weights" / f"{name}.safetensors"
+    path = embedded if embedded.is_file() else Path(name)
+    return digest_of(path) if path.is_file() else ""
+
+
+def _ranking(folder: store.Run) -> Table:
+    table = Table(title="Concepts by effect of the edit on all layers", title_justify="left")
+    for name in ("concept", "level"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Δs", "95 % interval", "null", "effect / σ", "accuracy"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    accuracy = {b.concept.name: b.holdout_accuracy for b in store.load_boundaries(folder)}
+    for row in rank(store.load_rescoring(folder)):
+        table.add_row(
+            row.concept.name,
+            row.concept.level,
+            f"{row.delta:.3g}",
+            f"{row.low:.3g} … {row.high:.3g}",
+            f"{row.null:.3g}",
+            f"{row.effect:.2f}",
+            f"{accuracy[row.concept.name]:.2f}",
+            "verified" if row.verified else "[dim]not verified[/]",
+        )
+    return table
+
+
+def _write_report(
+    folder: store.Run, generator: Generator, scorer: Scorer, segmenter: Segmenter | None, bars: Report
+) -> Path:
+    from higan.report import write_report
+
+    return write_report(
+        folder, generator, scorer, segmenter=segmenter, progress=lambda done, total: bars("report", done, total)
+    )
+
+
+@app.command()
+def sample(
+    out: Out,
+    generator: GeneratorName = "rooms",
+    scorer: ScorerName = "rooms",
+    num: Num = 10_000,
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Samples codes, renders and scores them into a run folder."""
+    loaded, predictor = load_generator(generator, device), load_scorer(scorer, device)
+    folder = _open(out, generator, scorer, loaded, predictor, None, num=num, seed=seed)
+    with progress_bars() as bars:
+        study.sample_step(folder, loaded, predictor, batch_size=batch_size, report=bars)
+    console.print(f"{num:,} samples in {out}")
+
+
+@app.command("fit")
+def fit_(
+    folder: Annotated[Path, typer.Argument(help="Folder of a sampled run.")],
+    concept: Annotated[list[str] | None, typer.Option("--concept", help="Only these; may be repeated.")] = None,
+    mode: Fit = "extreme",
+    num_extreme: Annotated[float, typer.Option(help="Samples per class; up to 1, a share of all.")] = 2000,
+    penalty: Annotated[float, typer.Option("--C", help="SVM penalty.")] = 1.0,
+) -> None:
+    """Fits one boundary per concept to the samples of a run."""
+    count = int(num_extreme) if num_extreme > 1 else num_extreme
+    boundaries = study.fit_step(store.load_run(folder), concept, mode=mode, num_extreme=count, C=penalty)
+    table = Table("concept", "level", "held-out accuracy")
+    for boundary in boundaries:
+        table.add_row(boundary.concept.name, boundary.concept.level, f"{boundary.holdout_accuracy:.3f}")
+    console.print(table)
+
+
+@app.command()
+def rescore(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run with boundaries.")],
+    verify: Verify = 200,
+    step: Step = 2.0,
+    num_random: NumRandom = 12,
+    step_mode: StepModeName = "official",
+    batch_size: BatchSize = 64,
+    device: Device = "cpu",
+) -> None:
+    """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
+    opened = store.load_run(folder)
+    generator, scorer, _ = _models_of(opened, device)
+    with progress_bars() as bars:
+        study.rescore_step(
+            opened,
+            generator,
+            scorer,
+            num=verify,
+            step=step,
+            num_random=num_random,
+            step_mode=step_mode,
+            batch_size=batch_size,
+            report=bars,
+        )
+    console.print(_ranking(opened))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")], device: Device = "cpu") -> None:
+    """Draws the report of a finished run again."""
+    opened = store.load_run(folder)
+    generator, scorer, segmenter = _models_of(opened, device)
+    with progress_bars() as bars:
+        path = _write_report(opened, generator, scorer, segmenter, bars)
+    console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Checks every file of a run and prints one digest of its codes and scores."""
+    console.print(store.verify(folder), highlight=False)
+
+
+def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
+    """Generator, scorer and segmenter that a run was made with."""
+    made = opened.provenance
+    for role in ("generator", "scorer"):
+        if role not in made:
+            raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
+    generator, scorer = load_generator(made["generator"], device), load_scorer(made["scorer"], device)
+    segmenter = load_segmenter(made["segmenter"], device) if made.get("segmenter") else None
+    return generator, scorer, segmenter
