@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from higan.rooms import furniture
+from higan.rooms.classes import CATEGORIES
 from higan.rooms.furniture import Look
 from higan.rooms.palette import hsl_to_linear, sample_palette
 from higan.rooms.parts import CEILING, CHECKS, PLAIN, STRIPES, WOOD, Dice, Parts
@@ -78,19 +79,28 @@ def _cut(value: Any, start: int, stop: int) -> Any:
     return value[start:stop] if isinstance(value, Tensor) else value
 
 
-def sample_scenes(seeds: Sequence[int]) -> Scenes:
+def sample_scenes(seeds: Sequence[int], category: int | None = None) -> Scenes:
     """Draws one scene per seed.
 
     Args:
         seeds: any non-negative integers; scene k depends on ``seeds[k]`` alone.
+        category: index into `CATEGORIES` that all scenes get instead of their own; everything else stays what the seed
+            makes it, so that the same room can be furnished in three ways.
 
     Raises:
-        ValueError: no seeds were given.
+        ValueError: no seeds were given, or there is no such category.
     """
     if len(seeds) == 0:
         raise ValueError("sample_scenes needs at least one seed; got none")
+    if category is not None and not 0 <= category < len(CATEGORIES):
+        raise ValueError(f"category must lie in 0 … {len(CATEGORIES) - 1}; got {category}")
     dice = Dice(seeds)
-    category = dice.choice(3)
+    drawn = dice.choice(len(CATEGORIES))
+    chosen = drawn if category is None else torch.full_like(drawn, category)
+    return _scenes(dice, chosen)
+
+
+def _scenes(dice: Dice, category: Tensor) -> Scenes:
     width, depth = dice.uniform(3.1, 4.6), dice.uniform(3.3, 4.7)
     room = torch.stack([width, torch.full_like(width, CEILING), depth], -1)
     yaw = dice.uniform(-0.4, 0.4)

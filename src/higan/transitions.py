@@ -1,0 +1,233 @@
+"""Categorical analysis (section 3.3, Fig. 5): rooms turned into other rooms, and what their objects turn into.
+
+``walk`` moves codes from category to category; ``map_objects`` compares segmentations of the same pictures before and
+after, pixel by pixel: an `ObjectMapping` counts for every sample which class every pixel had and has, and everything
+else is computed from these counts, with intervals over samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from higan.editing import apply
+from higan.errors import ScorerError
+from higan.rescoring import resample_weights
+from higan.types import Edit, SegmentClass, Segmenter
+
+__all__ = ["Flow", "Kept", "ObjectMapping", "flows", "kept", "map_objects", "mapping_shares", "segment", "walk"]
+
+_RESAMPLES_AT_ONCE = 32
+
+
+def walk(codes: Float[Tensor, "n L D"], legs: Sequence[Edit], *, steps: int = 2) -> Float[Tensor, "n T L D"]:
+    """Codes on the way from where they are to each edit in turn: T = 1 + steps · len(legs) stations.
+
+    The first leg grows the first edit from nothing; every further leg takes the edit before it back while it grows its
+    own, so that the stations 0, steps, 2 · steps … are the sample itself and the sample in every category alone.
+
+    Args:
+        codes: samples of the category to start from.
+        legs: one edit per category, along its boundary at the object layers.
+        steps: stations per leg.
+
+    Raises:
+        ValueError: no legs, steps below 1, or bad edits (`higan.editing.apply`).
+    """
+    if not legs or steps < 1:
+        raise ValueError(f"a walk needs at least one leg and one step; got {len(legs)} and {steps}")
+    offsets = [torch.zeros_like(codes[:1])]
+    offsets += [apply(torch.zeros_like(codes[:1]), [leg]) for leg in legs]
+    stations = [codes]
+    for before, after in pairwise(offsets):
+        stations += [codes + torch.lerp(before, after, k / steps) for k in range(1, steps + 1)]
+    return torch.stack(stations, 1)
+
+
+def segment(segmenter: Segmenter, images: UInt8[Tensor, "n 3 H W"], *, batch_size: int = 32) -> UInt8[Tensor, "n H W"]:
+    """Class of every pixel, on the CPU, checked.
+
+    Raises:
+        ScorerError: the segmenter returned another shape or type, or a class that it does not name.
+    """
+    parts = []
+    for batch in images.split(batch_size):
+        with torch.inference_mode():
+            mask = segmenter.segment(batch)
+        expected = (len(batch), *batch.shape[2:])
+        if not isinstance(mask, Tensor) or tuple(mask.shape) != expected or mask.dtype != torch.uint8:
+            got = f"{mask.dtype} of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise ScorerError(f"segmenter {segmenter.name!r} must return uint8 masks of shape {expected}; got {got}")
+        if mask.numel() and int(mask.max()) >= len(segmenter.classes):
+            raise ScorerError(f"segmenter {segmenter.name!r} names {len(segmenter.classes)} classes; got {mask.max()}")
+        parts.append(mask.cpu().clone())
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectMapping:
+    """For every sample how many pixels of each class (first axis) became each class (second axis).
+
+    Pixels are counted by class, not by object, as in the paper.
+    """
+
+    classes: tuple[SegmentClass, ...]
+    counts: Int64[Tensor, "n S S"]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def things(self) -> list[int]:
+        """Classes that can be counted."""
+        return [k for k, c in enumerate(self.classes) if c.kind == "thing"]
+
+    @property
+    def stuff(self) -> list[int]:
+        """Classes of background."""
+        return [k for k, c in enumerate(self.classes) if c.kind == "stuff"]
+
+
+def map_objects(
+    classes: Sequence[SegmentClass], before: UInt8[Tensor, "n H W"], after: UInt8[Tensor, "m h w"]
+) -> ObjectMapping:
+    """Count the object mapping of n samples.
+
+    Raises:
+        ValueError: no samples, masks of different shapes, or a class that is not among ``classes``.
+    """
+    if before.shape != after.shape or before.ndim != 3 or not len(before):
+        raise ValueError(
+            f"masks before and after must have one shape (n, H, W); got {tuple(before.shape)} and {tuple(after.shape)}"
+        )
+    S = len(classes)
+    if max(int(before.max()), int(after.max())) >= S:
+        raise ValueError(f"masks hold class {max(int(before.max()), int(after.max()))}, but only {S} classes are named")
+    pairs = before.flatten(1).long() * S + after.flatten(1).long()
+    counts = torch.zeros(len(before), S * S, dtype=torch.int64, device=before.device)
+    counts.scatter_add_(1, pairs, torch.ones_like(pairs))
+    return ObjectMapping(tuple(classes), counts.reshape(-1, S, S).cpu())
+
+
+def mapping_shares(mapping: ObjectMapping) -> Float[Tensor, "S S"]:
+    """Share of every class's pixels that became each class; rows of classes that never appear are zero."""
+    return _shares(mapping.counts.sum(0).double()).float()
+
+
+def _shares(counts: Float[Tensor, "*b S S"]) -> Float[Tensor, "*b S S"]:
+    return counts / counts.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One row of the table: of all pixels of ``source``, the share that became ``target``, with its interval.
+
+    ``pixels`` is the mean number per sample.
+    """
+
+    source: SegmentClass
+    target: SegmentClass
+    pixels: float
+    share: float
+    low: float
+    high: float
+
+
+def flows(
+    mapping: ObjectMapping,
+    *,
+    least: float = 0.0,
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Flow, ...]:
+    """Who became whom, largest flow first within each source; sources in the order of the classes.
+
+    Args:
+        mapping: counts of n samples.
+        least: rows whose share of all pixels is smaller are left out.
+        confidence: of the percentile bootstrap interval over samples.
+        num_resamples: B.
+        seed: chooses the resamples.
+
+    Raises:
+        ValueError: a confidence that does not lie between 0 and 1, or fewer than 2 resamples.
+    """
+    total = mapping.counts.sum(0).double()
+    shares = _shares(total)
+    low, high = _interval(
+        mapping,
+        lambda counts: _shares(counts).flatten(1),
+        confidence=confidence,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    S = len(mapping.classes)
+    rows = []
+    for a in range(S):
+        for b in total[a].argsort(descending=True, stable=True).tolist():
+            if total[a, b] > 0 and total[a, b] >= least * total.sum():
+                cell = a * S + b
+                pixels = float(total[a, b]) / len(mapping)
+                share = float(shares[a, b])
+                ends = min(float(low[cell]), share), max(float(high[cell]), share)
+                rows.append(Flow(mapping.classes[a], mapping.classes[b], pixels, share, *ends))
+    return tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Share of the pixels of some classes that stayed in their class, with its interval over samples."""
+
+    name: str
+    share: float
+    low: float
+    high: float
+
+
+def kept(
+    mapping: ObjectMapping, *, confidence: float = 0.95, num_resamples: int = 1000, seed: int = 0
+) -> tuple[Kept, ...]:
+    """What stayed: all stuff, all things, then every class that appears (shared objects have large shares).
+
+    Raises:
+        ValueError: as for `flows`.
+    """
+    total = mapping.counts.sum(0).double()
+    present = [k for k in range(len(mapping.classes)) if float(total[k].sum()) > 0]
+    sets = {"stuff": mapping.stuff, "things": mapping.things} | {mapping.classes[k].name: [k] for k in present}
+    sets = {name: ks for name, ks in sets.items() if float(total[ks].sum()) > 0}
+
+    def share(counts: Float[Tensor, "b S S"]) -> Float[Tensor, "b m"]:
+        own = counts.diagonal(dim1=1, dim2=2)
+        rows = counts.sum(2)
+        return torch.stack([own[:, ks].sum(1) / rows[:, ks].sum(1).clamp(min=1e-12) for ks in sets.values()], 1)
+
+    low, high = _interval(mapping, share, confidence=confidence, num_resamples=num_resamples, seed=seed)
+    found = share(total[None])[0]
+    return tuple(Kept(name, float(s), float(a), float(b)) for name, s, a, b in zip(sets, found, low, high, strict=True))
+
+
+def _interval(
+    mapping: ObjectMapping,
+    statistic: Callable[[Float[Tensor, "b S S"]], Float[Tensor, "b m"]],
+    *,
+    confidence: float,
+    num_resamples: int,
+    seed: int,
+) -> Float[Tensor, "2 m"]:
+    """Percentile bootstrap over samples: all statistics see the same resamples."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
+    weights = resample_weights(len(mapping), num_resamples, seed).double()
+    S = len(mapping.classes)
+    flat = mapping.counts.double().flatten(1)
+    # In parts, because a segmenter of 150 classes has 22,500 cells.
+    parts = [statistic((part @ flat).reshape(-1, S, S)) for part in weights.split(_RESAMPLES_AT_ONCE)]
+    tail = (1 - confidence) / 2
+    return torch.quantile(torch.cat(parts), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)

@@ -1,0 +1,158 @@
+"""The object mapping on planted swaps, on rooms furnished in two ways, and against counts by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from higan import population
+from higan.errors import ScorerError
+from higan.generators.toy import ToyGenerator
+from higan.rooms.classes import CLASSES, class_index
+from higan.rooms.render import render
+from higan.rooms.scene import sample_scenes
+from higan.segmenters.toy import ToySegmenter
+from higan.transitions import flows, kept, map_objects, mapping_shares, segment, walk
+from higan.types import Boundary, Concept, Edit, SegmentClass, Segmenter
+
+G, SEG = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToySegmenter(4)
+AB = (
+    SegmentClass("wall", "stuff", (0, 0, 0)), SegmentClass("bed", "thing", (1, 0, 0)),
+    SegmentClass("sofa", "thing", (2, 0, 0)),
+)  # fmt: skip
+
+
+def leg(layer, strength):
+    return Edit(
+        Boundary(Concept(f"c{layer}", "object"), G.directions[layer], torch.tensor(0.0), 1.0), strength, (layer,)
+    )
+
+
+def test_walk_by_hand():
+    codes = population.sample(G, range(3))
+    stations = walk(codes, [leg(1, 2.0), leg(2, -3.0)], steps=2)
+    assert stations.shape == (3, 5, 4, 8)
+    along = torch.stack([(stations - codes[:, None])[:, :, k] @ G.directions[k] for k in (1, 2)], -1)
+    expected = torch.tensor([[0.0, 0], [1, 0], [2, 0], [1, -1.5], [0, -3]])
+    torch.testing.assert_close(along, expected.expand(3, -1, -1), atol=1e-5, rtol=0)
+    assert torch.equal(stations[:, :, [0, 3]], codes[:, None, [0, 3]].expand(-1, 5, -1, -1))
+    with pytest.raises(ValueError, match="at least one leg and one step; got 0 and 2"):
+        walk(codes, [])
+
+
+def test_planted_swaps_are_recovered():
+    codes = population.sample(G, range(150))
+    edited = walk(codes, [leg(1, 2.0)], steps=1)[:, 1]
+    before, after = (segment(SEG, population.render(G, c)) for c in (codes, edited))
+    mapping = map_objects(SEG.classes, before, after)
+    along = (codes * G.directions[:-1]).sum(-1) * G.truncation
+    moved = along.clone()
+    moved[:, 1] += 1.4
+    # Strips are of 10 or 11 pixels; no sample lies so near the threshold that rounding to bytes decides.
+    assert float(torch.stack([along.abs(), moved.abs()]).min()) > 0.003
+    strips = torch.bincount(torch.arange(64) * 6 // 64).tolist()
+    for k in range(4):
+        own = mapping.counts[:, 2 * k + 1 : 2 * k + 3, 2 * k + 1 : 2 * k + 3]
+        expected = torch.zeros(150, 2, 2, dtype=torch.int64)
+        expected[torch.arange(150), (along[:, k] >= 0).long(), (moved[:, k] >= 0).long()] = strips[k]
+        assert torch.equal(own, expected)
+    assert int(mapping.counts.sum()) == 150 * 64
+    stays = {row.name: row.share for row in kept(mapping)}
+    assert stays["stuff"] == 1
+    assert stays["bright 1"] == 1
+    swapped = float(((along[:, 1] < 0) & (moved[:, 1] >= 0)).sum() / (along[:, 1] < 0).sum())
+    assert stays["dark 1"] == pytest.approx(1 - swapped)
+    (row,) = [f for f in flows(mapping) if (f.source.name, f.target.name) == ("dark 1", "bright 1")]
+    assert row.share == pytest.approx(swapped)
+    assert row.low < swapped < row.high
+
+
+def test_counts_agree_with_numpy():
+    generator = np.random.default_rng(0)
+    before, after = generator.integers(0, 3, (2, 5, 7, 7)).astype(np.uint8)
+    mapping = map_objects(AB, torch.from_numpy(before), torch.from_numpy(after))
+    for k in range(5):
+        table, _, _ = np.histogram2d(before[k].ravel(), after[k].ravel(), bins=(3, 3), range=((0, 3), (0, 3)))
+        assert np.array_equal(mapping.counts[k].numpy(), table)
+    total = mapping.counts.sum(0).double()
+    torch.testing.assert_close(mapping_shares(mapping).double(), total / total.sum(1, keepdim=True), atol=1e-6, rtol=0)
+
+
+def test_intervals_are_over_samples_not_pixels():
+    # Half of the samples turn every bed into a sofa, half turn none: ±1.96 · ½ / √n however many pixels there are.
+    n = 400
+    before = torch.full((n, 8, 8), 1, dtype=torch.uint8)
+    after = before.clone()
+    after[: n // 2] = 2
+    (stay, swap) = sorted(flows(map_objects(AB, before, after), num_resamples=4000), key=lambda f: f.target.name)
+    for row in (stay, swap):
+        assert row.share == 0.5
+        assert row.high - row.low == pytest.approx(2 * 1.96 * 0.5 / n**0.5, rel=0.08)
+    assert (stay.target.name, swap.target.name) == ("bed", "sofa")
+    assert stay.pixels == 32
+
+
+def test_small_flows_can_be_left_out():
+    before = torch.zeros(1, 10, 10, dtype=torch.uint8)
+    after = before.clone()
+    after[0, 0, :3] = 1
+    mapping = map_objects(AB, before, after)
+    assert [f.share for f in flows(mapping)] == pytest.approx([0.97, 0.03])
+    assert [f.share for f in flows(mapping, least=0.05)] == pytest.approx([0.97])
+    assert [row.name for row in kept(mapping)] == ["stuff", "wall"]
+
+
+def test_rooms_furnished_in_two_ways():
+    """The renderer says what is where: a bedroom that becomes a living room keeps its walls and loses its bed."""
+    seeds = range(20)
+    rooms = [render(sample_scenes(seeds, category=c), 32, chunk=1) for c in (0, 1)]
+    mapping = map_objects(CLASSES, rooms[0].masks, rooms[1].masks)
+    shares = mapping_shares(mapping)
+    stays = {row.name: row for row in kept(mapping)}
+    bed, sofa = class_index("bed"), class_index("sofa")
+    assert float(shares[bed, bed]) == 0
+    assert int(mapping.counts[:, :, bed].sum()) == 0
+    assert int(mapping.counts[:, sofa].sum()) == 0
+    assert stays["stuff"].share > 0.75 > stays["things"].share
+    assert stays["ceiling"].share > 0.98
+    assert stays["window"].low > 0.7
+
+
+def test_a_room_keeps_all_but_its_furniture():
+    ours, other = sample_scenes(range(6)), sample_scenes(range(6), category=2)
+    assert not torch.equal(ours.category, other.category)
+    for name in ("yaw", "room", "camera", "window_centre", "palette", "natural", "indoor"):
+        assert torch.equal(getattr(ours, name), getattr(other, name))
+    mine = int(ours.category[0])
+    assert torch.equal(sample_scenes([0], category=mine).low, sample_scenes([0]).low)
+    with pytest.raises(ValueError, match="category must lie in 0 … 2; got 3"):
+        sample_scenes([0], category=3)
+
+
+def test_segmenters_are_checked():
+    assert isinstance(SEG, Segmenter)
+
+    class Broken:
+        name, classes = "broken", AB
+
+        def __init__(self, mask):
+            self.mask = mask
+
+        def segment(self, images):
+            return self.mask
+
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    for mask, words in (
+        (torch.zeros(2, 4, 5, dtype=torch.uint8), r"masks of shape \(2, 4, 4\); got"),
+        (torch.zeros(2, 4, 4), "float32"),
+        (torch.full((2, 4, 4), 3, dtype=torch.uint8), "names 3 classes; got 3"),
+    ):
+        with pytest.raises(ScorerError, match=words):
+            segment(Broken(mask), images)
+
+
+def test_masks_must_fit():
+    mask = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="one shape"):
+        map_objects(AB, mask, mask[:1])
+    with pytest.raises(ValueError, match="hold class 7, but only 3"):
+        map_objects(AB, mask, mask + 7)
