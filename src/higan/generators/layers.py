@@ -15,6 +15,7 @@ __all__ = [
     "SLOPE",
     "Mapping",
     "affine_instance_norm",
+    "check_resolution",
     "depthwise",
     "faded_levels",
     "fold_upsampling",
@@ -34,6 +35,16 @@ def parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(shape), requires_grad=False)
 
 
+def check_resolution(resolution: int, levels: int) -> None:
+    """Networks that start at 4 pixels double the resolution from level to level.
+
+    Raises:
+        ValueError: the two contradict each other.
+    """
+    if levels < 1 or resolution != 2 << levels:
+        raise ValueError(f"{levels} levels make {2 << max(levels, 0)} pixels; the configuration says {resolution}")
+
+
 def keep_layout(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Channels last on the CPU, where convolutions, depthwise ones above all, are several times faster that way."""
     return x.contiguous(memory_format=torch.channels_last if x.device.type == "cpu" else torch.contiguous_format)
@@ -50,9 +61,14 @@ def affine_instance_norm(
     """AdaIN: every channel of every sample to zero mean and unit variance, then ``scale · x + shift``.
 
     Batch normalisation of a single image whose channels are those of all samples is the same thing, fused into one
-    pass.
+    pass. Its gradients are wrong, though, on CPUs, where they arrive in another memory layout than the image has; so
+    they are left to the formula.
     """
     n, c, h, w = x.shape
+    if torch.is_grad_enabled():
+        variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+        gain = scale[:, :, None, None] * torch.rsqrt(variance + _EPSILON)
+        return (x - mean) * gain + shift[:, :, None, None]
     flat = x.reshape(1, n * c, h, w)
     return F.batch_norm(flat, None, None, scale.flatten(), shift.flatten(), True, 0.0, _EPSILON).reshape(n, c, h, w)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import SLOPE, faded_levels, keep_layout, parameter, pixel_norm
+from higan.generators.layers import SLOPE, check_resolution, faded_levels, keep_layout, parameter, pixel_norm
 
 __all__ = ["PGGANConfig", "PGGANNetwork"]
 
@@ -34,6 +34,9 @@ class PGGANConfig:
     num_classes: int = 0
     lod: float = 0.0
     image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        check_resolution(self.resolution, len(self.channels))
 
 
 class NormalisedLayer(nn.Module):

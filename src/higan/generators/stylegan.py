@@ -19,6 +19,7 @@ from higan.generators.layers import (
     SLOPE,
     Mapping,
     affine_instance_norm,
+    check_resolution,
     depthwise,
     faded_levels,
     keep_layout,
@@ -46,6 +47,9 @@ class StyleGANConfig:
     label_dim: int = 0
     lod: float = 0.0
     image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        check_resolution(self.resolution, len(self.channels))
 
     @property
     def num_layers(self) -> int:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import SLOPE, Mapping, depthwise, keep_layout, parameter
+from higan.generators.layers import SLOPE, Mapping, check_resolution, depthwise, keep_layout, parameter
 
 __all__ = ["Architecture", "StyleGAN2Config", "StyleGAN2Network"]
 
@@ -46,6 +46,9 @@ class StyleGAN2Config:
     clamp: float | None = None
     filter_taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
     image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        check_resolution(self.resolution, len(self.channels))
 
     @property
     def num_layers(self) -> int:

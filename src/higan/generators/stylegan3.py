@@ -81,8 +81,11 @@ class StyleGAN3Config:
         Raises:
             ValueError: there are not more layers than critically sampled ones.
         """
-        if not 0 <= self.critical < self.depth or self.resolution < 8 or self.margin < 0:
-            raise ValueError(f"no StyleGAN3 has {self.depth} layers, {self.critical} of them critically sampled")
+        if not 0 <= self.critical < self.depth or not 8 <= self.resolution <= 4096 or not 0 <= self.margin <= 64:
+            raise ValueError(
+                f"no StyleGAN3 has {self.depth} layers, {self.critical} of them critically sampled, "
+                f"{self.resolution} pixels and a margin of {self.margin}"
+            )
         last_cutoff = self.resolution / 2
         last_stopband = last_cutoff * self.last_stopband_rel
         bands = []

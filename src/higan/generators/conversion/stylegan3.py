@@ -82,9 +82,9 @@ def from_nvidia_torch(source: Network) -> StyleGAN3Network:
         state[f"mapping.weights.{i}"] = weight * (lr * _GAIN / math.sqrt(weight.shape[1]))
         state[f"mapping.biases.{i}"] = raw[f"mapping.{i}.bias"] * (lr * _GAIN)
     state |= {f"input.{name}": tensor for name, tensor in _input(raw).items()}
-    for k in range(layers):
-        state |= {f"layers.{k}.{name}": t for name, t in _layer(raw, k, rgb=k == layers - 1, config=config).items()}
     try:
+        for k in range(layers):
+            state |= {f"layers.{k}.{name}": t for name, t in _layer(raw, k, rgb=k == layers - 1, config=config).items()}
         return load(StyleGAN3Network, config, state)
     except (ValueError, ArithmeticError) as error:
         raise CorruptFileError(f"the settings in the file do not make a StyleGAN3: {error}") from error
