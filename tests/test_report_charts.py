@@ -57,7 +57,7 @@ def test_profile_chart_has_a_bar_and_a_whisker_per_level_and_layer_as_high_as_it
     assert len(of_class(svg, "whisker")) == 20
     torch.testing.assert_close(heights / heights.sum(1, keepdim=True), torch.tensor(BY_LAYER), atol=2e-3, rtol=0)
     assert [k for k, bar in enumerate(bars) if "peak" in bar.get("class")] == [0, 6, 13, 19]
-    assert [text for text in texts(svg) if " · " in text] == [f"layer {k} · 100 %" for k in (0, 1, 3, 4)]
+    assert [text for text in texts(svg) if " · " in text] == [f"layer {k} · 100%" for k in (0, 1, 3, 4)]
 
 
 def test_profile_chart_whiskers_are_the_intervals_and_diamonds_the_mean_layers():
@@ -127,16 +127,16 @@ def test_effect_bar_is_to_scale():
     assert float(of_class(effect_bar(0, 0, 0, 0, 0), "bar")[0].get("width")) == 0
 
 
-def test_heat_map_shades_what_was_found_and_prints_the_rest_faded():
+def test_heat_map_shades_cells_by_their_share_of_the_row_and_faintly_what_may_be_chance():
     rows = [
         HeatRow("wood", "attribute", (2.0, 1.0), (True, False)),
-        HeatRow("yaw", "layout", (0.0, -1.0), (True, True)),
+        HeatRow("yaw", "layout", (0.4, -1.0), (True, True)),
     ]
     svg = heat_map(rows, ["0", "1"], "all of it")
     shaded = [cell for cell in of_class(svg, "cell") if "empty" not in cell.get("class")]
     assert len(of_class(svg, "empty")) == 4
-    assert [cell.get("fill-opacity") for cell in shaded] == ["1.00", "0.06", "0.53"]
-    assert [text.text for text in of_class(svg, "value")] == ["2.0", "1.0", "0.0"]
+    assert [cell.get("fill-opacity") for cell in shaded] == ["0.95", "0.10", "0.38"]
+    assert [text.text for text in of_class(svg, "value")] == ["2.0", "1.0", "0.4"]
     assert ["faded" in text.get("class") for text in of_class(svg, "value")] == [False, True, False]
     assert ET.fromstring(svg).get("aria-label") == "all of it"
 
@@ -180,7 +180,7 @@ def test_number(value, text):
 
 def test_words():
     assert [words.signed(x) for x in (1.84, -0.26, 0.04, -0.04)] == ["+1.8", "−0.3", "0.0", "0.0"]
-    assert [words.percent(x) for x in (1, 0.997, 0.5, 0.004, 0)] == ["100 %", "> 99 %", "50 %", "< 1 %", "0 %"]
+    assert [words.percent(x) for x in (1, 0.997, 0.5, 0.004, 0)] == ["100%", "> 99%", "50%", "< 1%", "0%"]
     assert [words.probability(p) for p in (0.0001, 0.05)] == ["< 0.001", "0.050"]
     assert [words.layer_span(x) for x in ([3], [1, 0], [0, 2, 3, 4])] == ["layer 3", "layers 0–1", "layers 0, 2–4"]
     assert [words.count(1, "layer"), words.count(1200, "layer")] == ["1 layer", "1,200 layers"]

@@ -160,7 +160,7 @@ def stage_chart(profile: Profile) -> str:
     for k in range(round(limit * 4) + 1):
         share = k / 4
         parts.append(tag("line", x1=left, x2=width - right, y1=y(share), y2=y(share), class_="grid"))
-        parts.append(_text(left - 8, y(share) + 4, f"{share * 100:.0f} %", anchor="end", class_="tick"))
+        parts.append(_text(left - 8, y(share) + 4, f"{share * 100:.0f}%", anchor="end", class_="tick"))
     for x, name, layers in zip(xs, shares.names, shares.layers, strict=True):
         span = str(layers[0]) if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"
         parts.append(_text(x, height - bottom + 20, name, anchor="middle", class_="tick strong"))
@@ -242,9 +242,12 @@ def effect_bar(effect: _Number, low: _Number, high: _Number, null: _Number, long
 # --- tables of numbers ------------------------------------------------------------------------------------------------
 
 
+_FAINT = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class HeatRow:
-    """A row of a heat map; ``found`` says which values are distinguishable from chance, the others are faded.
+    """A row of a heat map; ``found`` says which values are distinguishable from chance, the others are faint.
 
     ``own`` marks the column that the row itself stands for, if any.
     """
@@ -259,26 +262,24 @@ class HeatRow:
 def heat_map(rows: Sequence[HeatRow], columns: Sequence[str], label: str, *, diverging: bool = False) -> str:
     """Rows × columns of numbers as shades, each with its number; ``label`` is what a screen reader says.
 
-    Shades are of the row's level; of two colours for the two signs where ``diverging``.
+    Shades are of the row's level, compare the cells of that row and leave out what is below zero; where ``diverging``,
+    they are of two colours for the two signs and compare all cells.
     """
     long = max((len(name) for name in columns), default=0) > 3
-    cell, tall = (30.0 if long or len(columns) > 14 else 34.0), 24.0
+    cell, tall = (28.0 if long or len(columns) > 8 else 34.0), 24.0
     left = 12 + 6.7 * max((len(row.label) for row in rows), default=0)
     head = 14 + (5.4 * max(map(len, columns)) if long else 8)
     overhang = 3.6 * len(columns[-1]) if long and columns else 4
     width, height = left + cell * len(columns) + overhang, head + tall * len(rows) + 4
-    most = max((abs(v) for row in rows for v, f in zip(row.values, row.found, strict=True) if f), default=0.0)
+    largest = [max((abs(value) for value in row.values), default=0.0) for row in rows]
     parts = [_column_name(name, left + (k + 0.5) * cell, head, slanted=long) for k, name in enumerate(columns)]
     for r, row in enumerate(rows):
-        y = head + r * tall
+        y, most = head + r * tall, max(largest) if diverging else largest[r]
         cells = [_text(left - 8, y + tall / 2 + 4, row.label, anchor="end", class_="name")]
         for c, (value, found) in enumerate(zip(row.values, row.found, strict=True)):
             tip = f"{row.label}, {columns[c]}: {signed(value, 2)}" + ("" if found else ", may be chance")
-            cells.append(
-                _cell(
-                    (left + c * cell, y, cell, tall), value, most, tip, found=found, own=row.own == c, signs=diverging
-                )
-            )
+            box, strength = (left + c * cell, y, cell, tall), value / most if most > 0 else 0.0
+            cells.append(_cell(box, value, strength, tip, found=found, own=row.own == c, signs=diverging))
         parts.append(tag("g", *cells, class_=f"level-{row.level}"))
     return _svg(width, height, label, *parts, class_="chart heat")
 
@@ -293,7 +294,7 @@ def _column_name(name: str, x: _Number, head: _Number, *, slanted: bool) -> str:
 def _cell(
     box: tuple[_Number, _Number, _Number, _Number],
     value: _Number,
-    most: _Number,
+    strength: _Number,
     tip: str,
     *,
     found: bool,
@@ -301,17 +302,17 @@ def _cell(
     signs: bool,
 ) -> str:
     x, y, wide, tall = box
-    strength = min(abs(value) / most, 1.0) if most > 0 else 0.0
-    shown = (signed(value) if signs else f"{max(value, 0):.1f}") if abs(value) >= 0.05 else ""
+    shown = "" if (abs(value) if signs else value) < 0.05 else signed(value) if signs else f"{value:.1f}"
     sign = ("cell minus" if value < 0 else "cell plus") if signs else "cell"
     parts = [tag("title", escape(tip))]
     inner = {"x": x + 1, "y": y + 1, "width": wide - 2, "height": tall - 2}
     parts.append(tag("rect", class_="cell empty", **inner))
-    if found:
-        parts.append(tag("rect", class_=sign, fill_opacity=f"{0.06 + 0.94 * strength:.2f}", **inner))
+    shade = (abs(strength) if signs else max(strength, 0.0)) * (0.95 if found else _FAINT)
+    if shade > 0:
+        parts.append(tag("rect", class_=sign, fill_opacity=f"{shade:.2f}", **inner))
     if own:
         parts.append(tag("rect", class_="own", **inner))
-    tone = "value" + (" inverse" if found and strength > 0.5 else "") + ("" if found else " faded")
+    tone = "value" + (" inverse" if shade > 0.5 else "") + ("" if found else " faded")
     if shown:
         parts.append(_text(x + wide / 2, y + tall / 2 + 3.5, shown, anchor="middle", class_=tone))
     return tag("g", *parts)

@@ -19,7 +19,8 @@ TARGET = 2.0
 """How far an edit in a picture shall move its own score, in standard deviations."""
 
 LIMIT = 6.0
-"""… but never further than this, in standard deviations of the codes along the boundary's normal."""
+"""… but never further than this, in standard deviations of the codes along the boundary's normal, or than the step of
+the re-scoring, whichever is larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +125,7 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
     for verdict in rank(rescoring, alpha=alpha, pooled=pooled):
         c = columns[verdict.concept.name]
         boundary = boundaries[verdict.concept.name]
-        reach = LIMIT * _spread(boundary, codes)
+        reach = max(LIMIT * _spread(boundary, codes), rescoring.step)
         steps = [_step(float(mean[c, p]), rescoring.step, reach) for p in at_stage]
         entries.append(
             Entry(

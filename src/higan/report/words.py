@@ -35,12 +35,12 @@ def signed(value: float | int, decimals: int = 1) -> str:
 
 
 def percent(share: float | int) -> str:
-    """A share as whole percent; never 100 % or 0 % for what is only close to it."""
+    """A share as whole percent; never 100% or 0% for what is only close to it."""
     if 0.995 <= share < 1:
-        return "> 99 %"
+        return "> 99%"
     if 0 < share < 0.005:
-        return "< 1 %"
-    return f"{share * 100:.0f} %"
+        return "< 1%"
+    return f"{share * 100:.0f}%"
 
 
 def probability(value: float | int) -> str:
