@@ -1,0 +1,216 @@
+"""Side effects: how every concept changes under every edit, with intervals, and how little else an edit changes.
+
+``measure_effects`` moves fresh samples by every edit and keeps every score's change, sample by sample; the rest are
+pure functions of that record. All edits see the same samples, so that two edits are compared in pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from higan.boundaries import project_out
+from higan.editing import apply
+from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
+from higan.rescoring import resample_weights
+from higan.types import Concept, Edit, Generator, Scorer
+
+__all__ = [
+    "Effects",
+    "distinguishable",
+    "effect_interval",
+    "matched",
+    "mean_effects",
+    "measure_effects",
+    "off_target",
+    "projected",
+    "scaled",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effects:
+    """Changes of C scores of K samples under E edits, in standard deviations of each score.
+
+    A score that never varies has changes of zero. ``own`` is each edit's own column.
+    """
+
+    names: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    own: tuple[int, ...]
+    changes: Float[Tensor, "E C K"]
+
+
+def measure_effects(
+    generator: Generator,
+    scorer: Scorer,
+    edits: Mapping[str, Edit],
+    *,
+    std: Float[Tensor, " C"] | None = None,
+    num: int = 64,
+    seed: int = 0,
+    first: int = 2**21,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Effects:
+    """Move fresh samples by every edit alone and record the change of every score.
+
+    Args:
+        generator: draws.
+        scorer: scores; all its concepts are columns.
+        edits: by name; each one's concept must be the scorer's.
+        std: standard deviation of every score, in the scorer's order; by default that of the samples as they are.
+        num: K, at least 2.
+        seed: chooses the samples, together with ``first``: neither probing nor re-scoring has used them.
+        first: index of the first sample, see `higan.population.sample_seeds`.
+        batch_size: images at a time.
+        progress: called after every batch.
+
+    Raises:
+        ValueError: no edits, fewer than two samples, or an edit of a concept that the scorer does not know.
+        GeneratorError, ScorerError: see `higan.population.render` and `score`.
+    """
+    check_concepts(scorer)
+    names = [concept.name for concept in scorer.concepts]
+    unknown = sorted({edit.boundary.concept.name for edit in edits.values()} - set(names))
+    if not edits or unknown or num < 2 or batch_size < 1:
+        raise ValueError(
+            f"effects take at least one edit of concepts among {', '.join(names)}, at least 2 samples and a batch; got "
+            f"{len(edits)} edits, unknown: {', '.join(unknown) or 'none'}, {num} samples in batches of {batch_size}"
+        )
+    seeds = sample_seeds(num, seed=seed, purpose="verify", first=first)
+    total = num * (1 + len(edits))
+    originals, changes, done = [], [], 0
+    for batch in seeds.split(batch_size):
+        codes = sample(generator, batch)
+        before = score(scorer, render(generator, codes)).cpu()
+        after = []
+        for edit in edits.values():
+            after.append(score(scorer, render(generator, apply(codes, [edit]))).cpu() - before)
+            done += len(batch)
+            if progress is not None:
+                progress(done + len(batch), total)
+        done += len(batch)
+        originals.append(before)
+        changes.append(torch.stack(after).movedim(1, 2))
+    unit = torch.cat(originals).double().std(0).float() if std is None else std.cpu().float()
+    found = torch.cat(changes, -1)
+    columns = tuple(names.index(edit.boundary.concept.name) for edit in edits.values())
+    sigma = torch.where(unit[:, None] > 0, found / unit.clamp(min=torch.finfo(unit.dtype).tiny)[:, None], 0.0)
+    return Effects(tuple(edits), scorer.concepts, columns, sigma)
+
+
+def projected(edits: Mapping[str, Edit], conditions: Mapping[str, Sequence[Edit]] | None = None) -> dict[str, Edit]:
+    """The same edits with other edits' directions projected out: by default those of all others.
+
+    Raises:
+        ValueError: nothing of a direction is left.
+    """
+    result = {}
+    for name, edit in edits.items():
+        others = [o for n, o in edits.items() if n != name] if conditions is None else conditions.get(name, ())
+        boundaries = [o.boundary for o in others if o.boundary.concept.name != edit.boundary.concept.name]
+        boundary = project_out(edit.boundary, boundaries) if boundaries else edit.boundary
+        result[name] = dataclasses.replace(edit, boundary=boundary)
+    return result
+
+
+def mean_effects(effects: Effects) -> Float[Tensor, "E C"]:
+    """Mean change of every score under every edit: the side-effect matrix, in standard deviations."""
+    return effects.changes.double().mean(-1).float()
+
+
+def effect_interval(
+    effects: Effects,
+    *,
+    minus: Effects | None = None,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Float[Tensor, "E C 2"]:
+    """Percentile bootstrap interval of `mean_effects` over samples, or of its difference from another's, in pairs.
+
+    Raises:
+        ValueError: a confidence that does not lie between 0 and 1, or effects of other shapes.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
+    changes = effects.changes
+    if minus is not None:
+        if minus.changes.shape != changes.shape:
+            raise ValueError(
+                "effects are compared edit by edit, concept by concept and sample by sample; got shapes "
+                f"{tuple(changes.shape)} and {tuple(minus.changes.shape)}"
+            )
+        changes = changes - minus.changes
+    weights = resample_weights(changes.shape[-1], num_resamples, seed).to(changes)
+    tail = (1 - confidence) / 2
+    ends = torch.tensor([tail, 1 - tail], dtype=changes.dtype)
+    return torch.stack([torch.quantile(rows @ weights.T, ends, dim=-1).movedim(0, -1) for rows in changes])
+
+
+def distinguishable(interval: Float[Tensor, "E C 2"]) -> Bool[Tensor, "E C"]:
+    """Which intervals do not hold zero."""
+    return (interval[..., 0] > 0) | (interval[..., 1] < 0)
+
+
+def off_target(effects: Effects) -> Float[Tensor, " E"]:
+    """How much else every edit changes: root mean square over all other concepts of their mean changes.
+
+    Scores that never change under any edit count too: leaving them alone is part of the task.
+    """
+    mean = mean_effects(effects).double()
+    others = torch.ones_like(mean)
+    for e, own in enumerate(effects.own):
+        others[e, own] = 0
+    return ((mean.square() * others).sum(1) / others.sum(1).clamp(min=1)).sqrt().float()
+
+
+def scaled(edit: Edit, factor: float) -> Edit:
+    """The same edit, ``factor`` times as strong."""
+    return dataclasses.replace(edit, strength=edit.strength * factor)
+
+
+def matched(
+    generator: Generator,
+    scorer: Scorer,
+    edits: Mapping[str, Edit],
+    *,
+    target: float = 1.0,
+    std: Float[Tensor, " C"] | None = None,
+    rounds: int = 3,
+    longest: float = 40.0,
+    num: int = 32,
+    seed: int = 0,
+) -> dict[str, Edit]:
+    """The edits with strengths at which each moves its own score by ``target`` standard deviations on average.
+
+    Only then can side effects be compared: an edit that does nothing has none. Strengths are found by repeated
+    proportion on samples of their own; an edit that stays beyond ``longest`` steps, or moves its score backwards, is
+    left out of the result.
+
+    Raises:
+        ValueError: as for `measure_effects`, or fewer than one round.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1; got {rounds}")
+    current = dict(edits)
+    for _ in range(rounds):
+        effects = measure_effects(generator, scorer, current, std=std, num=num, seed=seed, first=2**22)
+        moved = mean_effects(effects)
+        following = {}
+        for e, (name, edit) in enumerate(current.items()):
+            own = float(moved[e, effects.own[e]])
+            # Saturating scores answer less the further they are pushed: no single proportion may go astray.
+            factor = min(max(target / own, 0.25), 4.0) if own > 0 else 0.0
+            if 0 < abs(edit.strength * factor) <= longest:
+                following[name] = scaled(edit, factor)
+        current = following
+        if not current:
+            break
+    return current

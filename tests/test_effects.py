@@ -1,0 +1,121 @@
+"""Side effects on the toy pair, where every entry of the matrix is known."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from higan.boundaries import project_out
+from higan.effects import (
+    Effects,
+    distinguishable,
+    effect_interval,
+    matched,
+    mean_effects,
+    measure_effects,
+    off_target,
+    projected,
+)
+from higan.generators.toy import ToyGenerator
+from higan.scorers.toy import ToyScorer
+from higan.types import Boundary, Concept, Edit
+
+G, S = ToyGenerator(4, 8, shared_code=True), ToyScorer(4)
+EVERYWHERE = (0, 1, 2, 3)
+# A boundary that leans towards its neighbour: 0.8 of its own direction, 0.6 of the next.
+LEANING = 0.8 * G.directions[0] + 0.6 * G.directions[1]
+
+
+def edit(column, normal, strength=1.0, layers=EVERYWHERE):
+    return Edit(Boundary(S.concepts[column], normal, torch.tensor(0.0), 1.0), strength, layers)
+
+
+EDITS = {"leaning": edit(0, LEANING), "clean": edit(1, G.directions[1])}
+ONES = torch.ones(6)
+
+
+@pytest.fixture(scope="module")
+def effects():
+    return measure_effects(G, S, EDITS, std=ONES, num=24, batch_size=7)
+
+
+def test_the_matrix_is_what_was_planted(effects):
+    expected = torch.tensor([[0.8, 0.6, 0, 0], [0, 1.0, 0, 0]])
+    torch.testing.assert_close(mean_effects(effects)[:, :4], expected, atol=0.02, rtol=0)
+    assert effects.own == (0, 1)
+    assert effects.changes.shape == (2, 6, 24)
+    # Root mean square over the five other concepts: .6 and noise that averages out.
+    noise = mean_effects(effects)[:, 4]
+    expected = ((torch.tensor([0.36, 0.0]) + noise.square()) / 5).sqrt()
+    torch.testing.assert_close(off_target(effects), expected, atol=0.01, rtol=0)
+
+
+def test_units_are_standard_deviations(effects):
+    own = measure_effects(G, S, EDITS, num=24)
+    doubled = measure_effects(G, S, EDITS, std=2 * ONES, num=24)
+    torch.testing.assert_close(doubled.changes * 2, effects.changes)
+    assert not bool(own.changes[:, 5].any())
+    assert bool(torch.isfinite(own.changes).all())
+
+
+def test_projection_takes_the_side_effect_away(effects):
+    after = measure_effects(G, S, projected(EDITS), std=ONES, num=24)
+    mean = mean_effects(after)
+    # Only the direction that is the edit's own is left: the leaning one becomes direction 0; the clean one, freed of
+    # the leaning one, 0.8 of itself less 0.6 of direction 0.
+    torch.testing.assert_close(mean[:, :2], torch.tensor([[1.0, 0.0], [-0.6, 0.8]]), atol=0.02, rtol=0)
+    between = effect_interval(after, minus=effects)
+    assert bool(distinguishable(between)[0, 1])
+    # In pairs every sample changes alike, so that the interval is as narrow as rounding to bytes allows.
+    assert float(between[0, 1, 1] - between[0, 1, 0]) < 0.01
+    assert not bool(distinguishable(between)[:, 2:4].all())
+
+
+def test_conditions_can_be_chosen():
+    result = projected(EDITS, {"leaning": [EDITS["clean"]]})
+    assert torch.equal(
+        result["leaning"].boundary.normal, project_out(EDITS["leaning"].boundary, [EDITS["clean"].boundary]).normal
+    )
+    assert result["clean"] is not None
+    assert torch.equal(result["clean"].boundary.normal, G.directions[1])
+
+
+def test_intervals_cover_the_mean():
+    # Changes drawn around 0.3 with σ = 1: 95 % intervals hold 0.3 about 95 times in 100.
+    changes = 0.3 + torch.randn(20, 10, 100, generator=torch.Generator().manual_seed(0))
+    drawn = Effects(("e",) * 20, (Concept("c", "object"),) * 10, (0,) * 20, changes)
+    interval = effect_interval(drawn, num_resamples=600)
+    held = ((interval[..., 0] <= 0.3) & (interval[..., 1] >= 0.3)).double().mean()
+    assert 0.9 < float(held) < 0.98
+    width = (interval[..., 1] - interval[..., 0]).mean()
+    assert float(width) == pytest.approx(2 * 1.96 / math.sqrt(100), rel=0.06)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        effect_interval(drawn, confidence=1.0)
+    with pytest.raises(ValueError, match="compared edit by edit"):
+        effect_interval(drawn, minus=dataclasses.replace(drawn, changes=changes[:3]))
+
+
+def test_matched_edits_move_their_own_score_alike():
+    found = matched(
+        G, S, {**EDITS, "useless": edit(3, G.directions[2]), "weak": edit(2, G.directions[2], 0.1)}, std=ONES
+    )
+    # 1 / 0.8 steps for the leaning one; an edit that does not move its score at all is left out.
+    assert set(found) == {"leaning", "clean", "weak"}
+    for name, steps in (("leaning", 1.25), ("clean", 1.0), ("weak", 1.0)):
+        assert found[name].strength == pytest.approx(steps, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("edits", "num", "words"),
+    [({}, 8, "0 edits"), (EDITS, 1, "1 samples"), ({"x": edit(0, LEANING)}, 0, "0 samples")],
+)
+def test_bad_measurements(edits, num, words):
+    with pytest.raises(ValueError, match=words):
+        measure_effects(G, S, edits, num=num)
+
+
+def test_unknown_concepts_are_named():
+    stray = Edit(Boundary(Concept("stray", "object"), LEANING, torch.tensor(0.0), 1.0), 1.0, (0,))
+    with pytest.raises(ValueError, match="unknown: stray"):
+        measure_effects(G, S, {"s": stray})
