@@ -128,6 +128,13 @@ def test_the_same_run_gives_the_same_bytes_and_nothing_else_is_left(run, toy, tm
     assert [done for done, _ in calls] == list(range(1, calls[0][1] + 1))
 
 
+def test_chosen_samples_are_not_called_fresh(run, toy, tmp_path):
+    html = write_report(run, *toy, tmp_path / "chosen.html", seeds=[7, 8]).read_text("utf-8")
+    assert set(re.findall(r"sample (\d+)", html)) == {"7", "8"}
+    assert "2 chosen samples" in html
+    assert "neither step has used" not in html
+
+
 def test_a_failing_generator_leaves_the_old_report_alone(run, toy, html):
     class Broken(ToyGenerator):
         def synthesize(self, codes):

@@ -63,6 +63,7 @@ def write_report(
     path = run.path / "report.html" if path is None else Path(path)
     found = study(run)
     _check_generator(found, generator)
+    origin = "fresh" if seeds is None else "chosen"
     if seeds is None:
         used = {int(seed) for seed in found.rescoring.seeds}
         fresh = sample_seeds(len(used) + _STOCK, seed=run.seed, purpose="verify")
@@ -77,12 +78,13 @@ def write_report(
         "mixing": lambda: figures.mixing(found, easel),
         "transition": lambda: figures.transition(found, easel, segmenter) if segmenter else ((), ()),
     }
-    drawn = {}
+    drawn: dict[str, Any] = {}
     for done, (name, draw) in enumerate(plans.items(), 1):
         drawn[name] = draw()
         if progress is not None:
             progress(done, len(plans))
-    _write(path, _render(found, generator, scorer, drawn, len(seeds), minutes))
+    drawn |= {"minutes": minutes, "stock": len(seeds), "origin": origin}
+    _write(path, _render(found, generator, scorer, drawn))
     return path
 
 
@@ -115,9 +117,8 @@ class _Row:
     bar: Markup
 
 
-def _render(
-    found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[str, Any], stock: int, minutes: float | None
-) -> str:
+def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[str, Any]) -> str:
+    """``drawn`` holds the figures and what else the template names that the run does not say."""
     folder = files("higan.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
@@ -141,8 +142,6 @@ def _render(
         missing=_missing(found),
         generator=generator,
         scorer=scorer,
-        minutes=minutes,
-        stock=stock,
         target=TARGET,
         limit=LIMIT,
         pixelated=generator.resolution < _SMALL,

@@ -141,7 +141,7 @@ def picture_uri(image: UInt8[Tensor, "3 H W"]) -> str:
         return _uri(picture, "PNG", optimize=True)
     if picture.width > LARGEST:
         picture = picture.resize((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    return _uri(picture, "JPEG", quality=88, optimize=True)
+    return _uri(picture, "JPEG", quality=82, optimize=True)
 
 
 def difference_uri(before: UInt8[Tensor, "3 H W"], after: UInt8[Tensor, "3 H W"]) -> str:
