@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,8 +43,8 @@ from higan.weights import digest_of
 def demo(
     out: Out = Path("demo"),
     num: Num = 10_000,
-    verify: Verify = 128,
-    num_random: NumRandom = 12,
+    verify: Verify = 100,
+    num_random: NumRandom = 20,
     device: Device = "cpu",
 ) -> None:
     """The whole study on the embedded world; ends with a report."""
@@ -58,7 +60,7 @@ def run(
     num: Num = 10_000,
     verify: Verify = 200,
     step: Step = 2.0,
-    num_random: NumRandom = 12,
+    num_random: NumRandom = 20,
     step_mode: StepModeName = "official",
     fit: Fit = "extreme",
     batch_size: BatchSize = 64,
@@ -147,6 +149,7 @@ def _open(
         "scorer": scorer_name,
         "segmenter": segmenter_name,
         "device": str(generator.device),
+        "command": shlex.join(["higan", *sys.argv[1:]]),
     }
     known = {k: v for k, v in digests.items() if v}
     return study.open_study(out, generator, scorer, num=num, seed=seed, digests=known, provenance=provenance)
@@ -187,7 +190,12 @@ def _write_report(
     from higan.report import write_report
 
     return write_report(
-        folder, generator, scorer, segmenter=segmenter, progress=lambda done, total: bars("report", done, total)
+        folder,
+        generator,
+        scorer,
+        segmenter=segmenter,
+        minutes=sum(step["seconds"] for step in study.steps_of(folder).values()) / 60,
+        progress=lambda done, total: bars("report", done, total),
     )
 
 
@@ -231,7 +239,7 @@ def rescore(
     folder: Annotated[Path, typer.Argument(help="Folder of a run with boundaries.")],
     verify: Verify = 200,
     step: Step = 2.0,
-    num_random: NumRandom = 12,
+    num_random: NumRandom = 20,
     step_mode: StepModeName = "official",
     batch_size: BatchSize = 64,
     device: Device = "cpu",
