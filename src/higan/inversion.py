@@ -1,0 +1,277 @@
+"""Real photographs: the layer-wise codes whose image looks most like a picture.
+
+Optimisation in two phases, as in "Image2StyleGAN++" (Abdal et al. 2020) and "Designing an encoder for StyleGAN image
+manipulation" (Tov et al. 2021, on why codes should stay near the sampled ones): first one code for all layers, from the
+mean code, then one per layer. Codes are sought in whitened coordinates, in which the sampled population is round and of
+unit size in every direction; the square of the distance from its mean (Mahalanobis) is part of the loss, since edits
+are measured on sampled codes and need not work far from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from higan.errors import GeneratorError
+from higan.population import Progress, sample, sample_seeds, to_uint8
+from higan.types import Generator
+
+__all__ = ["CodeSpace", "Features", "Inversion", "code_space", "invert"]
+
+Features = Callable[[Float[Tensor, "n 3 H W"]], Float[Tensor, "n f"]]
+"""Images in [-1, 1] to features of a predictor, differentiable: the perceptual part of the loss."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodeSpace:
+    """Mean and spread of the sampled codes; l = 1 where all layers share their code, else L.
+
+    ``basis`` turns whitened coordinates into codes, ``code = mean + v @ basis``; directions in which codes do not vary
+    have rows of zeros. ``sampled`` are the distances of the samples, sorted.
+    """
+
+    mean: Float[Tensor, "l D"]
+    basis: Float[Tensor, "l D D"]
+    whiten: Float[Tensor, "l D D"]
+    rank: Float[Tensor, " l"]
+    sampled: Float[Tensor, " m"]
+
+    def codes(self, v: Float[Tensor, "n k D"]) -> Float[Tensor, "n k D"]:
+        """Codes of whitened coordinates, of all layers or of the one that all share."""
+        return self.mean + torch.einsum("nkd,kde->nke", v, self.basis.expand(v.shape[1], -1, -1))
+
+    def distance(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, " n"]:
+        """Mahalanobis distance per dimension, root mean square over layers: about 1 for samples."""
+        v = torch.einsum("nld,lde->nle", codes - self.mean, self.whiten.expand(codes.shape[1], -1, -1))
+        return (v.square().sum(2) / self.rank).mean(1).sqrt()
+
+    def percentile(self, distance: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Share of sampled codes that lie nearer to the mean, in percent."""
+        return 100 * torch.searchsorted(self.sampled, distance.contiguous()).float() / len(self.sampled)
+
+
+def code_space(generator: Generator, *, num: int = 4096, seed: int = 0) -> CodeSpace:
+    """Mean and covariance of the codes of ``num`` samples; nothing is drawn.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    if num < 2:
+        raise ValueError(f"a code space is estimated from at least 2 samples; got {num}")
+    codes = torch.cat([sample(generator, seeds) for seeds in sample_seeds(num, seed=seed).split(1024)])
+    codes = codes[:, :1] if generator.shared_code else codes
+    x = codes.double().cpu()
+    mean = x.mean(0)
+    covariance = torch.einsum("nld,nle->lde", x - mean, x - mean) / (num - 1)
+    values, vectors = torch.linalg.eigh(covariance)
+    alive = values > 1e-6 * values.amax(1, keepdim=True)
+    std = torch.where(alive, values, 0.0).sqrt()
+    # Symmetric square roots: the axes of v stay those of the code.
+    basis = torch.einsum("lde,le,lfe->ldf", vectors, std, vectors)
+    inverse = torch.where(alive, 1 / std.clamp(min=1e-30), 0.0)
+    whiten = torch.einsum("lde,le,lfe->ldf", vectors, inverse, vectors)
+    # Exact zeros in the padding of narrow layers: rounding must not touch what no code may touch.
+    used = (covariance.diagonal(dim1=1, dim2=2) > 0).double()
+    square = used[:, :, None] * used[:, None]
+    parts = (mean, basis * square, whiten * square, alive.sum(1))
+    mean, basis, whiten, rank = (part.float().to(generator.device) for part in parts)
+    bare = CodeSpace(mean, basis, whiten, rank, torch.zeros(1, device=generator.device))
+    return replace(bare, sampled=bare.distance(codes.float()).sort().values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inversion:
+    """What became of a picture.
+
+    ``error`` is the root mean square difference of pixels, in grey levels (of 255); ``start_error`` that of the mean
+    code's image. ``distance`` is the Mahalanobis distance per dimension from the sampled population, about 1 for
+    samples, and ``percentile`` the share of samples that are nearer; at 100 every sample is, and edits should not be
+    trusted without a look. ``layer_spread`` tells how far the layers' codes are from each other in the same unit: 0 for
+    samples of generators whose layers share a code.
+    """
+
+    code: Float[Tensor, "L D"]
+    image: UInt8[Tensor, "3 H W"]
+    error: float
+    start_error: float
+    distance: float
+    percentile: float
+    layer_spread: float
+    losses: tuple[float, ...]
+
+
+def invert(
+    generator: Generator,
+    picture: UInt8[Tensor, "3 H W"],
+    *,
+    space: CodeSpace | None = None,
+    features: Features | None = None,
+    shared_steps: int = 150,
+    layer_steps: int = 250,
+    candidates: int = 64,
+    regularise: float = 0.005,
+    perceptual: float = 1.0,
+    rate: float = 0.08,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Inversion:
+    """Find layer-wise codes for a picture.
+
+    The loss is the mean square difference of pixels, the same over pictures averaged down by 2, 4, 8 … (what is roughly
+    right counts before what is exactly right), the mean square difference of ``features`` relative to the picture's
+    own, and ``regularise`` times the squared Mahalanobis distance, that between layers included. The start is the mean
+    code or, where one of ``candidates`` samples looks more alike, that sample.
+
+    Args:
+        generator: any whose ``synthesize`` is differentiable.
+        picture: at the generator's resolution; `higan.photographs.open_photograph` makes it so.
+        space: from `code_space`, to be shared by several inversions.
+        features: perceptual features; none by default.
+        shared_steps: of the first phase, one code for all layers; skipped where layers never share one.
+        layer_steps: of the second phase.
+        candidates: samples to choose a start from; 0 starts from the mean code.
+        regularise: larger stays nearer to the samples and reproduces less exactly.
+        perceptual: weight of the features.
+        rate: first learning rate of Adam in whitened coordinates; it falls to zero along half a cosine.
+        seed: chooses the candidates.
+        progress: called after every step.
+
+    Raises:
+        ValueError: the picture has another size, or a count or weight is negative.
+        GeneratorError: no gradient reaches the codes.
+    """
+    side = generator.resolution
+    if tuple(picture.shape) != (3, side, side):
+        raise ValueError(
+            f"{generator.name!r} draws pictures of {side} x {side} pixels; got {tuple(picture.shape)}: open the file "
+            "with higan.photographs.open_photograph"
+        )
+    if min(shared_steps, layer_steps, candidates) < 0 or min(regularise, perceptual) < 0 or not rate > 0:
+        raise ValueError("steps, candidates and weights must be 0 or more, and rate above 0")
+    space = code_space(generator) if space is None else space
+    target = picture.to(generator.device).float()[None] / 127.5 - 1
+    loss = _Loss(target, features, perceptual)
+    v, start_error = _start(generator, space, loss, candidates, seed)
+    total = (shared_steps if generator.shared_code else 0) + layer_steps
+    losses: list[float] = []
+
+    def advance(v: Tensor, steps: int) -> Tensor:
+        return _descend(generator, space, loss, v, steps, regularise, rate, losses, progress, total)
+
+    if generator.shared_code:
+        v = advance(v, shared_steps).expand(-1, generator.num_layers, -1)
+    v = advance(v, layer_steps)
+    with torch.no_grad():
+        code = _full(generator, space, v)
+        image = generator.synthesize(code)
+        distance = space.distance(code)
+        spread = (v - v.mean(1, keepdim=True)).square().sum(2) / space.rank
+    return Inversion(
+        code=code[0].detach().cpu(),
+        image=to_uint8(image.detach())[0].cpu(),
+        error=_grey_levels(image, target),
+        start_error=start_error,
+        distance=float(distance),
+        percentile=float(space.percentile(distance)),
+        layer_spread=float(spread.mean().sqrt()) if generator.shared_code else 0.0,
+        losses=tuple(losses),
+    )
+
+
+class _Loss:
+    """How unlike a picture images are, one number per image."""
+
+    def __init__(self, target: Tensor, features: Features | None, weight: float) -> None:
+        self.target = target
+        self._pyramid = _pyramid(target)
+        self._weight = weight
+        self._features = features
+        if features is not None:
+            with torch.no_grad():
+                self._wanted = features(target)
+            self._scale = self._wanted.square().mean().clamp(min=1e-12)
+
+    def __call__(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, " n"]:
+        levels = zip(_pyramid(images), self._pyramid, strict=True)
+        parts = [(a - b).square().mean((1, 2, 3)) for a, b in levels]
+        total = parts[0] + torch.stack(parts).mean(0)
+        if self._features is not None:
+            total = total + self._weight * (self._features(images) - self._wanted).square().mean(1) / self._scale
+        return total
+
+
+def _pyramid(images: Tensor) -> list[Tensor]:
+    levels = [images]
+    while levels[-1].shape[-1] >= 8 and levels[-1].shape[-1] % 2 == 0:
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    return levels
+
+
+def _full(generator: Generator, space: CodeSpace, v: Tensor) -> Float[Tensor, "n L D"]:
+    return space.codes(v).expand(-1, generator.num_layers, -1)
+
+
+def _start(
+    generator: Generator, space: CodeSpace, loss: _Loss, candidates: int, seed: int
+) -> tuple[Float[Tensor, "1 k D"], float]:
+    """Whitened coordinates to start from, and the error of the mean code's image."""
+    mean = torch.zeros(1, *space.mean.shape, device=generator.device)
+    with torch.no_grad():
+        image = generator.synthesize(_full(generator, space, mean))
+        best, least = mean, float(loss(image))
+        start_error = _grey_levels(image, loss.target)
+        if candidates:
+            seeds = sample_seeds(candidates, seed=seed, purpose="verify", first=2**23)
+            for batch in seeds.split(16):
+                codes = sample(generator, batch)
+                found = loss(generator.synthesize(codes))
+                k = int(found.argmin())
+                if float(found[k]) < least:
+                    kept = codes[k : k + 1, : len(space.mean)]
+                    best = torch.einsum("nld,lde->nle", kept - space.mean, space.whiten)
+                    least = float(found[k])
+    return best, start_error
+
+
+def _descend(
+    generator: Generator,
+    space: CodeSpace,
+    loss: _Loss,
+    start: Tensor,
+    steps: int,
+    regularise: float,
+    rate: float,
+    losses: list[float],
+    progress: Progress | None,
+    total: int,
+) -> Tensor:
+    v = start.detach().clone().requires_grad_()
+    optimiser = torch.optim.Adam([v], lr=rate)
+    best, least = v.detach().clone(), math.inf
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
+        optimiser.zero_grad()
+        apart = (v - v.mean(1, keepdim=True)).square().sum() if generator.shared_code else v.new_zeros(())
+        far = (v.square().sum() + apart) / (space.rank.mean() * v.shape[1])
+        images = generator.synthesize(_full(generator, space, v))
+        if not images.requires_grad:
+            raise GeneratorError(f"no gradient reaches the codes of {generator.name!r}: it cannot invert pictures")
+        value = loss(images).sum() + regularise * far
+        if float(value.detach()) < least:
+            best, least = v.detach().clone(), float(value.detach())
+        value.backward()
+        optimiser.step()
+        losses.append(float(value.detach()))
+        if progress is not None:
+            progress(len(losses), total)
+    return best
+
+
+def _grey_levels(image: Tensor, target: Tensor) -> float:
+    return float((image - target).square().mean().sqrt()) * 127.5

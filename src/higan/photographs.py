@@ -1,0 +1,82 @@
+"""Pictures from files, whatever people have: any size, orientation, transparency, grey or indexed colours."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from higan.errors import CorruptFileError, UnknownFormatError
+
+__all__ = ["open_photograph"]
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+_MOST_PIXELS = 60_000_000
+_MOST_BYTES = 200 << 20
+_WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+
+
+def open_photograph(path: str | os.PathLike[str], resolution: int) -> UInt8[Tensor, "3 H W"]:
+    """A picture as a generator of that resolution would draw it.
+
+    In this order: the EXIF rotation is applied; transparency is composited over white; grey, indexed and CMYK colours
+    become RGB (16-bit grey is scaled down); the largest centred square is cut out and resampled (Lanczos) to
+    resolution × resolution. Of an animation, the first picture.
+
+    Args:
+        path: PNG, JPEG, WebP, BMP, TIFF or GIF of at most 60 million pixels and 200 MiB.
+        resolution: H = W.
+
+    Raises:
+        ValueError: the resolution is below 1, or the picture is larger than that or has no pixels.
+        UnknownFormatError: the file is not a picture of these formats.
+        CorruptFileError: the picture is truncated or damaged.
+        FileNotFoundError: there is no such file.
+    """
+    if resolution < 1:
+        raise ValueError(f"resolution must be at least 1; got {resolution}")
+    path = Path(path)
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise ValueError(f"{path} has {size >> 20} MiB; pictures of up to {_MOST_BYTES >> 20} MiB are opened")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of very large pictures and of odd metadata; the first is refused below, the second harmless.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as picture:
+                return _prepared(picture, path, resolution)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large: {error}") from error
+    except UnidentifiedImageError as error:
+        raise UnknownFormatError(f"{path} is not a picture; expected one of {', '.join(_FORMATS)}") from error
+    except (OSError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise CorruptFileError(f"{path} is truncated or damaged: {error}") from error
+
+
+def _prepared(picture: Image.Image, path: Path, resolution: int) -> UInt8[Tensor, "3 H W"]:
+    # The header alone has been read so far: nothing is decoded before its size is known.
+    if not 0 < picture.width * picture.height <= _MOST_PIXELS:
+        raise ValueError(
+            f"{path} has {picture.width} x {picture.height} pixels; pictures of 1 to {_MOST_PIXELS:,} are opened"
+        )
+    upright = ImageOps.exif_transpose(picture)
+    square = ImageOps.fit(_rgb(upright), (resolution, resolution), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in _WIDE_GREY:
+        grey = np.asarray(picture, dtype=np.float64)
+        # 32-bit pictures that stay within 16 bits are 16-bit pictures that were opened as wider ones.
+        top = 65535.0 if grey.max(initial=0.0) > 255 or picture.mode.startswith("I;16") else 255.0
+        return Image.fromarray(np.round(np.clip(grey / top, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    seen = picture.convert("RGBA")
+    white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, seen).convert("RGB")

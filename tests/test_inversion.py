@@ -1,0 +1,121 @@
+"""Pictures back into codes: on the toy, whose best code is known, and on a small network with random weights."""
+
+import pytest
+import torch
+
+from higan import population
+from higan.errors import GeneratorError
+from higan.generators.module import ModuleGenerator
+from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork, estimate_mean_code
+from higan.generators.toy import ToyGenerator
+from higan.inversion import code_space, invert
+
+
+def rooms():
+    network = RoomsNetwork(
+        RoomsConfig(resolution=16, latent_dim=6, code_dim=8, mapping_layers=2, channels=(8, 8, 4)), seed=1
+    )
+    return RoomsGenerator(network, estimate_mean_code(network, 4096))
+
+
+@pytest.fixture(scope="module")
+def toy():
+    generator = ToyGenerator(3, 6)
+    return generator, code_space(generator)
+
+
+def test_the_space_is_round_and_of_unit_size(toy):
+    generator, space = toy
+    # Codes are standard normal: mean 0, covariance the identity, distances about 1.
+    torch.testing.assert_close(space.mean, torch.zeros(3, 6), atol=0.08, rtol=0)
+    torch.testing.assert_close(space.basis, torch.eye(6).expand(3, -1, -1), atol=0.08, rtol=0)
+    fresh = population.sample(generator, range(10**6, 10**6 + 500))
+    expected = fresh.square().mean((1, 2)).sqrt()
+    torch.testing.assert_close(space.distance(fresh), expected, atol=0.1, rtol=0)
+    share = space.percentile(space.distance(fresh))
+    assert float((share < 30).double().mean()) == pytest.approx(0.3, abs=0.07)
+
+
+def test_coordinates_and_codes_are_inverse():
+    space = code_space(rooms())
+    v = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0))
+    codes = space.codes(v)
+    torch.testing.assert_close(space.distance(codes), v.square().mean((1, 2)).sqrt(), atol=1e-2, rtol=0)
+
+
+def test_the_one_code_of_a_picture_is_found():
+    """Twelve numbers make 48 pixels by an invertible map: there is one code, and it is found."""
+    weight = torch.randn(12, 48, generator=torch.Generator().manual_seed(0)) / 12
+    generator = ModuleGenerator(
+        lambda codes: torch.tanh(codes.flatten(1) @ weight).reshape(-1, 3, 4, 4),
+        latent_dim=6, layer_widths=(6, 6), resolution=4, shared_code=False, name="one to one",
+    )  # fmt: skip
+    code = population.sample(generator, [5])[0]
+    picture = population.render(generator, code[None])[0]
+    found = invert(generator, picture, layer_steps=400, candidates=0, regularise=0.0)
+    torch.testing.assert_close(found.code, code, atol=0.06, rtol=0)
+    assert found.error < 1
+    assert found.layer_spread == 0
+
+
+def test_a_random_network_s_picture_is_explained_and_regularised():
+    generator = rooms()
+    space = code_space(generator)
+    picture = population.render(generator, population.sample(generator, [2**31 + 3]))[0]
+    loose, strict = (
+        invert(generator, picture, space=space, shared_steps=60, layer_steps=60, candidates=16, regularise=weight)
+        for weight in (0.0, 3.0)
+    )
+    assert loose.error < 0.4 * loose.start_error
+    assert strict.error > loose.error
+    assert strict.distance < loose.distance
+    assert strict.layer_spread < loose.layer_spread
+    assert 0 <= strict.percentile <= 100
+    assert len(loose.losses) == 120
+    redrawn = population.render(generator, loose.code[None])[0]
+    assert torch.equal(redrawn, loose.image)
+    error = (loose.image.double() - picture.double()).square().mean().sqrt()
+    assert loose.error == pytest.approx(float(error), abs=0.5)
+
+
+def test_features_take_part(toy):
+    generator, space = toy
+    picture = population.render(generator, population.sample(generator, [1]))[0]
+    seen = []
+
+    def features(images):
+        seen.append(len(images))
+        return images.mean((2, 3)) * 3
+
+    invert(generator, picture, space=space, features=features, layer_steps=3, candidates=0)
+    assert len(seen) == 5  # the picture, the start, three steps
+
+
+def test_padding_of_narrow_layers_stays_zero():
+    def draw(codes):
+        return torch.tanh(codes.sum((1, 2)))[:, None, None, None].expand(-1, 3, 4, 4)
+
+    generator = ModuleGenerator(
+        draw, latent_dim=5, layer_widths=(5, 2), resolution=4, name="narrow",
+        map=lambda z: torch.stack([z, z * torch.tensor([1.0, 1, 0, 0, 0])], 1), shared_code=False,
+    )  # fmt: skip
+    picture = torch.full((3, 4, 4), 200, dtype=torch.uint8)
+    found = invert(generator, picture, layer_steps=40, candidates=4, regularise=1e-3)
+    assert not bool(found.code[1, 2:].any())
+    assert found.error < 5
+
+
+def test_bad_requests(toy):
+    generator, space = toy
+    picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"8 x 8 pixels; got \(3, 4, 4\): open the file"):
+        invert(generator, picture[:, :4, :4], space=space)
+    with pytest.raises(ValueError, match="0 or more"):
+        invert(generator, picture, space=space, layer_steps=-1)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        code_space(generator, num=1)
+    opaque = ModuleGenerator(
+        lambda codes: torch.zeros(len(codes), 3, 4, 4), latent_dim=5, layer_widths=(5, 5), resolution=4, name="opaque"
+    )
+    with pytest.raises(GeneratorError, match="no gradient reaches the codes of 'opaque'"):
+        invert(opaque, picture[:, :4, :4], regularise=0.0, candidates=0)
