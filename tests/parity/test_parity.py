@@ -1,9 +1,14 @@
 """Codes and images agree with the reference implementations, whose outputs were recorded; see README.md."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from records import Fixture, names
 
+from higan.errors import CheckpointError
 from higan.generators import load_generator
 from higan.generators.conversion import convert
 from higan.generators.pretrained import wrap
@@ -67,6 +72,37 @@ def test_agrees_when_read_from_a_file(name, tmp_path):
 @pytest.mark.parametrize("family", ["stylegan", "stylegan2", "stylegan3", "pggan", "biggan"])
 def test_every_family_has_fixtures(family):
     assert any(name.startswith(family + "_") for name in names())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(names()), st.data())
+def test_damaged_tensors_are_an_error_of_the_file(name, data):
+    fixture = Fixture(name)
+    tensors = fixture.tensors()
+    victim = data.draw(st.sampled_from(sorted(tensors)))
+    damage = data.draw(st.sampled_from(["drop", "scalar", "extra axis", "cut", "widen", "empty"]))
+    tensor = tensors[victim]
+    if damage == "drop":
+        del tensors[victim]
+    else:
+        tensors[victim] = {
+            "scalar": lambda: torch.tensor(1.5),
+            "extra axis": lambda: tensor[None],
+            "cut": lambda: tensor[:1],
+            "widen": lambda: torch.cat([tensor, tensor]),
+            "empty": lambda: torch.zeros(0),
+        }[damage if tensor.ndim else "scalar"]()
+    checkpoint = fixture.checkpoint()
+    (key,) = checkpoint.networks
+    broken = replace(checkpoint, networks={key: replace(checkpoint.networks[key], tensors=tensors)})
+    # Some damage cannot be told from an intended network; whatever opens must work, everything else is named.
+    try:
+        network = convert(broken)
+    except CheckpointError:
+        return
+    z = torch.zeros(1, network.config.latent_dim)
+    codes = network.map(z, torch.tensor([0]) if network.config.num_classes else None)
+    assert network.synthesize(codes, noise=True).shape[-1] == network.config.resolution
 
 
 def test_another_weight_would_be_noticed():

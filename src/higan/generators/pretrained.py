@@ -342,6 +342,29 @@ class StagedGenerator(PretrainedGenerator):
             raise ValueError(f"layer must lie in 0–{self.num_layers - 1}; got {layer}")
 
 
+class StyledNetwork(StagedNetwork, Protocol):
+    """A family whose layers read their codes through a linear map each."""
+
+    def style_weights(self, layer: int) -> Tensor:
+        """The matrix of a layer."""
+        ...
+
+
+class StyledGenerator(StagedGenerator):
+    """A generator whose layers read their codes through a linear map each; see `higan.types.StyledGenerator`."""
+
+    _network: StyledNetwork
+
+    def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
+        """The matrix that turns the code of a layer into its scales and shifts.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        self._check_layer(layer)
+        return self._network.style_weights(layer).detach()
+
+
 def wrap(
     network: FamilyNetwork | StagedNetwork,
     name: str,
@@ -351,8 +374,9 @@ def wrap(
     noise: Noise = "stored",
     provenance: Mapping[str, str] | None = None,
 ) -> PretrainedGenerator:
-    """The adapter that suits a network: a staged one where the network can stop and go on."""
+    """The adapter that suits a network: staged where it can stop and go on, styled where it has style matrices."""
     adapter = StagedGenerator if hasattr(network, "prepare") else PretrainedGenerator
+    adapter = StyledGenerator if hasattr(network, "style_weights") else adapter
     return adapter(network, name, device, truncation_psi, truncation_layers, noise, provenance)
 
 

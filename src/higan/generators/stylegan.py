@@ -164,6 +164,10 @@ class StyleGANNetwork(nn.Module):
             raise ValueError(f"this state was prepared for a layer before {layer}")
         return F.interpolate(image, scale_factor=2.0 ** math.floor(self.config.lod)) if self.config.lod >= 1 else image
 
+    def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
+        """The matrix that turns the code of a layer into its scales and shifts."""
+        return self._layer(layer).style_weight
+
     def _layer(self, k: int) -> StyleLayer:
         return cast(StyleLayer, self.layers[k])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -194,6 +194,12 @@ class StyleGAN2Network(nn.Module):
         if image is None:
             raise ValueError(f"there is no layer {layer}")
         return image
+
+    def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
+        """The matrix that turns the code of a layer into the scales of its convolution; of the last, of its RGB."""
+        last = layer == self.config.num_layers - 1
+        part = self.rgb[str(len(self.config.channels) - 1)] if last else self.layers[layer]
+        return cast(Tensor, part.style_weight)
 
     def _step(self, state: State, code: Tensor, k: int, *, noise: bool) -> State:
         """Everything that the code of layer ``k`` styles."""

@@ -164,7 +164,7 @@ def from_original(source: Network) -> BigGANNetwork:
     if "embedding" not in raw:
         # Embeddings of every norm by itself: linear in the class as a one-hot vector.
         for name in [name for name in raw if re.fullmatch(r"blocks\.\d+\.norms\.\d+\.(gain|offset)", name)]:
-            raw[name] = raw[name].T
+            raw[name] = raw[name].t()
         raw["embedding"] = torch.eye(raw["blocks.0.norms.0.gain"].shape[1])
     label_dim = raw["embedding"].shape[1]
     if deep:
@@ -239,8 +239,8 @@ def _without_power_iteration(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
             continue
         matrix = weight.flatten(1)
         v = F.normalize(start @ matrix, eps=1e-12)
-        u = F.normalize(v @ matrix.T, eps=1e-12)
-        plain[name] = weight / (v @ matrix.T @ u.T).squeeze()
+        u = F.normalize(v @ matrix.t(), eps=1e-12)
+        plain[name] = weight / (v @ matrix.t() @ u.t()).squeeze()
     return plain
 
 

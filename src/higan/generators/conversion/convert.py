@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from higan.checkpoints.types import Checkpoint, Format, Network
-from higan.errors import UnknownFormatError
+from higan.errors import CheckpointError, CorruptFileError, UnknownFormatError
 from higan.generators.conversion import biggan, pggan, stylegan, stylegan2, stylegan3
 from higan.generators.pretrained import FamilyNetwork
 
@@ -46,12 +46,22 @@ def convert(checkpoint: Checkpoint) -> FamilyNetwork:
     source = _unwrapped(checkpoint.network(*_SMOOTHED))
     for kind, mark, converter in _MARKS:
         if kind == checkpoint.format and mark in source.tensors:
-            return converter(source)
+            return _converted(converter, source, checkpoint)
     some = ", ".join(list(source.tensors)[:5])
     raise UnknownFormatError(
         f"{checkpoint.path}: {source.name} of this {checkpoint.format} file is of no generator family known here (its "
         f"tensors are called {some} …); for a network of your own see higan.generators.module"
     )
+
+
+def _converted(converter: Converter, source: Network, checkpoint: Checkpoint) -> FamilyNetwork:
+    try:
+        return converter(source)
+    except CheckpointError as error:
+        raise type(error)(f"{checkpoint.path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Arithmetic on tensors of impossible shapes, settings of impossible types.
+        raise CorruptFileError(f"{checkpoint.path}: the weights of {source.name} are damaged: {error}") from error
 
 
 def _unwrapped(source: Network) -> Network:

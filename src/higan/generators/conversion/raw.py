@@ -75,7 +75,7 @@ def require(source: Network, expected: Mapping[str, object]) -> dict[str, Any]:
 
 def transpose(x: Tensor) -> Tensor:
     """TensorFlow's dense weights (in, out) to (out, in), and back."""
-    return x.T
+    return x.t()
 
 
 def from_hwio(x: Tensor) -> Tensor:

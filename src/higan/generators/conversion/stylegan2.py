@@ -324,7 +324,7 @@ def _embedding(raw: Raw) -> Tensor | None:
     """One row per class."""
     if "mapping.label.weight" in raw:
         weight = raw["mapping.label.weight"]
-        return weight.T / math.sqrt(weight.shape[1]) + raw["mapping.label.bias"]
+        return weight.t() / math.sqrt(weight.shape[1]) + raw["mapping.label.bias"]
     return raw.get("mapping.concat")
 
 

@@ -102,7 +102,7 @@ def _embedding(raw: Raw) -> Tensor | None:
     if "mapping.label.weight" not in raw:
         return None
     weight = raw["mapping.label.weight"]
-    return weight.T / math.sqrt(weight.shape[1]) + raw["mapping.label.bias"]
+    return weight.t() / math.sqrt(weight.shape[1]) + raw["mapping.label.bias"]
 
 
 def _input(raw: Raw) -> dict[str, Tensor]:
