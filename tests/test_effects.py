@@ -117,5 +117,5 @@ def test_bad_measurements(edits, num, words):
 
 def test_unknown_concepts_are_named():
     stray = Edit(Boundary(Concept("stray", "object"), LEANING, torch.tensor(0.0), 1.0), 1.0, (0,))
-    with pytest.raises(ValueError, match="unknown: stray"):
+    with pytest.raises(ValueError, match="has no concept stray"):
         measure_effects(G, S, {"s": stray})

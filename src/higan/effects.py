@@ -26,6 +26,7 @@ __all__ = [
     "effect_interval",
     "matched",
     "mean_effects",
+    "measure_changes",
     "measure_effects",
     "off_target",
     "projected",
@@ -72,37 +73,63 @@ def measure_effects(
         progress: called after every batch.
 
     Raises:
-        ValueError: no edits, fewer than two samples, or an edit of a concept that the scorer does not know.
+        ValueError: an edit of a concept that the scorer does not know, or as for `measure_changes`.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
     check_concepts(scorer)
     names = [concept.name for concept in scorer.concepts]
     unknown = sorted({edit.boundary.concept.name for edit in edits.values()} - set(names))
-    if not edits or unknown or num < 2 or batch_size < 1:
+    if unknown:
+        raise ValueError(f"scorer {scorer.name!r} has no concept {', '.join(unknown)}; it knows {', '.join(names)}")
+    changes = measure_changes(
+        generator, scorer, [*edits.values()], std=std, num=num, seed=seed, first=first, batch_size=batch_size,
+        progress=progress,
+    )  # fmt: skip
+    columns = tuple(names.index(edit.boundary.concept.name) for edit in edits.values())
+    return Effects(tuple(edits), scorer.concepts, columns, changes)
+
+
+def measure_changes(
+    generator: Generator,
+    scorer: Scorer,
+    edits: Sequence[Edit],
+    *,
+    std: Float[Tensor, " C"] | None = None,
+    num: int = 64,
+    seed: int = 0,
+    first: int = 2**21,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Float[Tensor, "E C K"]:
+    """The changes alone, of edits that need not be along any concept's boundary; see `measure_effects`.
+
+    Raises:
+        ValueError: no edits, fewer than two samples, or an empty batch.
+        GeneratorError, ScorerError: see `higan.population.render` and `score`.
+    """
+    check_concepts(scorer)
+    if not edits or num < 2 or batch_size < 1:
         raise ValueError(
-            f"effects take at least one edit of concepts among {', '.join(names)}, at least 2 samples and a batch; got "
-            f"{len(edits)} edits, unknown: {', '.join(unknown) or 'none'}, {num} samples in batches of {batch_size}"
+            f"effects take at least one edit and two samples, in batches of one or more; got {len(edits)} edits, "
+            f"{num} samples, batches of {batch_size}"
         )
-    seeds = sample_seeds(num, seed=seed, purpose="verify", first=first)
     total = num * (1 + len(edits))
     originals, changes, done = [], [], 0
-    for batch in seeds.split(batch_size):
+    for batch in sample_seeds(num, seed=seed, purpose="verify", first=first).split(batch_size):
         codes = sample(generator, batch)
         before = score(scorer, render(generator, codes)).cpu()
+        done += len(batch)
         after = []
-        for edit in edits.values():
+        for edit in edits:
             after.append(score(scorer, render(generator, apply(codes, [edit]))).cpu() - before)
             done += len(batch)
             if progress is not None:
-                progress(done + len(batch), total)
-        done += len(batch)
+                progress(done, total)
         originals.append(before)
         changes.append(torch.stack(after).movedim(1, 2))
     unit = torch.cat(originals).double().std(0).float() if std is None else std.cpu().float()
     found = torch.cat(changes, -1)
-    columns = tuple(names.index(edit.boundary.concept.name) for edit in edits.values())
-    sigma = torch.where(unit[:, None] > 0, found / unit.clamp(min=torch.finfo(unit.dtype).tiny)[:, None], 0.0)
-    return Effects(tuple(edits), scorer.concepts, columns, sigma)
+    return torch.where(unit[:, None] > 0, found / unit.clamp(min=torch.finfo(unit.dtype).tiny)[:, None], 0.0)
 
 
 def projected(edits: Mapping[str, Edit], conditions: Mapping[str, Sequence[Edit]] | None = None) -> dict[str, Edit]:

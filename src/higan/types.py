@@ -36,6 +36,7 @@ __all__ = [
     "SegmentClass",
     "Segmenter",
     "StagedGenerator",
+    "StyledGenerator",
 ]
 
 Level = Literal["layout", "object", "attribute", "colour"]
@@ -129,8 +130,17 @@ class StagedGenerator(Generator, Protocol):
         """Everything that layers before ``layer`` (0 … L-1) contribute, for ``resume`` alone to read."""
         ...
 
-    def resume(self, state: Any, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n 3 H W"]:  # noqa: ANN401
+    def resume(self, state: Any, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n 3 H W"]:
         """Images in [-1, 1] of codes that differ from the prepared ones in ``layer`` and later layers only."""
+        ...
+
+
+@runtime_checkable
+class StyledGenerator(Generator, Protocol):
+    """A generator whose layers each read their code through a linear map, whose matrix it tells."""
+
+    def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
+        """The matrix that turns the code of a layer into its o scales and shifts; zero columns for padding."""
         ...
 
 

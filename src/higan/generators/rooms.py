@@ -344,6 +344,16 @@ class RoomsGenerator:
         images = self.network.resume(state, self._truncate(codes), layer)
         return images.float().contiguous().clamp(-1, 1)
 
+    def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
+        """The matrix that turns the code of a layer into its scales and shifts.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        _check_layer(layer, self.num_layers)
+        style = cast(StyleLayer, self.network.layers[layer]).style
+        return style.weight * style.scale
+
     def _truncate(self, codes: Tensor) -> Tensor:
         if codes.ndim != 3 or codes.shape[1:] != (self.num_layers, self.code_dim):
             raise ValueError(f"codes must have shape (n, {self.num_layers}, {self.code_dim}); got {tuple(codes.shape)}")

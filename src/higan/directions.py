@@ -1,0 +1,228 @@
+"""Discovery without labels: candidate directions from the weights or the codes alone, named by re-scoring.
+
+``sefa`` (Shen & Zhou, "Closed-form factorization of latent semantics in GANs", 2021) asks which directions of the code
+change the styles of some layers most; ``pca`` (Härkönen et al., "GANSpace", 2020) along which the sampled codes vary
+most. Neither knows what it has found: ``discover`` moves samples along every candidate and reads the change of every
+score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from higan.boundaries import random_directions
+from higan.effects import measure_changes
+from higan.layers import check_layers, groups
+from higan.population import Progress, sample, sample_seeds
+from higan.rescoring import resample_weights
+from higan.types import Boundary, Concept, Edit, Generator, Scorer, StyledGenerator
+
+__all__ = ["Candidate", "Discovery", "Method", "discover", "pca", "sefa"]
+
+Method = Literal["sefa", "pca"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A direction without a name; ``value`` is its eigenvalue, by which candidates of one set are sorted."""
+
+    normal: Float[Tensor, "*l D"]
+    value: float
+    layers: tuple[int, ...]
+
+
+def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Candidate, ...]:
+    """Eigenvectors of AᵀA, largest eigenvalue first, A being the style weights of the layers one below the other.
+
+    Rows of A are scaled to unit length first, as the reference implementation does; rows of zeros are left out. Of the
+    two opposite directions of an eigenvector, the one whose largest component is positive is given.
+
+    Raises:
+        ValueError: the generator has no style weights, bad layers, or more directions than dimensions.
+    """
+    if not isinstance(generator, StyledGenerator):
+        raise ValueError(  # noqa: TRY004 - wrong arguments raise ValueError throughout
+            f"{generator.name!r} does not tell its style weights; use PCA, which needs codes alone"
+        )
+    check_layers(layers, generator.num_layers)
+    _check_num(num, generator.code_dim)
+    rows = torch.cat([generator.style_weights(layer).detach().double().cpu() for layer in sorted(set(layers))])
+    length = rows.norm(dim=1, keepdim=True)
+    rows = (rows / length.clamp(min=torch.finfo(rows.dtype).tiny))[length[:, 0] > 0]
+    return _candidates(rows.T @ rows, layers, num)
+
+
+def pca(codes: Float[Tensor, "n L D"], layers: Sequence[int], num: int = 5) -> tuple[Candidate, ...]:
+    """Principal axes of the codes at some layers, largest variance first.
+
+    Where all layers share their code, the axes are those of that one code, (D,). Otherwise the codes of the chosen
+    layers are taken together, and each layer's part is scaled to unit length, (L, D); other layers' rows are zero.
+
+    Raises:
+        ValueError: fewer than two codes, bad layers, or more directions than dimensions.
+    """
+    n, L, D = codes.shape
+    check_layers(layers, L)
+    if n < 2:
+        raise ValueError(f"principal axes need at least 2 codes; got {n}")
+    x = codes.double().cpu()
+    if bool((codes == codes[:, :1]).all()):
+        _check_num(num, D)
+        centred = x[:, 0] - x[:, 0].mean(0)
+        return _candidates(centred.T @ centred / (n - 1), layers, num)
+    chosen = sorted(set(layers))
+    _check_num(num, len(chosen) * D)
+    flat = (x - x.mean(0))[:, chosen].flatten(1)
+    found = []
+    for candidate in _candidates(flat.T @ flat / (n - 1), layers, num):
+        normal = torch.zeros(L, D)
+        part = candidate.normal.reshape(len(chosen), D)
+        normal[chosen] = part / part.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        found.append(Candidate(normal, candidate.value, candidate.layers))
+    return tuple(found)
+
+
+def _check_num(num: int, most: int) -> None:
+    if not 1 <= num <= most:
+        raise ValueError(f"there are 1 to {most} directions to be had; got {num}")
+
+
+def _candidates(gram: Float[Tensor, "d d"], layers: Sequence[int], num: int) -> tuple[Candidate, ...]:
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(0)[:num], vectors.flip(1)[:, :num].T
+    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    vectors = vectors * largest.sign()
+    where = tuple(sorted(set(layers)))
+    return tuple(Candidate(v.float(), float(value), where) for v, value in zip(vectors, values, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Discovery:
+    """A candidate and what it turned out to change most.
+
+    ``effect`` is the mean change of that concept's score, in standard deviations, when the code moves ``step`` along
+    the direction; the boundary's normal points to where the score rises. ``confidence`` is the share of resamples of
+    the samples in which the same concept comes first, ``chance`` the largest change of any score that random directions
+    of the same length bring about at these layers. ``named`` says that even the interval's nearer end is beyond that.
+    """
+
+    candidate: Candidate
+    boundary: Boundary
+    step: float
+    effect: float
+    low: float
+    high: float
+    confidence: float
+    chance: float
+    runners_up: tuple[tuple[str, float], ...]
+
+    @property
+    def named(self) -> bool:
+        """Whether the name is more than what chance gives."""
+        return self.low > self.chance
+
+
+def discover(
+    generator: Generator,
+    scorer: Scorer,
+    *,
+    method: Method = "sefa",
+    stages: Mapping[str, Sequence[int]] | None = None,
+    num: int = 3,
+    step: float = 3.0,
+    num_samples: int = 32,
+    num_random: int = 5,
+    std: Float[Tensor, " C"] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Discovery, ...]:
+    """Candidates for every range of layers, each named by the score that it moves most, with uncertainty.
+
+    Args:
+        generator: draws; with style weights for SeFa.
+        scorer: names.
+        method: ``sefa`` or ``pca``.
+        stages: ranges of layers by name; the paper's four stages by default.
+        num: candidates per range.
+        step: how far codes are moved, in standard deviations of the sampled codes along each direction.
+        num_samples: samples moved along every candidate.
+        num_random: random directions per range, for what chance gives.
+        std: standard deviation of every score; by default that of the samples.
+        num_resamples: for intervals and confidence.
+        seed: chooses samples and random directions.
+        progress: called after every batch of images.
+
+    Raises:
+        ValueError: unknown method, counts below 1, bad layers, or a generator without style weights for SeFa.
+        GeneratorError, ScorerError: see `higan.population.render` and `score`.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}")
+    if num_random < 1 or not step > 0:
+        raise ValueError(f"step must be above 0, and there must be a random direction; got {step} and {num_random}")
+    codes = sample(generator, sample_seeds(1024, seed=seed)).float()
+    stages = groups(generator.num_layers) if stages is None else stages
+    random = random_directions(num_random, generator.code_dim, seed=seed)
+    candidates: list[Candidate] = []
+    trials: list[Edit] = []
+    for layers in stages.values():
+        found = pca(codes, layers, num) if method == "pca" else sefa(generator, layers, num)
+        candidates += found
+        trials += [_trial(c.normal, c.layers, codes, step) for c in found]
+        trials += [_trial(normal, tuple(layers), codes, step) for normal in random]
+    changes = measure_changes(
+        generator, scorer, trials, std=std, num=num_samples, seed=seed, first=2**22 + 2**21, progress=progress
+    )
+    weights = resample_weights(num_samples, num_resamples, seed)
+    per_stage = num + num_random
+    discoveries = []
+    for k, candidate in enumerate(candidates):
+        first = k // num * per_stage
+        own = first + k % num
+        chance = float(changes[first + num : first + per_stage].mean(-1).abs().max())
+        discoveries.append(_named(candidate, trials[own], changes[own], chance, scorer, weights))
+    return tuple(discoveries)
+
+
+def _trial(normal: Tensor, layers: tuple[int, ...], codes: Float[Tensor, "n L D"], step: float) -> Edit:
+    at = list(layers)
+    along = (codes[:, at] * normal.to(codes).expand(codes.shape[1], -1)[at]).sum(-1)
+    spread = float(along.std(0, correction=0).mean())
+    nameless = Boundary(Concept("nameless", "attribute"), normal, torch.zeros(normal.shape[:-1]), float("nan"))
+    return Edit(nameless, step * (spread or 1.0), layers)
+
+
+def _named(
+    candidate: Candidate,
+    trial: Edit,
+    changes: Float[Tensor, "C K"],
+    chance: float,
+    scorer: Scorer,
+    weights: Float[Tensor, "B K"],
+) -> Discovery:
+    mean = changes.mean(-1)
+    order = mean.abs().argsort(descending=True, stable=True).tolist()
+    best = order[0]
+    sign = -1.0 if float(mean[best]) < 0 else 1.0
+    resampled = changes @ weights.T
+    wins = (resampled.abs().argmax(0) == best).double().mean()
+    low, high = torch.quantile(sign * resampled[best], torch.tensor([0.025, 0.975])).tolist()
+    normal = sign * candidate.normal
+    return Discovery(
+        candidate=candidate,
+        boundary=Boundary(scorer.concepts[best], normal, torch.zeros(normal.shape[:-1]), float("nan")),
+        step=float(trial.strength),
+        effect=float(sign * mean[best]),
+        low=low,
+        high=high,
+        confidence=float(wins),
+        chance=chance,
+        runners_up=tuple((scorer.concepts[c].name, float(sign * mean[c])) for c in order[1:3]),
+    )

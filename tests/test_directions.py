@@ -1,0 +1,138 @@
+"""Directions in closed form against eigen-decompositions done another way, and names against what was planted."""
+
+import numpy as np
+import pytest
+import torch
+
+from higan import population
+from higan.directions import discover, pca, sefa
+from higan.generators.pretrained import wrap
+from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork
+from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
+from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
+from higan.generators.toy import ToyGenerator
+from higan.scorers.toy import ToyScorer
+from higan.types import StyledGenerator
+
+
+def filled(network):
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    return wrap(network, "filled")
+
+
+def styled():
+    config = RoomsConfig(resolution=16, latent_dim=6, code_dim=8, mapping_layers=2, channels=(8, 8, 4))
+    sizes = {"latent_dim": 6, "mapping": (8, 8)}
+    return {
+        "rooms": RoomsGenerator(RoomsNetwork(config, seed=1), torch.zeros(8)),
+        "stylegan": filled(StyleGANNetwork(StyleGANConfig(16, (8, 8, 4), **sizes))),
+        "stylegan2": filled(StyleGAN2Network(StyleGAN2Config(16, (8, 8, 4), **sizes))),
+    }
+
+
+def weights_by_name(generator, layer):
+    """The matrix as it lies in the network's state."""
+    state = generator.network.state_dict()
+    if "layers.0.style.weight" in state:
+        return state[f"layers.{layer}.style.weight"]
+    if layer == generator.num_layers - 1 and "rgb.2.style_weight" in state:
+        return state["rgb.2.style_weight"]
+    return state[f"layers.{layer}.style_weight"]
+
+
+@pytest.mark.parametrize("name", ["rooms", "stylegan", "stylegan2"])
+@pytest.mark.parametrize("layers", [(0,), (1, 3), tuple(range(6))])
+def test_sefa_is_the_singular_value_decomposition(name, layers):
+    generator = styled()[name]
+    assert isinstance(generator, StyledGenerator)
+    layers = tuple(layer for layer in layers if layer < generator.num_layers)
+    found = sefa(generator, layers, 4)
+    stacked = np.concatenate([weights_by_name(generator, layer).double().numpy() for layer in layers])
+    stacked /= np.linalg.norm(stacked, axis=1, keepdims=True)
+    _, singular, right = np.linalg.svd(stacked)
+    for k, candidate in enumerate(found):
+        assert candidate.value == pytest.approx(singular[k] ** 2, rel=1e-4)
+        assert abs(float(candidate.normal.double() @ torch.from_numpy(right[k].copy()))) == pytest.approx(1, abs=1e-4)
+        assert float(candidate.normal[candidate.normal.abs().argmax()]) > 0
+    assert [c.value for c in found] == sorted((c.value for c in found), reverse=True)
+
+
+@pytest.mark.parametrize("name", ["rooms", "stylegan"])
+def test_style_weights_are_what_the_styles_are_made_with(name):
+    """Styles are affine in the code: their change under a small move is the matrix times the move."""
+    generator = styled()[name]
+    layer = generator.network.layers[2]
+    code, move = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    if name == "rooms":
+        change = layer.style((code + move)[None]) - layer.style(code[None])
+    else:
+        change = torch.nn.functional.linear((code + move)[None], layer.style_weight, layer.style_bias)
+        change = change - torch.nn.functional.linear(code[None], layer.style_weight, layer.style_bias)
+    torch.testing.assert_close(generator.style_weights(2) @ move, change[0], atol=1e-4, rtol=1e-4)
+
+
+def test_pca_finds_planted_variances():
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(6, 6, generator=generator)).Q
+    shared = (torch.randn(4000, 6, generator=generator) * torch.tensor([5.0, 3, 1, 1, 1, 1])) @ axes.T
+    found = pca(shared[:, None].expand(-1, 3, -1), [0, 2], 2)
+    for k, std in enumerate((5.0, 3.0)):
+        assert abs(float(found[k].normal @ axes[:, k])) > 0.995
+        assert found[k].value == pytest.approx(std**2, rel=0.1)
+    layered = torch.randn(4000, 3, 6, generator=generator)
+    layered[:, 1] += 4 * torch.randn(4000, 1, generator=generator) * axes[:, 4]
+    (own,) = pca(layered, [1, 2], 1)
+    assert own.normal.shape == (3, 6)
+    assert abs(float(own.normal[1] @ axes[:, 4])) > 0.99
+    assert not bool(own.normal[0].any())
+
+
+def test_candidates_get_the_names_that_were_planted():
+    """Codes of layer l vary four times as much along direction l, so that PCA of each layer finds it."""
+    toy = ToyGenerator(4, 8)
+
+    class Stretched(ToyGenerator):
+        def map(self, z):
+            codes = super().map(z)
+            along = (codes * self.directions[:-1]).sum(-1, keepdim=True)
+            return codes + along * self.directions[:-1]
+
+    generator = Stretched(4, 8)
+    assert torch.equal(generator.directions, toy.directions)
+    stages = {f"layer {k}": (k,) for k in range(4)}
+    found = discover(generator, ToyScorer(4), method="pca", stages=stages, num=1, step=1.0, num_samples=300)
+    for k, discovery in enumerate(found):
+        assert discovery.boundary.concept.name == f"planted {k}"
+        assert discovery.named
+        assert discovery.confidence == 1.0
+        assert float(discovery.boundary.normal[k] @ toy.directions[k]) > 0.98
+        # One standard deviation of the codes along the direction is one of the planted score.
+        assert discovery.effect == pytest.approx(1, abs=0.15)
+        assert discovery.low <= discovery.effect <= discovery.high
+        assert len(discovery.runners_up) == 2
+
+
+def test_what_changes_nothing_is_not_named():
+    generator = ToyGenerator(4, 8)
+    # Of five directions that no layer reads, only the noise strip makes anything of one.
+    found = discover(generator, ToyScorer(4), method="pca", stages={"a": (0,)}, num=8, step=1.0, num_samples=24)
+    assert len(found) == 8
+    assert sum(d.named for d in found) < 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "sefa"}, "does not tell its style weights"),
+        ({"method": "pca", "num": 0}, "1 to 8 directions"),
+        ({"method": "pca", "num_random": 0}, "there must be a random direction"),
+        ({"method": "pca", "stages": {"x": (9,)}}, "layers go from 0 to 3"),
+    ],
+)
+def test_bad_requests(options, words):
+    with pytest.raises(ValueError, match=words):
+        discover(ToyGenerator(4, 8), ToyScorer(4), **options)
+    with pytest.raises(ValueError, match="at least 2 codes"):
+        pca(population.sample(ToyGenerator(), [1]), [0], 1)
