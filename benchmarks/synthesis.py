@@ -3,7 +3,7 @@
     python benchmarks/synthesis.py --references DIR [--family NAME …] [--resolution 256] [--batch 4] [--threads 1]
 
 DIR holds checkouts of the reference repositories under the names that tests/parity/README.md lists; weights are random,
-of the published widths. Ours and theirs run by turns on the same codes, so that whatever else the machine does meets
+of the published widths (StyleGAN3: an eighth; its reference takes minutes per picture on a CPU). Ours and theirs run by turns on the same codes, so that whatever else the machine does meets
 both; the ratio is that of the medians (above 1: ours is faster). For StyleGAN the reference is the official tool's own
 path: its network, batches of four, without gradients.
 """
@@ -94,7 +94,9 @@ def families(resolution):
         "stylegan": official("stylegan_generator_network.py", "StyleGANGeneratorNet", resolution),
         "stylegan2": official("stylegan2_generator_network.py", "StyleGAN2GeneratorNet", resolution),
         "stylegan2-ada": nvidia("stylegan2-ada-pytorch", "training.networks", resolution),
-        "stylegan3-t": nvidia("stylegan3", "training.networks_stylegan3", resolution, channel_max=256),
+        "stylegan3-t": nvidia(
+            "stylegan3", "training.networks_stylegan3", resolution, channel_max=64, channel_base=8192
+        ),
         "pggan": official("pggan_generator_network.py", "PGGANGeneratorNet", resolution),
         "biggan (128 px)": biggan,
     }
