@@ -3,9 +3,10 @@
     python benchmarks/synthesis.py --references DIR [--family NAME …] [--resolution 256] [--batch 4] [--threads 1]
 
 DIR holds checkouts of the reference repositories under the names that tests/parity/README.md lists; weights are random,
-of the published widths (StyleGAN3: an eighth; its reference takes minutes per picture on a CPU). Ours and theirs run by turns on the same codes, so that whatever else the machine does meets
-both; the ratio is that of the medians (above 1: ours is faster). For StyleGAN the reference is the official tool's own
-path: its network, batches of four, without gradients.
+of the published widths (StyleGAN3: an eighth of them, its reference being very slow on a CPU). Ours and theirs run by
+turns on the same codes, so that whatever else the machine does meets both; the ratio is that of the medians (above 1:
+ours is faster). For StyleGAN, StyleGAN2 and PGGAN the reference is the official tool's own network, batches of
+four, without gradients.
 """
 
 from __future__ import annotations
