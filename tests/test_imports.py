@@ -12,6 +12,7 @@ ORDER = (
     {"types", "errors"},
     {"layers", "weights"},
     {"checkpoints"},
+    {"extras", "preprocessing"},
     {"store"},
     {"engines"},
     {"population"},
@@ -26,7 +27,7 @@ ORDER = (
 )
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 ADAPTERS = {"generators", "scorers", "segmenters"}
-BELOW_ADAPTERS = {"types", "errors", "layers", "weights", "checkpoints"}
+BELOW_ADAPTERS = {"types", "errors", "layers", "weights", "checkpoints", "extras", "preprocessing"}
 # The front doors open things by name; everything else is handed what it works on.
 FRONT_DOORS = {"higan", "cli", "studio", "rooms"}
 

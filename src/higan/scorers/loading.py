@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from higan.errors import MissingWeightsError
-from higan.types import Scorer
+from higan.errors import MissingWeightsError, UnknownFormatError
+from higan.scorers.labels import Names
+from higan.types import Level, Scorer, Segmenter
 
-__all__ = ["WEIGHTS", "load_scorer"]
+__all__ = ["LOADERS", "WEIGHTS", "load_scorer"]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
+
+
+def _rooms_weights() -> Path:
+    path = WEIGHTS / "rooms.safetensors"
+    if not path.is_file():
+        raise MissingWeightsError(
+            f"{path}: the weights of the embedded scorer are missing; reinstall the package, or train them with "
+            "`higan rooms train-scorers`"
+        )
+    return path
 
 
 def _load_rooms(device: torch.device) -> Scorer:
@@ -21,13 +34,7 @@ def _load_rooms(device: torch.device) -> Scorer:
     from higan.scorers.combined import CombinedScorer
     from higan.scorers.rooms import RoomsScorer
 
-    path = WEIGHTS / "rooms.safetensors"
-    if not path.is_file():
-        raise MissingWeightsError(
-            f"{path}: the weights of the embedded scorer are missing; reinstall the package, or train them with "
-            "`higan rooms train-scorers`"
-        )
-    return CombinedScorer([RoomsScorer.load(path, device), ColourScorer()], name="rooms")
+    return CombinedScorer([RoomsScorer.load(_rooms_weights(), device), ColourScorer()], name="rooms")
 
 
 def _load_colour(_: torch.device) -> Scorer:
@@ -36,40 +43,235 @@ def _load_colour(_: torch.device) -> Scorer:
     return ColourScorer()
 
 
+def _load_scheme(
+    _: torch.device, *, segmenter: Segmenter | None = None, classes: Sequence[str] | None = None
+) -> Scorer:
+    from higan.scorers.scheme import ColourSchemeScorer
+
+    return ColourSchemeScorer(segmenter, classes)
+
+
+def _load_layout(device: torch.device, *, weights: str | Path | None = None) -> Scorer:
+    from higan.scorers.layout import LayoutScorer
+    from higan.scorers.rooms import RoomsScorer
+
+    return LayoutScorer(RoomsScorer.load(weights or _rooms_weights(), device))
+
+
+def _load_lines(_: torch.device, *, field_of_view: float | None = None) -> Scorer:
+    from higan.scorers.lines import LinesScorer
+
+    return LinesScorer() if field_of_view is None else LinesScorer(field_of_view)
+
+
+def _load_segments(
+    _: torch.device, *, segmenter: Segmenter | None = None, classes: Sequence[str] | None = None
+) -> Scorer:
+    from higan.scorers.segments import SegmentsScorer
+
+    if segmenter is None:
+        raise ValueError("the scorer 'segments' needs segmenter=, such as higan.load_segmenter('rooms') or 'ade20k'")
+    return SegmentsScorer(segmenter, classes)
+
+
+def _load_places(
+    device: torch.device,
+    *,
+    weights: str | Path | None = None,
+    attribute_matrix: str | Path | None = None,
+    layout: Any = None,
+    categories: str | Path | None = None,
+    attributes: str | Path | None = None,
+    official_compat: bool = False,
+    precision: Any = "float32",
+) -> Scorer:
+    from higan.scorers.places import ATTRIBUTE_MATRIX, PUBLISHED, PlacesScorer
+
+    if weights is None:
+        raise MissingWeightsError(
+            f"the scorer 'places365' needs weights=PATH, a copy of {PUBLISHED['wideresnet18']}, and for the attributes "
+            f"attribute_matrix=PATH, a copy of {ATTRIBUTE_MATRIX}"
+        )
+    return PlacesScorer.load(
+        weights,
+        attribute_matrix,
+        layout=layout,
+        categories=categories,
+        attributes=attributes,
+        official_compat=official_compat,
+        precision=precision,
+        device=device,
+    )
+
+
+def _load_clip(
+    device: torch.device,
+    *,
+    weights: str | Path | None = None,
+    concepts: Names | None = None,
+    against: str | Sequence[str] | None = None,
+) -> Scorer:
+    from higan.scorers.clip import DEFAULT_MODEL, ClipScorer
+
+    if concepts is None:
+        raise ValueError(
+            "the scorer 'clip' needs concepts=[…]: the phrases to look for (--concept on the command line)"
+        )
+    return ClipScorer(weights or DEFAULT_MODEL, concepts, against, device=device)
+
+
 def _load_toy(_: torch.device) -> Scorer:
     from higan.scorers.toy import ToyScorer
 
     return ToyScorer()
 
 
-_EMBEDDED: Mapping[str, Callable[[torch.device], Scorer]] = {
+LOADERS: Mapping[str, Callable[..., Scorer]] = {
     "rooms": _load_rooms,
     "colour": _load_colour,
+    "scheme": _load_scheme,
+    "layout": _load_layout,
+    "lines": _load_lines,
+    "segments": _load_segments,
+    "places365": _load_places,
+    "clip": _load_clip,
     "toy": _load_toy,
+}
+"""By name; the keywords of each are the options that it takes."""
+
+
+def _file_places(device: torch.device, *, path: Path, **options: Any) -> Scorer:
+    return _load_places(device, weights=path, **options)
+
+
+def _file_rooms(device: torch.device, *, path: Path) -> Scorer:
+    from higan.scorers.rooms import RoomsScorer
+
+    return RoomsScorer.load(path, device)
+
+
+def _file_torchscript(
+    device: torch.device,
+    *,
+    path: Path,
+    concepts: Names | None = None,
+    preprocessing: Any = None,
+    level: Level = "attribute",
+) -> Scorer:
+    from higan.scorers.exported import TorchScriptScorer
+
+    if concepts is None:
+        raise ValueError(f"{path} does not name its outputs; pass concepts=[…] or a text file of names")
+    return TorchScriptScorer(path, concepts, preprocessing=preprocessing, level=level, device=device)
+
+
+def _file_onnx(
+    device: torch.device,
+    *,
+    path: Path,
+    concepts: Names | None = None,
+    preprocessing: Any = None,
+    level: Level = "attribute",
+) -> Scorer:
+    from higan.scorers.exported import OnnxScorer
+
+    return OnnxScorer(path, concepts, preprocessing=preprocessing, level=level, device=device)
+
+
+def _file_classifier(
+    device: torch.device, *, path: Path, concepts: Names | None = None, level: Level = "object"
+) -> Scorer:
+    from higan.scorers.classifier import ClassifierScorer
+
+    return ClassifierScorer(path, concepts, level=level, device=device)
+
+
+def _imported(_: torch.device, *, path: str, concepts: Names | None = None, level: Level = "attribute") -> Scorer:
+    from higan.scorers.callable import import_scorer
+
+    return import_scorer(path, concepts, level)
+
+
+_SUFFIXES: Mapping[str, Callable[..., Scorer]] = {
+    ".safetensors": _file_rooms,
+    ".tar": _file_places,
+    ".pth": _file_places,
+    ".ts": _file_torchscript,
+    ".torchscript": _file_torchscript,
+    ".pt": _file_torchscript,
+    ".onnx": _file_onnx,
 }
 
 
-def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu") -> Scorer:
-    """Opens a scorer by its name (``rooms``, ``colour``, ``toy``) or from a file written by ``RoomsScorer.save``.
+def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **options: Any) -> Scorer:
+    """Opens a scorer.
 
-    Several scorers at once: join names with ``+``, as in ``rooms+toy``.
+    Args:
+        name_or_path: a name: ``rooms``, ``colour``, ``scheme``, ``layout``, ``lines``, ``segments``, ``places365``,
+            ``clip``, ``toy``; a file: our own ``.safetensors``, Places365's ``.pth.tar``, TorchScript (``.ts``,
+            ``.torchscript``, ``.pt``), ONNX (``.onnx``); a folder with an image classifier of transformers; or your own
+            ``module:callable``. Several at once, joined with ``+``: ``rooms+clip``.
+        device: where it runs; images are expected there.
+        options: keywords of the scorer, see docs/scorers.md; of several scorers, each gets those that it takes.
+
+            - ``weights``, ``attribute_matrix``, ``layout``, ``categories``, ``attributes``, ``official_compat``,
+              ``precision``: of ``places365``, see `higan.scorers.places.PlacesScorer.load`;
+            - ``concepts``: phrases of ``clip``, names of the outputs of files and callables; a list, or a text file;
+            - ``against``: of ``clip``; ``weights``: its folder or hub name;
+            - ``level``: of concepts that do not say theirs;
+            - ``preprocessing``: a `higan.preprocessing.Preprocessing` for TorchScript and ONNX;
+            - ``segmenter``, ``classes``: of ``segments`` and ``scheme``;
+            - ``weights``: of ``layout``, a scorer's file; ``field_of_view``: of ``lines``, in radians.
 
     Raises:
-        MissingWeightsError: there is no such file, or the embedded weights are not installed.
-        CheckpointError: the file cannot be used; the subclass says why.
+        MissingWeightsError: weights are not there; the message says where they are published.
+        MissingExtraError: an optional dependency is not installed; the message names the extra.
+        CheckpointError: a file cannot be used; the subclass says why.
+        ValueError: an option is unknown to the scorer, needed and not given, or out of range.
     """
-    from higan.scorers.combined import CombinedScorer
-    from higan.scorers.rooms import RoomsScorer
-
     where = torch.device(device)
-    name = str(name_or_path)
-    if name in _EMBEDDED:
-        return _EMBEDDED[name](where)
-    path = Path(name_or_path)
-    if not path.exists() and "+" in name:
-        return CombinedScorer([load_scorer(part, where) for part in name.split("+")])
-    if not path.exists():
-        raise MissingWeightsError(
-            f"{path}: no such file; expected a weight file or one of the names {', '.join(_EMBEDDED)}"
-        )
-    return RoomsScorer.load(path, where)
+    parts = _parts(name_or_path)
+    known = [set(_options(loader)) for loader, _ in parts]
+    unknown = [option for option in options if not any(option in takes for takes in known)]
+    if unknown:
+        takes = ", ".join(sorted(set().union(*known))) or "none"
+        raise ValueError(f"{name_or_path} does not take the option {', '.join(unknown)}; it takes: {takes}")
+    scorers = [
+        loader(where, **path, **{option: value for option, value in options.items() if option in takes})
+        for (loader, path), takes in zip(parts, known, strict=True)
+    ]
+    if len(scorers) == 1:
+        return scorers[0]
+    from higan.scorers.combined import CombinedScorer
+
+    return CombinedScorer(scorers)
+
+
+def _parts(name_or_path: str | Path) -> list[tuple[Callable[..., Scorer], dict[str, Any]]]:
+    """What opens it, and the file if there is one."""
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in LOADERS:
+        return [(LOADERS[name], {})]
+    if path.is_dir():
+        return [(_file_classifier, {"path": path})]
+    if path.is_file():
+        if path.suffix.lower() not in _SUFFIXES:
+            raise UnknownFormatError(f"{path}: expected a file that ends in {', '.join(_SUFFIXES)}")
+        return [(_SUFFIXES[path.suffix.lower()], {"path": path})]
+    if "+" in name:
+        return [part for piece in name.split("+") for part in _parts(piece)]
+    module, colon, attribute = name.partition(":")
+    if colon and attribute and all(piece.isidentifier() for piece in f"{module}.{attribute}".split(".")):
+        return [(_imported, {"path": name})]
+    raise MissingWeightsError(
+        f"{name}: no such file; expected one of the names {', '.join(LOADERS)}, a file ({', '.join(_SUFFIXES)}), a "
+        "folder of transformers, or module:callable"
+    )
+
+
+def _options(loader: Callable[..., Scorer]) -> list[str]:
+    """Keywords that a loader takes."""
+    if loader is _file_places:
+        return [option for option in _options(_load_places) if option != "weights"]
+    parameters = inspect.signature(loader).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "path"]

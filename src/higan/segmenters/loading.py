@@ -9,25 +9,57 @@ import torch
 from higan.errors import MissingWeightsError
 from higan.types import Segmenter
 
-__all__ = ["WEIGHTS", "load_segmenter"]
+__all__ = ["DEFAULT_ADE20K", "WEIGHTS", "load_segmenter"]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
 
+DEFAULT_ADE20K = "nvidia/segformer-b0-finetuned-ade-512-512"
 
-def load_segmenter(name_or_path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
-    """Opens a segmenter by its name (``rooms``) or from a file written by ``RoomsSegmenter.save``.
+
+def load_segmenter(
+    name_or_path: str | Path, device: str | torch.device = "cpu", *, weights: str | Path | None = None
+) -> Segmenter:
+    """Opens a segmenter.
+
+    Args:
+        name_or_path: ``rooms``; ``ade20k``; a file written by ``RoomsSegmenter.save``; a folder of transformers, or
+            the name ``owner/model`` of one on the Hugging Face hub.
+        device: where it runs.
+        weights: for ``ade20k``, the folder or hub name of the model; by default `DEFAULT_ADE20K`.
 
     Raises:
+        MissingExtraError: transformers is needed and not installed.
         MissingWeightsError: there is no such file, or the embedded weights are not installed.
         CheckpointError: the file cannot be used; the subclass says why.
+        ValueError: ``weights`` was given with a name that has weights of its own.
     """
-    from higan.segmenters.rooms import RoomsSegmenter
+    name = str(name_or_path)
+    if name == "ade20k":
+        return _of_transformers(weights or DEFAULT_ADE20K, device)
+    if weights is not None:
+        raise ValueError(f"weights= goes with the name ade20k; {name!r} already says which weights to use")
+    path = WEIGHTS / "rooms.safetensors" if name == "rooms" else Path(name_or_path)
+    if path.is_file():
+        from higan.segmenters.rooms import RoomsSegmenter
 
-    path = WEIGHTS / "rooms.safetensors" if str(name_or_path) == "rooms" else Path(name_or_path)
-    if not path.is_file():
-        raise MissingWeightsError(
-            f"{path}: no such file; expected a weight file or the name rooms, "
-            "whose weights come with the package or from `higan rooms train-scorers`"
-        )
-    return RoomsSegmenter.load(path, device)
+        return RoomsSegmenter.load(path, device)
+    if name != "rooms" and (path.is_dir() or _is_hub_name(name)):
+        return _of_transformers(name, device)
+    raise MissingWeightsError(
+        f"{path}: no such file; expected a weight file, a folder of transformers, a name owner/model on the Hugging "
+        "Face hub, or one of the names rooms, ade20k (the weights of rooms come with the package, or from "
+        "`higan rooms train-scorers`)"
+    )
+
+
+def _is_hub_name(name: str) -> bool:
+    owner, slash, model = name.partition("/")
+    looks_like_a_path = "/" in model or "\\" in name or bool(Path(name).suffix)
+    return bool(owner.strip(".~") and slash and model) and not looks_like_a_path
+
+
+def _of_transformers(name: str | Path, device: str | torch.device) -> Segmenter:
+    from higan.segmenters.ade20k import TransformersSegmenter
+
+    return TransformersSegmenter(name, device=device)

@@ -1,0 +1,73 @@
+"""Names of a predictor's outputs: from a list, or from a text file with one per line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from higan.errors import CorruptFileError, MissingWeightsError
+from higan.types import LEVELS, Concept, Level
+
+__all__ = ["Names", "named", "parse_concept", "read_names"]
+
+Names = str | Path | Sequence[str | Concept]
+"""A text file with one name per line, or the names themselves."""
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """The lines of a text file, blank ones left out.
+
+    A number after the name is its position, as in the list of Places365 (``/a/airfield 0``); without numbers the
+    lines' order counts. A leading ``/x/`` is dropped, further ``/`` become ``__``, blanks ``_``.
+
+    Raises:
+        MissingWeightsError: there is no such file.
+        CorruptFileError: it is not text, holds no names, or its numbers are not 0, 1, 2 …
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingWeightsError(f"{path}: no such list of names; expected a text file with one name per line")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{path} is not a text file: {error}") from error
+    parts = [line.rsplit(maxsplit=1) for line in lines]
+    if lines and all(len(part) == 2 and part[1].isdecimal() for part in parts):
+        order = [int(number) for _, number in parts]
+        if sorted(order) != list(range(len(order))):
+            raise CorruptFileError(f"{path}: positions must be 0 … {len(order) - 1}, each once")
+        lines = [name for _, (name, _) in sorted(zip(order, parts, strict=True))]
+    if not lines:
+        raise CorruptFileError(f"{path} holds no names")
+    return tuple(_plain(line) for line in lines)
+
+
+def _plain(line: str) -> str:
+    if len(line) > 3 and line[0] == line[2] == "/":
+        line = line[3:]
+    return line.replace("/", "__").replace(" ", "_")
+
+
+def parse_concept(text: str, level: Level) -> Concept:
+    """``attribute: wooden`` with its level in front, or a bare name, which gets the given level."""
+    front, colon, rest = text.partition(":")
+    for known in LEVELS:
+        if colon and front.strip().lower() == known:
+            return Concept(rest.strip(), known)
+    return Concept(text.strip(), level)
+
+
+def named(names: Names, level: Level) -> tuple[Concept, ...]:
+    """Concepts of any form of names; those without a level get the given one.
+
+    Raises:
+        ValueError: two have the same name.
+        MissingWeightsError, CorruptFileError: see `read_names`.
+    """
+    listed = read_names(names) if isinstance(names, str | Path) else names
+    concepts = tuple(name if isinstance(name, Concept) else parse_concept(name, level) for name in listed)
+    known = [concept.name for concept in concepts]
+    twice = sorted({name for name in known if known.count(name) > 1})
+    if twice:
+        raise ValueError(f"concepts must have different names; given twice: {', '.join(twice)}")
+    return concepts
