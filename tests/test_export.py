@@ -215,5 +215,7 @@ def test_directions_for_the_official_tool(tmp_path):
     assert plain.stdout.strip() == "(1, 16)"
     with pytest.raises(ValueError, match=r"a \.safetensors file or a folder"):
         save_directions(tmp_path / "d.npy", boundaries())
+    with pytest.raises(ValueError, match="several are called a b"):
+        save_directions(tmp_path / "out", boundaries()[:1] * 2)
     with pytest.raises(ValueError, match="one space"):
         save_directions(tmp_path / "d.safetensors", [])

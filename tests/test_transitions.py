@@ -10,9 +10,11 @@ from higan.generators.toy import ToyGenerator
 from higan.rooms.classes import CLASSES, class_index
 from higan.rooms.render import render
 from higan.rooms.scene import sample_scenes
+from higan.scorers.toy import ToyScorer
 from higan.segmenters.toy import ToySegmenter
-from higan.transitions import flows, kept, map_objects, mapping_shares, segment, walk
+from higan.transitions import flows, kept, map_objects, mapping_shares, segment, travel, walk
 from higan.types import Boundary, Concept, Edit, SegmentClass, Segmenter
+from higan.workbench import Workbench
 
 G, SEG = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToySegmenter(4)
 AB = (
@@ -156,3 +158,46 @@ def test_masks_must_fit():
         map_objects(AB, mask, mask[:1])
     with pytest.raises(ValueError, match="hold class 7, but only 3"):
         map_objects(AB, mask, mask + 7)
+
+
+def test_a_journey_starts_where_it_should_and_maps_what_was_planted():
+    scorer = ToyScorer(4)
+    concepts = scorer.concepts[:3]
+    boundaries = {c.name: Boundary(c, G.directions[k], torch.tensor(0.0), 1.0) for k, c in enumerate(concepts)}
+    bench = Workbench(G, boundaries, scorer)
+    names = [c.name for c in concepts]
+    journey = travel(bench, SEG, names, num=20, steps=2, strength=4.0, layers=[0, 1, 2])
+    assert journey.images.shape == (20, 5, 3, 8, 8)
+    assert [leg.strength for leg in journey.legs] == [4.0, 4.0]
+    assert len(journey.seeds.unique()) == 20
+    # Chosen from 80 samples for what they are: more of the first than of the others.
+    assert bool((journey.scores[:, 0, 0] > journey.scores[:, 0, 1:].amax(1)).double().mean() > 0.9)
+    gain = journey.scores - journey.scores[:, :1]
+    expected = torch.tensor([[0.0, 0, 0], [0, 1.4, 0], [0, 2.8, 0], [0, 1.4, 2.0], [0, 0, 4.0]])
+    torch.testing.assert_close(gain, expected.expand(20, -1, -1), atol=0.25, rtol=0)
+    assert len(journey.mappings) == 2
+    for k, mapping in enumerate(journey.mappings):
+        assert torch.equal(
+            mapping.counts, map_objects(SEG.classes, journey.masks[:, 2 * k], journey.masks[:, 2 * k + 2]).counts
+        )
+    (row,) = [f for f in flows(journey.mappings[0]) if (f.source.name, f.target.name) == ("dark 1", "bright 1")]
+    assert row.share > 0.8
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "words"),
+    [
+        (["a"], {}, "two or more different categories; got a"),
+        (["planted 0", "planted 0"], {}, "two or more different"),
+        (["planted 0", "nope"], {}, "no concept 'nope'"),
+        (["planted 0", "noise"], {}, "unknown concept 'noise'; there are boundaries for: planted 0"),
+        (["planted 0", "planted 1"], {"num": 0}, "at least 1; got 0"),
+    ],
+)
+def test_bad_journeys(names, options, words):
+    scorer = ToyScorer(4)
+    boundaries = {
+        c.name: Boundary(c, G.directions[k], torch.tensor(0.0), 1.0) for k, c in enumerate(scorer.concepts[:2])
+    }
+    with pytest.raises(ValueError, match=words):
+        travel(Workbench(G, boundaries, scorer), SEG, names, strength=1.0, layers=[0], **options)

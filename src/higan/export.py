@@ -348,9 +348,12 @@ def save_directions(
         The files written.
 
     Raises:
-        ValueError: no boundaries, normals of several shapes, or another ending.
+        ValueError: no boundaries, two of one name, normals of several shapes, or another ending.
     """
     path, advice = Path(path), layers or {}
+    names = [boundary.concept.name for boundary in boundaries]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"directions must have different names; several are called {', '.join(twice)}")
     shapes = {tuple(b.normal.shape) for b in boundaries}
     if len(shapes) != 1:
         raise ValueError(f"directions of one space are written together; got shapes {sorted(shapes)}")

@@ -17,12 +17,28 @@ from torch import Tensor
 
 from higan.editing import apply
 from higan.errors import ScorerError
+from higan.population import render, sample, sample_seeds, score
+from higan.recipes import Instruction, Unit
 from higan.rescoring import resample_weights
 from higan.types import Edit, SegmentClass, Segmenter
+from higan.workbench import Workbench, plan
 
-__all__ = ["Flow", "Kept", "ObjectMapping", "flows", "kept", "map_objects", "mapping_shares", "segment", "walk"]
+__all__ = [
+    "Flow",
+    "Journey",
+    "Kept",
+    "ObjectMapping",
+    "flows",
+    "kept",
+    "map_objects",
+    "mapping_shares",
+    "segment",
+    "travel",
+    "walk",
+]
 
 _RESAMPLES_AT_ONCE = 32
+_IMAGES_AT_ONCE = 32
 
 
 def walk(codes: Float[Tensor, "n L D"], legs: Sequence[Edit], *, steps: int = 2) -> Float[Tensor, "n T L D"]:
@@ -231,3 +247,103 @@ def _interval(
     parts = [statistic((part @ flat).reshape(-1, S, S)) for part in weights.split(_RESAMPLES_AT_ONCE)]
     tail = (1 - confidence) / 2
     return torch.quantile(torch.cat(parts), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+
+
+# --- the whole figure -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Journey:
+    """Samples of one category turned into others: everything that Fig. 5 shows.
+
+    ``mappings`` has one entry per leg, from the category before to the one after; stations between are in ``images``
+    and ``masks`` alone. ``scores`` are of the categories, at every station.
+    """
+
+    categories: tuple[str, ...]
+    seeds: Int64[Tensor, " n"]
+    legs: tuple[Edit, ...]
+    steps: int
+    images: UInt8[Tensor, "n T 3 H W"]
+    masks: UInt8[Tensor, "n T H W"]
+    scores: Float[Tensor, "n T k"]
+    mappings: tuple[ObjectMapping, ...]
+
+
+def travel(
+    bench: Workbench,
+    segmenter: Segmenter,
+    categories: Sequence[str],
+    *,
+    num: int = 48,
+    steps: int = 2,
+    strength: float | None = None,
+    layers: Sequence[int] | None = None,
+    sigmas: float = 2.0,
+    candidates: int = 4,
+    seed: int = 0,
+) -> Journey:
+    """Turn samples of the first category into the second, then into the third ….
+
+    Of ``candidates`` · num fresh samples those are taken that the scorer is surest of: whose score for the first
+    category is furthest above that for the others, each in its own standard deviations.
+
+    Args:
+        bench: with scorer and boundaries of all categories.
+        segmenter: tells what is where.
+        categories: two or more concepts.
+        num: samples.
+        steps: stations per leg.
+        strength: length of every leg, in steps λ; by default what raises the category's score by ``sigmas``.
+        layers: where to edit; by default those the re-scoring recommends for each category.
+        sigmas: of the score, on average.
+        candidates: how many times ``num`` samples to choose from.
+        seed: chooses the samples.
+
+    Raises:
+        ValueError: fewer than two categories or one twice, unknown ones, counts below 1, or bad layers.
+        GeneratorError, ScorerError: generator, scorer or segmenter break their contract.
+    """
+    if len(categories) < 2 or len(set(categories)) < len(categories):
+        raise ValueError(f"a transition needs two or more different categories; got {', '.join(categories) or 'none'}")
+    if num < 1 or candidates < 1:
+        raise ValueError(f"num and candidates must be at least 1; got {num} and {candidates}")
+    columns = [bench.column(name) for name in categories]
+    unit: Unit = "steps" if strength is not None else "sigmas"
+    amount = sigmas if strength is None else strength
+    asked = [Instruction(n, amount, unit, None if layers is None else tuple(layers)) for n in categories[1:]]
+    seeds, codes = _surest(bench, columns, num, candidates, seed)
+    legs = tuple(plan(bench, [leg], codes[:1])[0][0] for leg in asked)
+    stations = walk(codes, legs, steps=steps)
+    n, T = stations.shape[:2]
+    flat = stations.flatten(0, 1)
+    images = torch.cat([render(bench.generator, part) for part in flat.split(_IMAGES_AT_ONCE)])
+    masks = segment(segmenter, images).unflatten(0, (n, T))
+    scores = torch.cat([_scores(bench, part)[:, columns].cpu() for part in images.split(_IMAGES_AT_ONCE)])
+    ends = range(0, T, steps)
+    mappings = tuple(map_objects(segmenter.classes, masks[:, a], masks[:, b]) for a, b in pairwise(ends))
+    return Journey(
+        tuple(categories), seeds, legs, steps, images.cpu().unflatten(0, (n, T)), masks, scores.unflatten(0, (n, T)),
+        mappings,
+    )  # fmt: skip
+
+
+def _surest(
+    bench: Workbench, columns: Sequence[int], num: int, candidates: int, seed: int
+) -> tuple[Int64[Tensor, " n"], Float[Tensor, "n L D"]]:
+    """Seeds and codes of the samples that are most like the first category and least like the others."""
+    seeds = sample_seeds(num * candidates, seed=seed, purpose="verify", first=2**22 + 2**20)
+    codes = torch.cat([sample(bench.generator, part) for part in seeds.split(_IMAGES_AT_ONCE)])
+    images = (render(bench.generator, part) for part in codes.split(_IMAGES_AT_ONCE))
+    scores = torch.cat([_scores(bench, part)[:, list(columns)].cpu() for part in images]).double()
+    spread = scores.std(0, correction=0)
+    sigma = (scores - scores.mean(0)) / torch.where(spread > 0, spread, 1.0)
+    margin = sigma[:, 0] - sigma[:, 1:].amax(1)
+    chosen = margin.argsort(descending=True, stable=True)[:num].sort().values
+    return seeds[chosen], codes[chosen.to(codes.device)]
+
+
+def _scores(bench: Workbench, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
+    if bench.scorer is None:
+        raise ValueError("a scorer is needed to tell categories apart; none was given")
+    return score(bench.scorer, images)

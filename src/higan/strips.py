@@ -1,0 +1,169 @@
+"""Rows of edited pictures with captions: sweeps, both ways (Fig. 4a), joint edits (Fig. 4b), layers (Fig. 3c)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from higan.editing import apply
+from higan.layers import placements
+from higan.population import sample, score
+from higan.recipes import Instruction, format_layers
+from higan.types import Edit
+from higan.workbench import Workbench, draw, plan
+
+__all__ = ["Strip", "grid_strip", "joint_strip", "parse_sweep", "starts", "sweep_strip"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strip:
+    """Pictures row by row, one row per sample; ``columns`` names the columns, ``captions`` tells every picture.
+
+    ``codes`` are those of the pictures, in the same order.
+    """
+
+    images: UInt8[Tensor, "n 3 H W"]
+    codes: Float[Tensor, "n L D"]
+    columns: tuple[str, ...]
+    captions: tuple[str, ...]
+
+
+def parse_sweep(text: str) -> tuple[float, ...]:
+    """``-3:3:7`` as seven factors from -3 to 3, evenly spaced.
+
+    Raises:
+        ValueError: the text has another form, a number is not finite, or there are fewer than two factors.
+    """
+    parts = text.split(":")
+    try:
+        first, last, count = float(parts[0]), float(parts[1]), int(parts[2])
+    except (ValueError, IndexError):
+        count, first, last = 0, 0.0, 0.0
+    if len(parts) != 3 or not 2 <= count <= 1000 or not (math.isfinite(first) and math.isfinite(last)):
+        raise ValueError(f"a sweep is written first:last:number, as in -3:3:7, with 2 to 1000 pictures; got {text!r}")
+    return tuple(first + (last - first) * k / (count - 1) for k in range(count))
+
+
+def starts(bench: Workbench, seeds: Sequence[int]) -> Float[Tensor, "n L D"]:
+    """Codes of samples, one after the other, so that none depends on the others."""
+    return torch.cat([sample(bench.generator, [seed]) for seed in seeds])
+
+
+def sweep_strip(
+    bench: Workbench,
+    edits: Sequence[str | Instruction],
+    codes: Float[Tensor, "n L D"],
+    factors: Sequence[float],
+    *,
+    conditions: Sequence[str] = (),
+) -> Strip:
+    """All edits together, each time with another factor: 0 is the original, -1 the opposite of what was asked.
+
+    Raises:
+        ValueError: no factors, no edits, or as for `higan.workbench.plan`.
+    """
+    if not factors or not edits:
+        raise ValueError(f"a sweep needs factors and edits; got {len(factors)} and {len(edits)}")
+    plans = plan(bench, edits, codes, conditions=conditions)
+    variants = [[[_scaled(edit, factor) for edit in edits_] for factor in factors] for edits_ in plans]
+    return _strip(bench, codes, variants, [f"{factor:+.3g}" if factor else "0" for factor in factors])
+
+
+def joint_strip(
+    bench: Workbench,
+    edits: Sequence[str | Instruction],
+    codes: Float[Tensor, "n L D"],
+    *,
+    conditions: Sequence[str] = (),
+) -> Strip:
+    """The original, every edit alone, then all together.
+
+    Raises:
+        ValueError: fewer than two edits, or as for `higan.workbench.plan`.
+    """
+    if len(edits) < 2:
+        raise ValueError(f"joint edits are two or more; got {len(edits)}")
+    plans = plan(bench, edits, codes, conditions=conditions)
+    variants = [[[], *([edit] for edit in edits_), list(edits_)] for edits_ in plans]
+    names = [edit.boundary.concept.name.replace("_", " ") for edit in plans[0]]
+    return _strip(bench, codes, variants, ["original", *names, "together"])
+
+
+def grid_strip(
+    bench: Workbench,
+    edit: str | Instruction,
+    codes: Float[Tensor, "n L D"],
+    *,
+    conditions: Sequence[str] = (),
+) -> Strip:
+    """The same edit at all layers, at every single layer and at every stage, in steps that do not depend on where.
+
+    The strength is found for the layers that the edit names, or those recommended, and kept for all places.
+
+    Raises:
+        ValueError: as for `higan.workbench.plan`.
+    """
+    places = placements(bench.generator.num_layers)
+    plans = plan(bench, [edit], codes, conditions=conditions)
+    variants = [[[], *([replace(edits[0], layers=place.layers)] for place in places)] for edits in plans]
+    return _strip(bench, codes, variants, ["original", *(_place(p.name, p.layers) for p in places)])
+
+
+def _place(name: str, layers: Sequence[int]) -> str:
+    return name if name.startswith("layer ") else f"{name} {format_layers(layers)}"
+
+
+def _scaled(edit: Edit, factor: float) -> Edit:
+    return replace(edit, strength=edit.strength * factor)
+
+
+def _strip(
+    bench: Workbench, codes: Tensor, variants: Sequence[Sequence[Sequence[Edit]]], columns: Sequence[str]
+) -> Strip:
+    """``variants`` per sample and column: the edits of that picture."""
+    moved = torch.cat(
+        [
+            apply(code[None], edits) if edits else code[None]
+            for code, row in zip(codes, variants, strict=True)
+            for edits in row
+        ]
+    )
+    images = draw(bench.generator, moved)
+    captions = list(columns) * len(codes)
+    if bench.scorer is not None and bench.rescoring is not None:
+        captions = _with_changes(bench, codes, images, variants, captions)
+    return Strip(images, moved, tuple(columns), tuple(captions))
+
+
+def _with_changes(
+    bench: Workbench,
+    codes: Tensor,
+    images: UInt8[Tensor, "n 3 H W"],
+    variants: Sequence[Sequence[Sequence[Edit]]],
+    captions: list[str],
+) -> list[str]:
+    """Under every edited picture, how far the scores of its edits moved from the original's, in σ."""
+    if bench.scorer is None or bench.rescoring is None:
+        return captions
+    std = {c.name: float(s) for c, s in zip(bench.rescoring.concepts, bench.rescoring.score_std, strict=True)}
+    device = bench.generator.device
+    scores = score(bench.scorer, images.to(device)).cpu()
+    before = score(bench.scorer, draw(bench.generator, codes).to(device)).cpu()
+    told = []
+    per_row = len(variants[0])
+    for k, caption in enumerate(captions):
+        row = k // per_row
+        lines = [caption]
+        for edit in variants[row][k % per_row]:
+            name = edit.boundary.concept.name
+            if edit.strength and std.get(name, 0) > 0:
+                column = bench.column(name)
+                sigma = float(scores[k, column] - before[row, column]) / std[name]
+                lines.append(f"{name.replace('_', ' ')} {sigma:+.1f} σ")
+        told.append("\n".join(lines))
+    return told
