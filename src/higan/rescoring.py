@@ -30,7 +30,7 @@ from higan.boundaries import random_directions
 from higan.editing import StepMode, edit_step, offset
 from higan.layers import check_layers, placements
 from higan.population import Progress, check_concepts, check_images, render, sample, sample_seeds, score
-from higan.types import Boundary, Concept, Generator, Placement, Rescoring, Scorer, StagedGenerator
+from higan.types import Boundary, Concept, Generator, Placement, RaggedGenerator, Rescoring, Scorer, StagedGenerator
 
 __all__ = [
     "Checkpoint",
@@ -111,7 +111,8 @@ def rescore(
     places = placements(generator.num_layers) if places is None else tuple(places)
     columns = _check(generator, scorer, boundaries, places, num=num, num_random=num_random, batch_size=batch_size)
     steps = edit_step(generator.truncation.to(generator.device), step, step_mode)
-    directions = [*boundaries, *_null_boundaries(boundaries[0], num_random, seed)]
+    widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
+    directions = [*boundaries, *_null_boundaries(boundaries[0], num_random, seed, widths)]
     plan = _Plan(generator, scorer, columns, directions, places, steps)
     seeds = sample_seeds(num, seed=seed, purpose="verify")
     key = _key(plan, seed, num, batch_size)
@@ -177,10 +178,16 @@ def _check(
     return [known.index(name) for name in names]
 
 
-def _null_boundaries(like: Boundary, num_random: int, seed: int) -> list[Boundary]:
-    """Random directions of the boundaries' shape: one row per layer where boundaries have one row per layer."""
+def _null_boundaries(like: Boundary, num_random: int, seed: int, widths: Sequence[int] | None) -> list[Boundary]:
+    """Random directions of the boundaries' shape: one row per layer where boundaries have one row per layer.
+
+    The padding of layers narrower than the code stays untouched.
+    """
     *rows, dim = like.normal.shape
     normals = random_directions(num_random * math.prod(rows), dim, seed=seed).reshape(num_random, *rows, dim)
+    if widths is not None and rows:
+        inside = torch.arange(dim) < torch.tensor(list(widths))[:, None]
+        normals = torch.nn.functional.normalize(normals * inside, dim=-1)
     concept = Concept("random direction", "attribute")
     return [Boundary(concept, normal, torch.zeros(rows), math.nan) for normal in normals]
 

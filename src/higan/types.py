@@ -31,6 +31,7 @@ __all__ = [
     "Level",
     "Placement",
     "Population",
+    "RaggedGenerator",
     "Rescoring",
     "Scorer",
     "SegmentClass",
@@ -116,6 +117,16 @@ class Generator(Protocol):
 
     def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
         """Images in [-1, 1], differentiable with respect to the codes."""
+        ...
+
+
+@runtime_checkable
+class RaggedGenerator(Generator, Protocol):
+    """A generator whose layers differ in width; what lies beyond a layer's width is padding that no edit may touch."""
+
+    @property
+    def layer_widths(self) -> tuple[int, ...]:
+        """Code width of every layer, at most D."""
         ...
 
 

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from higan.generators.checks import check_codes, check_latents
+
 __all__ = ["ToyGenerator"]
 
 _SQUASH = 4.0
@@ -81,13 +83,23 @@ class ToyGenerator:
         return torch.stack(rows).to(self.device) if rows else torch.empty(0, self.latent_dim, device=self.device)
 
     def map(self, z: Float[Tensor, "n Dz"]) -> Float[Tensor, "n L D"]:
-        """The latent itself: repeated over layers in a shared space, else cut into one piece per layer."""
+        """The latent itself: repeated over layers in a shared space, else cut into one piece per layer.
+
+        Raises:
+            ValueError: the latents have another shape or are not finite.
+        """
+        check_latents(z, self.latent_dim)
         if self.shared_code:
             return z[:, None].expand(-1, self.num_layers, -1).clone()
         return z.reshape(-1, self.num_layers, self.code_dim)
 
     def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
-        """Grey strips in [-1, 1]."""
+        """Grey strips in [-1, 1].
+
+        Raises:
+            ValueError: the codes have another shape or are not finite.
+        """
+        check_codes(codes, [self.code_dim] * self.num_layers)
         truncated = codes * self.truncation[:, None]
         planted = torch.tanh((truncated * self.directions[:-1]).sum(-1) / _SQUASH)
         noise = torch.sin(_NOISE_FREQUENCY * (truncated * self.directions[-1]).sum((1, 2))) / 2
