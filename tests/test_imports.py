@@ -15,7 +15,7 @@ ORDER = (
     {"extras", "preprocessing"},
     {"store"},
     {"engines"},
-    {"population"},
+    {"population", "conformance"},
     {"editing", "boundaries"},
     {"rescoring"},
     {"directions", "hierarchy", "transitions"},

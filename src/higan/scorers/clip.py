@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from higan.errors import MissingWeightsError
+from higan.errors import MissingWeightsError, UnknownFormatError
 from higan.extras import open_pretrained, optional, read_json
 from higan.preprocessing import Preprocessing
 from higan.scorers.labels import Names, named, read_names
@@ -94,7 +94,7 @@ class ClipScorer:
         self.device = torch.device(device)
         model = open_pretrained("AutoModel", name_or_path)
         if not hasattr(model, "get_text_features") or not hasattr(model, "logit_scale"):
-            raise ValueError(f"{name_or_path} is no model of pictures and text; expected CLIP, SigLIP or the like")
+            raise UnknownFormatError(f"{name_or_path} is no model of pictures and text; expected CLIP, SigLIP or such")
         self.preprocessing = Preprocessing.from_config(read_json(name_or_path, "preprocessor_config.json"))
         tokenizer = _tokenizer(name_or_path)
         scale = model.logit_scale.detach().float().exp()
@@ -132,14 +132,24 @@ def _with_levels(phrases: Names) -> tuple[tuple[Concept, ...], tuple[str, ...]]:
     return named(sure, "object"), tuple(guessed)
 
 
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+
+
 def _tokenizer(name_or_path: str | Path) -> Any:
     transformers = optional("transformers", "transformers")
+    folder = Path(name_or_path)
+    # transformers makes do with an empty vocabulary where the files are missing: every phrase would be the same.
+    if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise MissingWeightsError(
+            f"{folder}: the tokenizer's files are missing, expected one of {', '.join(_TOKENIZERS)}; copy them from "
+            "where the model was published"
+        )
     try:
         return transformers.AutoTokenizer.from_pretrained(str(name_or_path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingWeightsError(
             f"{name_or_path}: the tokenizer's files are missing or cannot be read ({str(error)[:150]}); copy them from "
-            "where the model was published (tokenizer.json, or vocab.json and merges.txt)"
+            "where the model was published"
         ) from error
 
 
