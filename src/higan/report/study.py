@@ -87,8 +87,9 @@ class Study:
     num_layers: int
 
     def verified(self, *levels: Level) -> tuple[Entry, ...]:
-        """Verified concepts of these levels, or of all, strongest first."""
-        return tuple(e for e in self.entries if e.verdict.verified and (not levels or e.level in levels))
+        """Verified concepts of these levels, or of all; those that move most at their most proper stage first."""
+        chosen = [e for e in self.entries if e.verdict.verified and (not levels or e.level in levels)]
+        return tuple(sorted(chosen, key=lambda e: -max(e.by_stage)))
 
     def tried(self, level: Level) -> int:
         """How many concepts of a level there are, verified or not."""
