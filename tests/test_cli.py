@@ -170,3 +170,36 @@ def test_pull_of_an_unknown_name(higan):
     code, printed = higan("pull", "no-such-model")
     assert code == 2
     assert "no model is called 'no-such-model'" in printed
+
+
+def test_scorer_of_ones_own(higan, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def brightness(images):\n    return images.float().mean((1, 2, 3))[:, None]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = [
+        "--generator",
+        "toy",
+        "--scorer",
+        "mine:brightness",
+        "--concept",
+        "bright",
+        "--scorer-option",
+        "level=colour",
+    ]
+    code, printed = higan("sample", *line, "--num", 40, "--out", tmp_path / "own")
+    assert code == 0, printed
+    population = store.read_population(store.load_run(tmp_path / "own"))
+    assert [(c.name, c.level) for c in population.concepts] == [("bright", "colour")]
+    code, printed = higan("sample", *TOY, "--scorer-option", "level", "--out", tmp_path / "x")
+    assert code == 2
+    assert "--scorer-option is written key=value; got 'level'" in printed
+    code, printed = higan("sample", *TOY, "--label", 3, "--out", tmp_path / "x")
+    assert code == 2
+    assert "toy has no classes" in printed
+
+
+def test_adapters_are_checked(higan):
+    code, printed = higan("check-generator", "toy")
+    assert code == 0, printed
+    assert "✓" in printed
+    code, printed = higan("check-scorer", "colour")
+    assert code == 0, printed

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from higan import load_generator, store
-from higan.cli.app import Out, app, console, progress_bars
+from higan import conformance, load_generator, load_scorer, store
+from higan.cli.app import Device, Out, app, console, progress_bars
+from higan.conformance import Finding
 
 WeightFile = Annotated[Path, typer.Argument(help="Weight file of any format that is understood.")]
 
@@ -134,3 +136,27 @@ def export_official(
     boundaries = store.load_boundaries(run) if (run.path / "boundaries.safetensors").exists() else ()
     for path in write(target, store.read_population(run), boundaries):
         console.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command("check-scorer")
+def check_scorer(scorer: Annotated[str, typer.Argument(help="As for --scorer.")], device: Device = "cpu") -> None:
+    """Tells what is wrong with a scorer of your own, and how to mend it."""
+    _say_findings(conformance.check_scorer(load_scorer(scorer, device)))
+
+
+@app.command("check-generator")
+def check_generator(
+    generator: Annotated[str, typer.Argument(help="As for --generator.")], device: Device = "cpu"
+) -> None:
+    """Tells what is wrong with a generator, and how to mend it."""
+    _say_findings(conformance.check_generator(load_generator(generator, device)))
+
+
+def _say_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        mark = "[red]✗[/]" if finding.problem else "[green]✓[/]"
+        console.print(f"{mark} {finding.check}")
+        if finding.problem:
+            console.print(f"  {finding.problem}\n  {finding.remedy}", markup=False)
+    if any(finding.problem for finding in findings):
+        raise typer.Exit(1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -33,10 +35,20 @@ from higan.cli.app import (
     progress_bars,
 )
 from higan.errors import MissingWeightsError
+from higan.generators.pretrained import PretrainedGenerator
 from higan.hierarchy import finding, profile
 from higan.rescoring import rank
 from higan.types import Generator, Scorer, Segmenter
 from higan.weights import digest_of
+
+Concepts = Annotated[
+    list[str] | None, typer.Option("--concept", help="Phrase for clip, or name of an output; may be repeated.")
+]
+Against = Annotated[str | None, typer.Option("--against", help="What clip compares the phrases with.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--scorer-option", help="key=value, as in weights=FILE; may be repeated.")
+]
+Label = Annotated[int | None, typer.Option("--label", help="Class of a conditional generator.")]
 
 
 @app.command()
@@ -66,6 +78,10 @@ def run(
     batch_size: BatchSize = 64,
     seed: Seed = 0,
     device: Device = "cpu",
+    concept: Concepts = None,
+    against: Against = None,
+    option: Options = None,
+    label: Label = None,
 ) -> None:
     """The whole study on your generator and scorer; ends with a report."""
     _study(
@@ -82,6 +98,8 @@ def run(
         batch_size=batch_size,
         seed=seed,
         device=device,
+        options=_options(concept, against, option),
+        label=label,
     )
 
 
@@ -100,10 +118,19 @@ def _study(
     fit: Literal["extreme", "all"] = "extreme",
     batch_size: int = 64,
     seed: int = 0,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    label: int | None = None,
 ) -> None:
-    generator, scorer = load_generator(generator_name, device), load_scorer(scorer_name, device)
+    generator, scorer = _generator(generator_name, device, label), load_scorer(scorer_name, device, **options)
     segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, device)
-    folder = _open(out, generator_name, scorer_name, generator, scorer, segmenter_name, num=num, seed=seed)
+    names = {
+        "generator": generator_name,
+        "scorer": scorer_name,
+        "segmenter": segmenter_name,
+        "scorer_options": dict(options),
+        "label": label,
+    }
+    folder = _open(out, generator, scorer, names, num=num, seed=seed)
     cost = study.estimate(generator, scorer, num=num, verify=verify, num_random=num_random, batch_size=batch_size)
     console.print(
         f"[bold]{generator.name}[/] ({generator.num_layers} layers, {generator.resolution} pixels) "
@@ -130,24 +157,40 @@ def _study(
     console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
 
 
+def _generator(name: str, device: str, label: int | None) -> Generator:
+    """A generator; of a conditional one, the class it shall draw."""
+    generator = load_generator(name, device)
+    if label is None:
+        return generator
+    if not isinstance(generator, PretrainedGenerator):
+        raise ValueError(f"--label chooses the class of a conditional generator; {name} has no classes")  # noqa: TRY004
+    return generator.with_label(label)
+
+
+def _options(concepts: list[str] | None, against: str | None, options: list[str] | None) -> dict[str, Any]:
+    """Keywords for the scorer, from ``--concept``, ``--against`` and ``--scorer-option key=value``."""
+    chosen: dict[str, Any] = {}
+    for option in options or ():
+        key, equals, value = option.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--scorer-option is written key=value; got {option!r}")
+        chosen[key.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value)
+    if concepts:
+        chosen["concepts"] = concepts
+    if against is not None:
+        chosen["against"] = against
+    return chosen
+
+
 def _open(
-    out: Path,
-    generator_name: str,
-    scorer_name: str,
-    generator: Generator,
-    scorer: Scorer,
-    segmenter_name: str | None,
-    *,
-    num: int,
-    seed: int,
+    out: Path, generator: Generator, scorer: Scorer, names: Mapping[str, Any], *, num: int, seed: int
 ) -> store.Run:
-    digests = {f"generator {generator_name}": _digest("generators", generator_name)}
-    digests |= {f"scorer {part}": _digest("scorers", part) for part in scorer_name.split("+")}
+    """The run folder; ``names`` says how generator, scorer and segmenter were opened, so that they can be again."""
+    digests = {f"generator {names['generator']}": _digest("generators", names["generator"])}
+    digests |= {f"scorer {part}": _digest("scorers", part) for part in names["scorer"].split("+")}
     provenance = {
         "higan": __version__,
-        "generator": generator_name,
-        "scorer": scorer_name,
-        "segmenter": segmenter_name,
+        **names,
         "device": str(generator.device),
         "command": shlex.join(["higan", *sys.argv[1:]]),
     }
@@ -208,10 +251,18 @@ def sample(
     batch_size: BatchSize = 64,
     seed: Seed = 0,
     device: Device = "cpu",
+    concept: Concepts = None,
+    against: Against = None,
+    option: Options = None,
+    label: Label = None,
 ) -> None:
     """Samples codes, renders and scores them into a run folder."""
-    loaded, predictor = load_generator(generator, device), load_scorer(scorer, device)
-    folder = _open(out, generator, scorer, loaded, predictor, None, num=num, seed=seed)
+    options = _options(concept, against, option)
+    loaded, predictor = _generator(generator, device, label), load_scorer(scorer, device, **options)
+    names = {
+        "generator": generator, "scorer": scorer, "segmenter": None, "scorer_options": options, "label": label,
+    }  # fmt: skip
+    folder = _open(out, loaded, predictor, names, num=num, seed=seed)
     with progress_bars() as bars:
         study.sample_step(folder, loaded, predictor, batch_size=batch_size, report=bars)
     console.print(f"{num:,} samples in {out}")
@@ -284,6 +335,7 @@ def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segme
     for role in ("generator", "scorer"):
         if role not in made:
             raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
-    generator, scorer = load_generator(made["generator"], device), load_scorer(made["scorer"], device)
+    generator = _generator(made["generator"], device, made.get("label"))
+    scorer = load_scorer(made["scorer"], device, **made.get("scorer_options", {}))
     segmenter = load_segmenter(made["segmenter"], device) if made.get("segmenter") else None
     return generator, scorer, segmenter
