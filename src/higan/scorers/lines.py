@@ -144,7 +144,7 @@ def _angles(strength: Tensor, normal: Tensor, place: Tensor) -> tuple[Tensor, Te
         frame = axes(a, b)
         fit = torch.stack([torch.exp(-((_misfit(normal, place, frame[:, k]) / _SIGMA) ** 2) / 2) for k in range(3)])
         # A picture without lines looks straight ahead.
-        total = (fit.amax(0) * values).sum(1) - 1e-3 * values.sum() * (a.abs() + b.abs())
+        total = (fit.amax(0) * values).sum(1) - 1e-3 * (values.sum() + 1) * (a.abs() + b.abs())
         best = total.argmax()
         yaw, pitch = a[best][None], b[best][None]
     return yaw, pitch
