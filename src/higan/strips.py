@@ -147,7 +147,7 @@ def _with_changes(
     variants: Sequence[Sequence[Sequence[Edit]]],
     captions: list[str],
 ) -> list[str]:
-    """Under every edited picture, how far the scores of its edits moved from the original's, in σ."""
+    """Under every edited picture, how far the scores of its edits moved from the original's, in standard deviations."""
     if bench.scorer is None or bench.rescoring is None:
         return captions
     std = {c.name: float(s) for c, s in zip(bench.rescoring.concepts, bench.rescoring.score_std, strict=True)}
@@ -164,6 +164,6 @@ def _with_changes(
             if edit.strength and std.get(name, 0) > 0:
                 column = bench.column(name)
                 sigma = float(scores[k, column] - before[row, column]) / std[name]
-                lines.append(f"{name.replace('_', ' ')} {sigma:+.1f} σ")
+                lines.append(f"{name.replace('_', ' ')} {sigma:+.1f} sd")  # the built-in font has no σ
         told.append("\n".join(lines))
     return told
