@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from higan import cli, load_boundary, store
+from higan import cli, load_boundary, load_generator, store
+from higan.generators.loading import save_generator
+from higan.generators.pretrained import wrap
+from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.rooms.dataset import open_data, sample_rooms
 
 ROOT = Path(__file__).parents[1]
@@ -203,3 +206,22 @@ def test_adapters_are_checked(higan):
     assert "✓" in printed
     code, printed = higan("check-scorer", "colour")
     assert code == 0, printed
+
+
+def test_weight_files_are_inspected_and_converted(higan, tmp_path):
+    network = StyleGAN2Network(StyleGAN2Config(16, (8, 8, 4), latent_dim=6, mapping=(8, 8)))
+    save_generator(wrap(network, "tiny", "cpu"), tmp_path / "tiny.safetensors")
+    code, printed = higan("inspect", tmp_path / "tiny.safetensors")
+    assert code == 0, printed
+    assert "family stylegan2" in printed
+    assert "resolution 16 pixels" in printed
+    code, printed = higan("convert", tmp_path / "tiny.safetensors", tmp_path / "again.safetensors")
+    assert code == 0, printed
+    codes = load_generator(tmp_path / "tiny.safetensors").map(torch.ones(1, 6))
+    images = [load_generator(tmp_path / f"{n}.safetensors").synthesize(codes) for n in ("tiny", "again")]
+    assert torch.equal(*images)
+    code, printed = higan(
+        "convert", ROOT / "src/higan/generators/weights/rooms.safetensors", tmp_path / "r.safetensors"
+    )
+    assert code == 2
+    assert "in our own format already" in printed
