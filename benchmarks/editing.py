@@ -38,10 +38,10 @@ from higan.inversion import code_space, invert
 from higan.layers import groups
 from higan.memory import keep_memory
 from higan.population import render, sample, sample_seeds, score
-from higan.rescoring import rank
 from higan.rooms.classes import CATEGORIES, CLASSES
 from higan.rooms.render import render as render_rooms
 from higan.rooms.scene import sample_scenes
+from higan.statistics import rank
 from higan.transitions import flows, kept, map_objects, mapping_shares, segment, travel
 from higan.types import LEVELS, Edit
 from higan.workbench import open_workbench, recommend

@@ -165,7 +165,14 @@ def test_extras_of_rosinality_files(tmp_path):
     }
     checkpoint = read(write(tmp_path, torch_file(value)))
     network = checkpoint.network("g_ema")
-    assert network.config == {"size": 256, "latent": 512, "n_mlp": 8, "lr": 0.002, "out": "pathlib.PosixPath", "stats": 0.5}
+    assert network.config == {
+        "size": 256,
+        "latent": 512,
+        "n_mlp": 8,
+        "lr": 0.002,
+        "out": "pathlib.PosixPath",
+        "stats": 0.5,
+    }
     assert torch.equal(network.tensors["latent_avg"], torch.arange(3.0))
     assert "latent_avg" not in checkpoint.network("d").tensors
     assert checkpoint.provenance["ada_aug_p"] == "0.5"

@@ -17,19 +17,21 @@ ORDER = (
     {"engines"},
     {"population", "conformance"},
     {"editing", "boundaries"},
+    {"statistics"},
     {"rescoring"},
     {"directions", "hierarchy", "transitions"},
     {"rooms"},
     {"study"},
     {"report"},
-    {"studio"},
+    {"web"},
+    {"studio", "userstudy"},
     {"cli"},
 )
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 ADAPTERS = {"generators", "scorers", "segmenters"}
 BELOW_ADAPTERS = {"types", "errors", "layers", "weights", "checkpoints", "extras", "preprocessing"}
 # The front doors open things by name; everything else is handed what it works on.
-FRONT_DOORS = {"higan", "cli", "studio", "rooms"}
+FRONT_DOORS = {"higan", "cli", "studio", "userstudy", "rooms"}
 
 
 def room(module):

@@ -6,8 +6,8 @@ import torch
 from higan import store, study
 from higan.errors import RunMismatchError, ScorerError
 from higan.generators.toy import ToyGenerator
-from higan.rescoring import rank
 from higan.scorers.toy import ToyScorer
+from higan.statistics import rank
 
 GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
 

@@ -20,7 +20,7 @@ from higan.boundaries import random_directions
 from higan.effects import measure_changes
 from higan.layers import check_layers, groups
 from higan.population import Progress, sample, sample_seeds
-from higan.rescoring import resample_weights
+from higan.statistics import resample_weights
 from higan.types import Boundary, Concept, Edit, Generator, Scorer, StyledGenerator
 
 __all__ = ["Candidate", "Discovery", "Method", "discover", "pca", "sefa"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from higan.boundaries import project_out
 from higan.editing import apply
 from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
-from higan.rescoring import resample_weights
+from higan.statistics import resample_weights
 from higan.types import Concept, Edit, Generator, Scorer
 
 __all__ = [

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from higan.layers import groups
-from higan.rescoring import delta, null_level, rank, resample_weights
+from higan.statistics import delta, null_level, rank, resample_weights
 from higan.types import LEVELS, Level, Rescoring
 
 __all__ = ["Peak", "Profile", "Shares", "finding", "groups", "peaks", "profile"]

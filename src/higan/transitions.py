@@ -19,7 +19,7 @@ from higan.editing import apply
 from higan.errors import ScorerError
 from higan.population import render, sample, sample_seeds, score
 from higan.recipes import Instruction, Unit
-from higan.rescoring import resample_weights
+from higan.statistics import resample_weights
 from higan.types import Edit, SegmentClass, Segmenter
 from higan.workbench import Workbench, plan
 

@@ -22,7 +22,7 @@ from higan.errors import RunMismatchError
 from higan.layers import check_layers
 from higan.population import render, sample, sample_seeds, score
 from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, parse
-from higan.rescoring import signed, standardise
+from higan.statistics import signed, standardise
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.types import Boundary, Edit, Generator, Placement, Rescoring, Scorer
 

@@ -37,7 +37,7 @@ from higan.cli.app import (
 from higan.errors import MissingWeightsError
 from higan.generators.pretrained import PretrainedGenerator
 from higan.hierarchy import finding, profile
-from higan.rescoring import rank
+from higan.statistics import rank
 from higan.types import Generator, Scorer, Segmenter
 from higan.weights import digest_of
 

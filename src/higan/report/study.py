@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from higan.hierarchy import Peak, Profile, finding, groups, peaks, profile
-from higan.rescoring import Verdict, delta, null_level, p_values, q_values, rank, signed, standardise
+from higan.statistics import Verdict, delta, null_level, p_values, q_values, rank, signed, standardise
 from higan.store import Run, load_boundaries, load_rescoring, read_shard
 from higan.types import Boundary, Level, Placement, Rescoring
 

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from higan import statistics
+from higan.types import Concept, Placement, Rescoring
+
+
+def record(changes, null, std=None):
+    """A re-scoring of C concepts at P placements from its changes (C, P, K) and null (R, P, C)."""
+    C, P, K = changes.shape
+    return Rescoring(
+        concepts=tuple(Concept(f"c{k}", "object") for k in range(C)),
+        placements=tuple(Placement("all" if p == 0 else f"layer {p - 1}", (p,)) for p in range(P)),
+        step=2.0,
+        seeds=torch.arange(K),
+        originals=torch.zeros(K, C),
+        changes=changes.float(),
+        effects=torch.zeros(C, P, C),
+        null=null.float(),
+        score_std=torch.ones(C) if std is None else std,
+    )
+
+
+def test_statistics_by_hand():
+    changes = torch.tensor([[[1.0, -3.0, 2.0, 0.0]]])
+    null = torch.tensor([0.1, 0.5, 0.9]).reshape(3, 1, 1)
+    rescoring = record(changes, null, std=torch.tensor([0.5]))
+    assert float(statistics.delta(rescoring)) == 0.75
+    assert float(statistics.signed(rescoring)) == 0.0
+    assert float(statistics.standardise(rescoring, statistics.delta(rescoring))) == 1.5
+    assert float(statistics.null_level(rescoring)) == pytest.approx(0.5)
+    assert float(statistics.null_level(rescoring, 1.0)) == pytest.approx(0.9)
+    # One of three random directions reaches 0.75.
+    assert float(statistics.p_values(rescoring)) == 0.5
+
+
+@pytest.mark.parametrize("truncated", [True, False])
+def test_interval_equals_scipy_bootstrap(truncated):
+    changes = torch.randn(2, 3, 200, generator=torch.Generator().manual_seed(0)) + 0.3
+    rescoring = record(changes, torch.zeros(1, 3, 2))
+    found = statistics.interval(rescoring, num_resamples=20_000, truncated=truncated)
+    values = changes.clamp(min=0) if truncated else changes
+    for c in range(2):
+        for p in range(3):
+            oracle = stats.bootstrap(
+                (values[c, p].numpy(),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+            ).confidence_interval
+            width = float(oracle.high - oracle.low)
+            assert float(found[c, p, 0]) == pytest.approx(oracle.low, abs=0.03 * width)
+            assert float(found[c, p, 1]) == pytest.approx(oracle.high, abs=0.03 * width)
+
+
+def test_resample_weights_are_multinomial():
+    weights = statistics.resample_weights(50, 4000, 0)
+    assert weights.shape == (4000, 50)
+    torch.testing.assert_close(weights.sum(1), torch.ones(4000))
+    counts = weights * 50
+    assert torch.equal(counts, counts.round())
+    # Multinomial(50, 1/50): mean 1, variance 49/50.
+    assert float(counts.mean()) == pytest.approx(1)
+    assert float(counts.var()) == pytest.approx(0.98, abs=0.01)
+
+
+@settings(deadline=None)
+@given(arrays(np.float64, st.integers(1, 40), elements=st.floats(1e-6, 1)))
+def test_q_values_equal_scipy(p):
+    found = statistics.q_values(torch.from_numpy(p.copy()))
+    np.testing.assert_allclose(found.numpy(), stats.false_discovery_control(p, method="bh"), atol=1e-9)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_p_values_are_uniform_where_nothing_is_there(pooled):
+    """Δs drawn like its null: 5 % of p-values lie below 5 %. Exponential nulls, of another scale in each cell."""
+    generator = torch.Generator().manual_seed(0)
+    C, P, R = 100, 20, 39
+    values = torch.empty(C, P, R + 1).exponential_(generator=generator) * torch.logspace(-3, 3, C)[:, None, None]
+    rescoring = record(values[..., :1], values[..., 1:].permute(2, 1, 0))
+    p = statistics.p_values(rescoring, pooled=pooled).flatten()
+    # 2000 cells: one standard error of a share of 0.05 is 0.005.
+    assert float((p <= 0.05).double().mean()) == pytest.approx(0.05, abs=0.015)
+    assert float((p <= 0.5).double().mean()) == pytest.approx(0.5, abs=0.035)
+
+
+def test_pooling_finds_in_a_large_table_what_single_cells_cannot():
+    generator = torch.Generator().manual_seed(0)
+    changes = torch.rand(20, 20, 1, generator=generator)
+    changes[0, 0] = 50
+    rescoring = record(changes, torch.rand(39, 20, 20, generator=generator))
+    assert float(statistics.q_values(statistics.p_values(rescoring))[0, 0]) > 0.05
+    assert float(statistics.q_values(statistics.p_values(rescoring, pooled=True))[0, 0]) < 0.05
+    with pytest.raises(ValueError, match="at least 3 random directions; got 2"):
+        statistics.p_values(record(changes, torch.rand(2, 20, 20)), pooled=True)
+
+
+def test_a_score_that_never_varies_is_not_verified():
+    rescoring = record(torch.zeros(2, 1, 10), torch.zeros(20, 1, 2), std=torch.zeros(2))
+    for row in statistics.rank(rescoring):
+        assert (row.effect, row.p, row.q, row.verified) == (0, 1, 1, False)
+
+
+def test_bad_statistics_are_refused():
+    rescoring = record(torch.zeros(1, 1, 10), torch.zeros(20, 1, 1))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        statistics.interval(rescoring, confidence=1.0)
+    with pytest.raises(ValueError, match="at least 2"):
+        statistics.interval(rescoring, num_resamples=1)
+
+
+class Ragged(ToyGenerator):
+    """A toy whose first layer is narrower than the code and whose padding must stay zero."""
+
+    layer_widths = (12, 16, 16)
+
+    def map(self, z):
+        codes = super().map(z)
+        codes[:, 0, 12:] = 0
+        return codes
+
+    def synthesize(self, codes):
+        if bool(codes[:, 0, 12:].any()):
+            raise ValueError("padding was touched")
+        return super().synthesize(codes)
+
+
+def test_random_directions_leave_padding_alone():
+    generator, scorer = Ragged(3, 16), ToyScorer(3)
+    boundaries = fit(pop.measure(generator, scorer, pop.sample_seeds(300)))
+    assert not any(bool(boundary.normal[0, 12:].any()) for boundary in boundaries)
+    result = rs.rescore(generator, scorer, boundaries, num=20, num_random=4)
+    assert bool(torch.isfinite(result.null).all())
