@@ -2,10 +2,10 @@
 
     python benchmarks/scoring.py --reference PATH_TO_A_CHECKOUT_OF_GENFORCE_HIGAN [--threads 1]
 
-Both sides get the same images, the same random weights and the same number of threads. Each lives in a process of its
-own, the reference as its authors wrote it, ours with the memory setting that the command line makes; they take turns, so
-that a busy machine slows both, and the best of several rounds counts. Where torchvision cannot be imported, the three
-steps that the reference takes from it are replaced by the same three in Pillow and torch.
+Both sides get the same images, the same random weights and the same number of threads. Each lives in a process of
+its own, the reference as its authors wrote it, ours with the memory setting that the command line makes; they take
+turns, so that a busy machine slows both, and the best of several rounds counts. Where torchvision cannot be imported,
+the three steps that the reference takes from it are replaced by the same three in Pillow and torch.
 """
 
 import argparse

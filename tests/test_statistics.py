@@ -109,27 +109,3 @@ def test_bad_statistics_are_refused():
         statistics.interval(rescoring, confidence=1.0)
     with pytest.raises(ValueError, match="at least 2"):
         statistics.interval(rescoring, num_resamples=1)
-
-
-class Ragged(ToyGenerator):
-    """A toy whose first layer is narrower than the code and whose padding must stay zero."""
-
-    layer_widths = (12, 16, 16)
-
-    def map(self, z):
-        codes = super().map(z)
-        codes[:, 0, 12:] = 0
-        return codes
-
-    def synthesize(self, codes):
-        if bool(codes[:, 0, 12:].any()):
-            raise ValueError("padding was touched")
-        return super().synthesize(codes)
-
-
-def test_random_directions_leave_padding_alone():
-    generator, scorer = Ragged(3, 16), ToyScorer(3)
-    boundaries = fit(pop.measure(generator, scorer, pop.sample_seeds(300)))
-    assert not any(bool(boundary.normal[0, 12:].any()) for boundary in boundaries)
-    result = rs.rescore(generator, scorer, boundaries, num=20, num_random=4)
-    assert bool(torch.isfinite(result.null).all())
