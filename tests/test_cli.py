@@ -47,8 +47,8 @@ def finished(tmp_path_factory):
 
 def test_run_announces_its_cost_and_names_the_report(finished):
     folder, printed = finished
-    # 600 probes, 60 originals, 60 × (8 concepts + 20 random) × (all + 6 layers + 2 stages that are not single layers)
-    assert "toy (6 layers, 8 pixels) scored by toy (8 concepts): 15,780 images, about" in printed
+    # 600 probes, 60 originals, 60 × (8 concepts + 20 random + 20 permuted) × (all + 6 layers + 2 stages that are not single layers)
+    assert "toy (6 layers, 8 pixels) scored by toy (8 concepts): 26,580 images, about" in printed
     assert "planted 0" in printed
     assert "report.html" in printed
     assert (folder / "report.html").stat().st_size > 10_000

@@ -17,7 +17,7 @@ ORDER = (
     {"engines"},
     {"population", "conformance"},
     {"editing", "boundaries"},
-    {"statistics"},
+    {"statistics", "refits"},
     {"rescoring"},
     {"directions", "hierarchy", "transitions"},
     {"rooms"},

@@ -98,6 +98,34 @@ def test_equal_steps_undo_the_truncation(study):
     torch.testing.assert_close(statistics.delta(rescoring)[:, 1:7], 2 * torch.eye(6), atol=0.01, rtol=0)
 
 
+def test_permuted_directions_are_a_null_of_their_own(study):
+    """The planted directions, passed off as a null: each moves its own score at its own layer, and nothing else."""
+    generator, scorer, boundaries, rescoring = study
+    arguments = {"num": 30, "num_random": 2, "batch_size": 8}
+    found = rs.rescore(generator, scorer, boundaries, permuted=boundaries[:3], **arguments)
+    plain = rs.rescore(generator, scorer, boundaries, **arguments)
+    assert plain.permuted is None
+    torch.testing.assert_close(found.null, plain.null, atol=0, rtol=0)
+    torch.testing.assert_close(found.changes, plain.changes, atol=0, rtol=0)
+    own = found.permuted[range(3), :, range(3)]
+    torch.testing.assert_close(own, statistics.delta(found)[:3], atol=1e-6, rtol=0)
+    cost = rs.cost(8, rescoring.placements, num=30, num_random=2, num_permuted=3)
+    calls = []
+    rs.rescore(generator, scorer, boundaries, permuted=boundaries[:3], progress=lambda *c: calls.append(c), **arguments)
+    assert calls[-1] == (cost, cost)
+    wide = dataclasses.replace(boundaries[0], normal=torch.ones(15), bias=torch.tensor(0.0))
+    with pytest.raises(ValueError, match=r"got \(15,\)"):
+        rs.rescore(generator, scorer, boundaries, permuted=[wide])
+
+
+def test_the_steps_taken_are_told(study):
+    generator, scorer, boundaries, rescoring = study
+    torch.testing.assert_close(rescoring.steps, torch.full((len(rescoring.placements), 6), 2.0))
+    found = rs.rescore(generator, scorer, boundaries[:1], num=4, num_random=1, step_mode="equal_step")
+    assert found.step_mode == "equal_step"
+    torch.testing.assert_close(found.steps, (2 / PSI).expand(len(found.placements), 6))
+
+
 def test_effects_on_other_scores_are_kept(study):
     *_, rescoring = study
     own = rescoring.effects[torch.arange(8), :, torch.arange(8)]

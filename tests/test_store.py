@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -277,13 +278,21 @@ def test_boundaries_and_rescoring_come_back(tmp_path, shared):
     run = filled(tmp_path / "run", shared)
     with pytest.raises(RunError, match="has not been done"):
         store.load_boundaries(run)
-    boundaries = fit(store.read_population(run))
+    boundaries = tuple(dataclasses.replace(b, stability=k / 10) for k, b in enumerate(fit(store.read_population(run))))
     store.save_boundaries(run, boundaries)
     for saved, loaded in zip(boundaries, store.load_boundaries(run), strict=True):
         for field in dataclasses.fields(saved):
             x, y = getattr(saved, field.name), getattr(loaded, field.name)
             assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
-    rescoring = rescore(generator, scorer, boundaries, num=4, num_random=2, batch_size=2, checkpoint=store.Units(run))
+    assert store.load_permuted(run) == ()
+    store.save_permuted(run, boundaries[:2])
+    normals = [boundary.normal for boundary in store.load_permuted(run)]
+    assert all(torch.equal(normal, b.normal) for normal, b in zip(normals, boundaries[:2], strict=True))
+    rescoring = rescore(
+        generator, scorer, boundaries, num=4, num_random=2, permuted=boundaries[:3], batch_size=2,
+        checkpoint=store.Units(run),
+    )  # fmt: skip
+    assert rescoring.permuted.shape[0] == 3
     assert len(list(store.Units(run).folder.rglob("*.safetensors"))) == 2
     store.save_rescoring(run, rescoring)
     assert not store.Units(run).folder.exists()
@@ -292,6 +301,27 @@ def test_boundaries_and_rescoring_come_back(tmp_path, shared):
         x, y = getattr(rescoring, field.name), getattr(loaded, field.name)
         assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
     store.verify(run.path)
+    store.save_permuted(run, ())
+    assert store.load_permuted(run) == ()
+
+
+def test_files_of_earlier_versions_open(tmp_path):
+    """They know neither stability nor permuted scores nor steps."""
+    generator, scorer = ToyGenerator(shared_code=True), ToyScorer()
+    run = filled(tmp_path / "run")
+    boundaries = fit(store.read_population(run), ["planted 1"])
+    rescoring = rescore(generator, scorer, boundaries, num=4, num_random=2)
+    store.save_boundaries(run, boundaries)
+    store.save_rescoring(run, rescoring)
+    for name, fewer, gone in (("boundaries", (), "stability"), ("rescoring", ("steps",), "step_mode")):
+        path = run.path / f"{name}.safetensors"
+        tensors, content = store._load_tensors(path, name)
+        del content[gone]
+        store._save_tensors(path, {k: v for k, v in tensors.items() if k not in fewer}, content)
+    assert math.isnan(store.load_boundaries(run)[0].stability)
+    loaded = store.load_rescoring(run)
+    assert (loaded.permuted, loaded.steps, loaded.step_mode) == (None, None, "official")
+    assert torch.equal(loaded.changes, rescoring.changes)
 
 
 def test_units_survive_interruption_and_damage(tmp_path):

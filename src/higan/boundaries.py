@@ -305,6 +305,7 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary]) -> Boundary:
         normal=(rest / length[..., None]).to(boundary.normal.dtype),
         bias=(boundary.bias.double() / length).to(boundary.bias.dtype),
         holdout_accuracy=math.nan,
+        stability=math.nan,
     )
 
 

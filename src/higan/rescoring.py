@@ -38,10 +38,10 @@ class Checkpoint(Protocol):
         ...
 
 
-def cost(num_boundaries: int, places: Sequence[Placement], *, num: int, num_random: int) -> int:
+def cost(num_boundaries: int, places: Sequence[Placement], *, num: int, num_random: int, num_permuted: int = 0) -> int:
     """Images that `rescore` will draw: originals once, then every direction at every distinct set of layers."""
     distinct = len({placement.layers for placement in places})
-    return num * (1 + (num_boundaries + num_random) * distinct)
+    return num * (1 + (num_boundaries + num_random + num_permuted) * distinct)
 
 
 def rescore(
@@ -54,6 +54,7 @@ def rescore(
     seed: int = 0,
     places: Sequence[Placement] | None = None,
     num_random: int = 20,
+    permuted: Sequence[Boundary] = (),
     step_mode: StepMode = "official",
     batch_size: int = 64,
     checkpoint: Checkpoint | None = None,
@@ -62,9 +63,9 @@ def rescore(
     """Move fresh codes along every boundary and record how every score changes.
 
     The K = ``num`` samples have seeds that probing never uses (`sample_seeds`). They are taken in units of
-    ``batch_size``; a unit is rendered and scored once, then under every edit. Random directions are shared by all
-    concepts: each gives the null of every concept at once. A `StagedGenerator` is asked for what comes before the first
-    edited layer once per unit.
+    ``batch_size``; a unit is rendered and scored once, then under every edit. Random and permuted directions are shared
+    by all concepts: each gives the null of every concept at once. A `StagedGenerator` is asked for what comes before
+    the first edited layer once per unit.
 
     Args:
         generator: draws.
@@ -75,6 +76,7 @@ def rescore(
         seed: chooses samples and random directions.
         places: sets of layers to edit; by default all together, each alone and each stage.
         num_random: R, number of random directions; the smallest exact p-value is 1 / (R + 1).
+        permuted: M directions fitted to permuted scores, a second null; see `higan.refits.permuted`.
         step_mode: see `higan.editing.edit_step`.
         batch_size: samples per unit.
         checkpoint: keeps finished units, so that the same call goes on where it was interrupted.
@@ -86,13 +88,15 @@ def rescore(
     """
     places = placements(generator.num_layers) if places is None else tuple(places)
     columns = _check(generator, scorer, boundaries, places, num=num, num_random=num_random, batch_size=batch_size)
-    steps = edit_step(generator.truncation.to(generator.device), step, step_mode)
+    for direction in permuted:
+        offset(direction, torch.ones(generator.num_layers), places[0].layers, generator.code_dim)
+    steps = edit_step(generator.truncation.to(generator.device), step, step_mode).expand(len(places), -1)
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
-    directions = [*boundaries, *_null_boundaries(boundaries[0], num_random, seed, widths)]
+    directions = [*boundaries, *_null_boundaries(boundaries[0], num_random, seed, widths), *permuted]
     plan = _Plan(generator, scorer, columns, directions, places, steps)
     seeds = sample_seeds(num, seed=seed, purpose="verify")
     key = _key(plan, seed, num, batch_size)
-    total = cost(len(boundaries), places, num=num, num_random=num_random)
+    total = cost(len(boundaries), places, num=num, num_random=num_random, num_permuted=len(permuted))
     units = []
     done = 0
     for index, batch in enumerate(torch.split(seeds, batch_size)):
@@ -107,6 +111,7 @@ def rescore(
         done += images
         units.append(unit)
     originals = torch.cat([unit["originals"] for unit in units])
+    null = (torch.stack([unit["null"] for unit in units]).sum(0) / num).float()
     return Rescoring(
         concepts=tuple(boundary.concept for boundary in boundaries),
         placements=tuple(places),
@@ -115,8 +120,11 @@ def rescore(
         originals=originals,
         changes=torch.cat([unit["changes"] for unit in units], -1),
         effects=(torch.stack([unit["effects"] for unit in units]).sum(0) / num).float(),
-        null=(torch.stack([unit["null"] for unit in units]).sum(0) / num).float(),
+        null=null[:num_random],
         score_std=originals.double().std(0).float(),
+        permuted=null[num_random:] if permuted else None,
+        steps=steps.cpu().float().contiguous(),
+        step_mode=step_mode,
     )
 
 
@@ -177,7 +185,7 @@ class _Plan:
     columns: list[int]
     directions: list[Boundary]
     places: Sequence[Placement]
-    steps: Tensor
+    steps: Float[Tensor, "P L"]
 
     def run(self, seeds: Tensor, num_boundaries: int, progress: Progress | None) -> dict[str, Tensor]:
         """Originals and every edit of these samples.
@@ -187,13 +195,13 @@ class _Plan:
         codes = sample(self.generator, seeds)
         originals = self._score(render(self.generator, codes))
         num_places, num_concepts, num_directions = len(self.places), len(self.columns), len(self.directions)
-        num_random = num_directions - num_boundaries
+        num_null = num_directions - num_boundaries
         changes = torch.empty(num_boundaries, num_places, len(codes))
         effects = torch.empty(num_boundaries, num_places, num_concepts, dtype=torch.float64)
-        null = torch.empty(num_random, num_places, num_concepts, dtype=torch.float64)
+        null = torch.empty(num_null, num_places, num_concepts, dtype=torch.float64)
         done = len(codes)
         for layers, slots in self._distinct():
-            for d, images in enumerate(self._edited(codes, layers)):
+            for d, images in enumerate(self._edited(codes, layers, self.steps[slots[0]])):
                 change = self._score(images) - originals
                 for p in slots:
                     if d < num_boundaries:
@@ -213,14 +221,14 @@ class _Plan:
             slots.setdefault(placement.layers, []).append(p)
         return sorted(slots.items(), key=lambda item: (min(item[0]), item[0]))
 
-    def _edited(self, codes: Tensor, layers: tuple[int, ...]) -> Iterator[UInt8[Tensor, "n 3 H W"]]:
+    def _edited(self, codes: Tensor, layers: tuple[int, ...], steps: Tensor) -> Iterator[UInt8[Tensor, "n 3 H W"]]:
         """Images of the codes moved along one direction after the other."""
         first = min(layers)
         staged = self.generator if isinstance(self.generator, StagedGenerator) and first > 0 else None
         with torch.inference_mode():
             state = staged.prepare(codes, first) if staged else None
         for direction in self.directions:
-            moved = codes + offset(direction, self.steps, layers, codes.shape[2]).to(codes.dtype)
+            moved = codes + offset(direction, steps, layers, codes.shape[2]).to(codes.dtype)
             with torch.inference_mode():
                 images = staged.resume(state, moved, first) if staged else self.generator.synthesize(moved)
                 checked = check_images(self.generator, images, len(codes))

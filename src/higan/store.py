@@ -6,6 +6,7 @@
     population/shard-00000.parquet    seed, codes, one score column per concept
     population/shard-00000.sha256     digest of the shard, written after it: a shard without one does not count
     boundaries.safetensors
+    permuted.safetensors              boundaries fitted to permuted scores: what a fit finds where there is nothing
     rescoring.safetensors
     rescoring.units/…                 finished units of a re-scoring under way
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -45,6 +47,7 @@ __all__ = [
     "Units",
     "load_boundaries",
     "load_boundary",
+    "load_permuted",
     "load_rescoring",
     "load_run",
     "missing_shards",
@@ -53,6 +56,7 @@ __all__ = [
     "read_shard",
     "save_boundaries",
     "save_boundary",
+    "save_permuted",
     "save_rescoring",
     "shard_indices",
     "verify",
@@ -291,7 +295,8 @@ def verify(path: str | Path) -> str:
             digest.update(tensor.contiguous().numpy().data)
         if shard == 0:
             header = [[concept.name, concept.level] for concept in part.concepts], list(part.codes.shape[1:])
-    for name, load in (("boundaries", load_boundaries), ("rescoring", load_rescoring)):
+    loaders = (("boundaries", load_boundaries), ("permuted", load_permuted), ("rescoring", load_rescoring))
+    for name, load in loaders:
         if (run.path / f"{name}.safetensors").exists():
             load(run)
     total = hashlib.sha256(json.dumps(header).encode())
@@ -343,6 +348,25 @@ def load_boundaries(run: Run) -> tuple[Boundary, ...]:
     return _load_boundaries(run.path / "boundaries.safetensors")
 
 
+def save_permuted(run: Run, boundaries: Sequence[Boundary]) -> None:
+    """Keep boundaries fitted to permuted scores beside those of the run; none of them removes what was there."""
+    path = run.path / "permuted.safetensors"
+    if boundaries:
+        _save_boundaries(path, boundaries)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def load_permuted(run: Run) -> tuple[Boundary, ...]:
+    """Boundaries fitted to permuted scores; none where the run has none.
+
+    Raises:
+        CorruptRunError: the file is damaged.
+    """
+    path = run.path / "permuted.safetensors"
+    return _load_boundaries(path) if path.exists() else ()
+
+
 def save_boundary(path: str | Path, boundary: Boundary) -> None:
     """Keep one boundary in a file of its own, to be opened by `load_boundary`."""
     _save_boundaries(Path(path), [boundary])
@@ -376,6 +400,7 @@ def _save_boundaries(path: Path, boundaries: Sequence[Boundary]) -> None:
         "concepts": [[b.concept.name, b.concept.level] for b in boundaries],
         "holdout_accuracy": [b.holdout_accuracy for b in boundaries],
         "num_train": [b.num_train for b in boundaries],
+        "stability": [b.stability for b in boundaries],
     }
     tensors = {
         "normals": torch.stack([b.normal.cpu() for b in boundaries]),
@@ -386,10 +411,12 @@ def _save_boundaries(path: Path, boundaries: Sequence[Boundary]) -> None:
 
 def _load_boundaries(path: Path) -> tuple[Boundary, ...]:
     tensors, content = _load_tensors(path, "boundaries")
+    concepts, accuracies, counts = content["concepts"], content["holdout_accuracy"], content["num_train"]
+    stabilities = content.get("stability", [math.nan] * len(concepts))
     return tuple(
-        Boundary(Concept(*concept), tensors["normals"][k], tensors["biases"][k], accuracy, num_train)
-        for k, (concept, accuracy, num_train) in enumerate(
-            zip(content["concepts"], content["holdout_accuracy"], content["num_train"], strict=True)
+        Boundary(Concept(*concept), tensors["normals"][k], tensors["biases"][k], accuracy, num_train, stability)
+        for k, (concept, accuracy, num_train, stability) in enumerate(
+            zip(concepts, accuracies, counts, stabilities, strict=True)
         )
     )
 
@@ -404,10 +431,10 @@ def save_rescoring(run: Run, rescoring: Rescoring) -> None:
         "concepts": [[c.name, c.level] for c in rescoring.concepts],
         "placements": [[p.name, list(p.layers)] for p in rescoring.placements],
         "step": rescoring.step,
+        "step_mode": rescoring.step_mode,
     }
-    tensors = {
-        name: getattr(rescoring, name) for name in ("seeds", "originals", "changes", "effects", "null", "score_std")
-    }
+    names = ("seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps")
+    tensors = {name: tensor for name in names if (tensor := getattr(rescoring, name)) is not None}
     _save_tensors(run.path / "rescoring.safetensors", tensors, content)
     shutil.rmtree(Units(run).folder, ignore_errors=True)
 
@@ -424,6 +451,7 @@ def load_rescoring(run: Run) -> Rescoring:
         concepts=tuple(Concept(*entry) for entry in content["concepts"]),
         placements=tuple(Placement(name, tuple(layers)) for name, layers in content["placements"]),
         step=content["step"],
+        step_mode=content.get("step_mode", "official"),
         **tensors,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from higan.boundaries import Mode, fit
 from higan.editing import StepMode
 from higan.layers import placements
 from higan.population import fill, render, sample, score
+from higan.refits import permuted, stabilities
 from higan.rescoring import cost, rescore
 from higan.types import Boundary, Generator, Rescoring, Scorer
 
@@ -46,6 +47,7 @@ def estimate(
     num: int,
     verify: int,
     num_random: int,
+    num_permuted: int = 0,
     batch_size: int = 64,
     num_concepts: int | None = None,
 ) -> Cost:
@@ -64,7 +66,8 @@ def estimate(
     score(scorer, render(generator, sample(generator, range(size))))
     per_image = (time.perf_counter() - start) / size
     concepts = len(scorer.concepts) if num_concepts is None else num_concepts
-    images = num + cost(concepts, placements(generator.num_layers), num=verify, num_random=num_random)
+    places = placements(generator.num_layers)
+    images = num + cost(concepts, places, num=verify, num_random=num_random, num_permuted=num_permuted)
     return Cost(images, images * per_image)
 
 
@@ -128,29 +131,39 @@ def fit_step(
     mode: Mode = "extreme",
     num_extreme: int | float = 2000,
     C: float = 1.0,
+    num_permuted: int = 20,
     seed: int = 0,
     report: Report | None = None,
 ) -> tuple[Boundary, ...]:
-    """Fits a boundary per concept and keeps it in the run folder; see `higan.boundaries.fit`."""
+    """Fits a boundary per concept and keeps it in the run folder; see `higan.boundaries.fit`.
+
+    Beside them it keeps how stable each is, and ``num_permuted`` boundaries fitted to permuted scores (`higan.refits`).
+    """
     settings = {
         "concepts": None if concepts is None else list(concepts),
         "mode": mode,
         "num_extreme": num_extreme,
         "C": C,
+        "num_permuted": num_permuted,
         "seed": seed,
     }
     if _is_done(run, "fit", settings) and (run.path / "boundaries.safetensors").exists():
         return store.load_boundaries(run)
     start = time.monotonic()
-    if report is not None:
-        report("fit", 0, 1)
+    tell = _named(report, "fit") or (lambda done, total: None)
+    tell(0, 3)
     population = store.read_population(run)
-    boundaries = fit(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    fitted = fit(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    tell(1, 3)
+    stable = stabilities(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
+    tell(2, 3)
+    null = permuted(population, num_permuted, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
     _forget(run, "rescore")
+    store.save_permuted(run, null)
     store.save_boundaries(run, boundaries)
     _record(run, "fit", settings, time.monotonic() - start)
-    if report is not None:
-        report("fit", 1, 1)
+    tell(3, 3)
     return boundaries
 
 
@@ -179,6 +192,7 @@ def rescore_step(
         num=num,
         step=step,
         num_random=num_random,
+        permuted=store.load_permuted(run),
         step_mode=step_mode,
         seed=seed,
         batch_size=batch_size,

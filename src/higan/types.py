@@ -4,6 +4,7 @@ Letters, the same in code, docstrings and docs::
 
     n samples · L layers (coarse → fine) · D code width · C concepts · H, W image size · Dz input-latent width
     K re-scored samples · P placements (sets of layers an edit is applied to) · R random directions
+    M directions fitted to permuted scores
 
 The flow::
 
@@ -14,6 +15,7 @@ The flow::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -236,7 +238,8 @@ class Boundary:
     """A linear boundary in code space, ``normal · code + bias = 0``, scores above it on the normal's side.
 
     ``normal`` is (D,) where all layers share a code, else (l, D) with one row per layer; every row has unit length.
-    ``holdout_accuracy`` is measured on samples that took no part in the fit (the paper's 30 %).
+    ``holdout_accuracy`` is measured on samples that took no part in the fit (the paper's 30 %). ``stability`` is the
+    cosine between the normals found from either half of the population alone; NaN where nobody looked.
     """
 
     concept: Concept
@@ -244,6 +247,7 @@ class Boundary:
     bias: Float[Tensor, "*l"]
     holdout_accuracy: float
     num_train: int = 0
+    stability: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -283,3 +287,9 @@ class Rescoring:
     """Mean zero-truncated change of every score under R random directions of the same length."""
     score_std: Float[Tensor, " C"]
     """Standard deviation of every score over the population: the unit in which concepts can be compared."""
+    permuted: Float[Tensor, "M P C"] | None = None
+    """The same as ``null`` under M directions fitted to permuted scores (`higan.refits`); None where there are none."""
+    steps: Float[Tensor, "P L"] | None = None
+    """The step that each layer would take at each placement, before truncation; None in files that do not say."""
+    step_mode: str = "official"
+    """How ``steps`` came about; see `higan.editing.edit_step`."""

@@ -42,6 +42,7 @@ Num = Annotated[int, typer.Option("--num", help="Samples to probe.")]
 Verify = Annotated[int, typer.Option("--verify", help="Fresh samples to re-score.")]
 Step = Annotated[float, typer.Option("--step", help="λ, the length of an edit in code space.")]
 NumRandom = Annotated[int, typer.Option("--random", help="Random directions for the null.")]
+NumPermuted = Annotated[int, typer.Option("--permuted", help="Directions fitted to permuted scores, a second null.")]
 StepModeName = Annotated[
     Literal["official", "equal_step"], typer.Option("--step-mode", help="Step on truncated layers.")
 ]

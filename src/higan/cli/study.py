@@ -20,6 +20,7 @@ from higan.cli.app import (
     Fit,
     GeneratorName,
     Num,
+    NumPermuted,
     NumRandom,
     Out,
     Report,
@@ -57,10 +58,14 @@ def demo(
     num: Num = 10_000,
     verify: Verify = 100,
     num_random: NumRandom = 20,
+    num_permuted: NumPermuted = 20,
     device: Device = "cpu",
 ) -> None:
     """The whole study on the embedded world; ends with a report."""
-    _study("rooms", "rooms", "rooms", out, num=num, verify=verify, num_random=num_random, device=device)
+    _study(
+        "rooms", "rooms", "rooms", out, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
+        device=device,
+    )  # fmt: skip
 
 
 @app.command()
@@ -73,6 +78,7 @@ def run(
     verify: Verify = 200,
     step: Step = 2.0,
     num_random: NumRandom = 20,
+    num_permuted: NumPermuted = 20,
     step_mode: StepModeName = "official",
     fit: Fit = "extreme",
     batch_size: BatchSize = 64,
@@ -93,6 +99,7 @@ def run(
         verify=verify,
         step=step,
         num_random=num_random,
+        num_permuted=num_permuted,
         step_mode=step_mode,
         fit=fit,
         batch_size=batch_size,
@@ -112,6 +119,7 @@ def _study(
     num: int,
     verify: int,
     num_random: int,
+    num_permuted: int,
     device: str,
     step: float = 2.0,
     step_mode: Literal["official", "equal_step"] = "official",
@@ -131,7 +139,10 @@ def _study(
         "label": label,
     }
     folder = _open(out, generator, scorer, names, num=num, seed=seed)
-    cost = study.estimate(generator, scorer, num=num, verify=verify, num_random=num_random, batch_size=batch_size)
+    cost = study.estimate(
+        generator, scorer, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
+        batch_size=batch_size,
+    )  # fmt: skip
     console.print(
         f"[bold]{generator.name}[/] ({generator.num_layers} layers, {generator.resolution} pixels) "
         f"scored by [bold]{scorer.name}[/] ({len(scorer.concepts)} concepts): "
@@ -139,7 +150,7 @@ def _study(
     )
     with progress_bars() as bars:
         study.sample_step(folder, generator, scorer, batch_size=batch_size, report=bars)
-        study.fit_step(folder, mode=fit, report=bars)
+        study.fit_step(folder, mode=fit, num_permuted=num_permuted, report=bars)
         rescoring = study.rescore_step(
             folder,
             generator,
@@ -275,13 +286,16 @@ def fit_(
     mode: Fit = "extreme",
     num_extreme: Annotated[float, typer.Option(help="Samples per class; up to 1, a share of all.")] = 2000,
     penalty: Annotated[float, typer.Option("--C", help="SVM penalty.")] = 1.0,
+    num_permuted: NumPermuted = 20,
 ) -> None:
     """Fits one boundary per concept to the samples of a run."""
     count = int(num_extreme) if num_extreme > 1 else num_extreme
-    boundaries = study.fit_step(store.load_run(folder), concept, mode=mode, num_extreme=count, C=penalty)
-    table = Table("concept", "level", "held-out accuracy")
-    for boundary in boundaries:
-        table.add_row(boundary.concept.name, boundary.concept.level, f"{boundary.holdout_accuracy:.3f}")
+    boundaries = study.fit_step(
+        store.load_run(folder), concept, mode=mode, num_extreme=count, C=penalty, num_permuted=num_permuted
+    )
+    table = Table("concept", "level", "held-out accuracy", "cosine between halves")
+    for b in boundaries:
+        table.add_row(b.concept.name, b.concept.level, f"{b.holdout_accuracy:.3f}", f"{b.stability:.3f}")
     console.print(table)
 
 
