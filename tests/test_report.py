@@ -238,7 +238,24 @@ def test_categories_are_shown_with_masks_where_a_segmenter_is_given(tmp_path, to
     html = write_report(run, toy[0], scorer, segmenter=Halves()).read_text("utf-8")
     assert "From one room to another" in html
     assert "rgb(200, 100, 50)" in html
+    assert "What became of the objects" in html
     assert Page(html).errors == []
+
+
+def test_transition_pictures_raise_the_category_they_lead_to(tmp_path, toy):
+    scorer = Rooms(toy[1])
+    found = study(make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=8))
+    easel = Easel(toy[0], scorer, found.rescoring.concepts, found.rescoring.score_std, range(2**31, 2**31 + 4))
+    drawn = figures.transition(found, easel, Halves(), num=6, samples=2)
+    assert (drawn.num, len(drawn.strips), len(drawn.legs)) == (6, 2, 2)
+    for strip in drawn.strips:
+        start, _, second, _, third = strip.pictures
+        assert [p.label for p in strip.pictures] == ["bedroom", "", "living room", "", "dining room"]
+        assert start.changes == ()
+        # Each category lives at a layer of its own in the toy: a leg raises its own score and leaves the others alone.
+        assert [c.sigma for c in second.changes] == pytest.approx([0, 2, 0], abs=0.2)
+        assert [c.sigma for c in third.changes] == pytest.approx([0, 0, 2], abs=0.2)
+    assert "dark" in drawn.flow
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

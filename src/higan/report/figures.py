@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from higan.editing import apply
+from higan.report.flows import sankey
 from higan.report.pictures import Change, Drawn, Easel, Picture, Strip, difference_uri, mask_uri, picture_uri
 from higan.report.study import Entry, Study
 from higan.report.words import layer_span, readable, signed
+from higan.transitions import travel
 from higan.types import LEVELS, Edit, Placement, SegmentClass, Segmenter
+from higan.workbench import open_workbench
 
-__all__ = ["CATEGORIES", "both_ways", "joint", "lead", "mixing", "palette", "stage_grid", "transition"]
+__all__ = ["CATEGORIES", "Transition", "both_ways", "joint", "lead", "mixing", "palette", "stage_grid", "transition"]
 
 CATEGORIES = ("bedroom", "living_room", "dining_room")
 """Names under which scorers know the rooms that Fig. 5 turns into one another."""
@@ -125,41 +131,57 @@ def mixing(study: Study, easel: Easel, *, sources: int = 3, donors: int = 4) -> 
     return (Strip("", "colour", layer_span(layers), rows[0], rest=tuple(rows[1:])),)
 
 
-def transition(
-    study: Study, easel: Easel, segmenter: Segmenter, *, samples: int = 2
-) -> tuple[tuple[Strip, ...], tuple[SegmentClass, ...]]:
-    """Fig. 5, top: rooms that the scorer is surest of, moved towards the next category and the one after, with masks.
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Fig. 5: samples on their way through the categories, their masks, and what became of the objects.
 
-    Returns the strips and the classes that appear in their masks. Empty unless two categories are verified.
+    ``flow`` is the diagram as inline SVG, counted over ``num`` samples; ``legs`` says where and how far each leg goes.
+    """
+
+    strips: tuple[Strip, ...]
+    classes: tuple[SegmentClass, ...]
+    flow: str
+    legs: tuple[str, ...]
+    num: int
+
+
+def transition(
+    study: Study, easel: Easel, segmenter: Segmenter, *, num: int = 24, samples: int = 2
+) -> Transition | None:
+    """Fig. 5: rooms that the scorer is surest of, turned into the next category and the one after.
+
+    The same journey as `higan.transitions.travel` takes by default; the ``samples`` that scored highest to begin with
+    are shown. None unless two categories are verified and the re-scoring finds layers to edit each at.
     """
     verified = {entry.name: entry for entry in study.verified("object")}
     entries = [verified[name] for name in CATEGORIES if name in verified]
     if len(entries) < 2:
-        return (), ()
-    first, *others = entries
-    full = [Edit(entry.boundary, entry.strength, entry.stage.layers) for entry in others]
-    half = [Edit(edit.boundary, edit.strength / 2, edit.layers) for edit in full]
-    plans: list[list[Edit]] = [[], [half[0]], [full[0]]]
-    labels = [readable(first.name), "", readable(others[0].name)]
-    if len(others) > 1:
-        plans += [[half[0], half[1]], [full[1]]]
-        labels += ["", readable(others[1].name)]
+        return None
+    bench = open_workbench(study.run, easel.generator, easel.scorer)
+    journey = travel(bench, segmenter, [entry.name for entry in entries], num=num)
+    std = easel.std[[entry.column for entry in entries]]
+    sigma = (journey.scores - journey.scores[:, :1]) / torch.where(std > 0, std, 1.0)
+    names = [readable(entry.name) for entry in entries]
     strips = []
-    seen: set[int] = set()
-    for k in easel.highest(first.column, samples):
-        drawn = _draw(easel, k, plans)
-        masks = segmenter.segment(drawn.images.to(easel.generator.device)).cpu()
-        seen.update(masks.unique().tolist())
-        pictures = []
-        for j, label in enumerate(labels):
-            changes = [easel.change(entry.column, drawn.scores[0], drawn.scores[j]) for entry in entries]
-            pictures.append(_picture(drawn, j, label, changes if j else []))
-        drawn_masks = tuple(
-            Picture(mask_uri(mask, segmenter.classes), f"object classes of picture {j + 1} above")
-            for j, mask in enumerate(masks)
-        )
-        strips.append(Strip("", "object", f"sample {easel.seeds[k]}", tuple(pictures), rest=(drawn_masks,)))
-    return tuple(strips), tuple(segmenter.classes[index] for index in sorted(seen))
+    for k in journey.scores[:, 0, 0].argsort(descending=True, stable=True)[:samples].tolist():
+        pictures, masks = [], []
+        for t in range(journey.images.shape[1]):
+            label = names[t // journey.steps] if t % journey.steps == 0 else ""
+            changes = [Change(e.name, e.level, float(sigma[k, t, c])) for c, e in enumerate(entries)] if t else []
+            pictures.append(_captioned(journey.images[k, t], label, changes))
+            uri = mask_uri(journey.masks[k, t], segmenter.classes)
+            masks.append(Picture(uri, f"object classes of picture {t + 1} above"))
+        strips.append(Strip("", "object", f"sample {int(journey.seeds[k])}", tuple(pictures), rest=(tuple(masks),)))
+    return Transition(
+        strips=tuple(strips),
+        classes=tuple(segmenter.classes[index] for index in journey.masks.unique().tolist()),
+        flow=sankey(journey.mappings, journey.categories),
+        legs=tuple(
+            f"to {name}: step {leg.strength:.1f} at {layer_span(leg.layers)}"
+            for name, leg in zip(names[1:], journey.legs, strict=True)
+        ),
+        num=len(journey.seeds),
+    )
 
 
 def _strongest(study: Study) -> list[Entry]:
@@ -195,9 +217,13 @@ def _pictures(
 def _picture(
     drawn: Drawn, j: int, label: str, changes: Sequence[Change], *, framed: bool = False, difference: str = ""
 ) -> Picture:
+    return replace(_captioned(drawn.images[j], label, changes), framed=framed, difference=difference)
+
+
+def _captioned(image: UInt8[Tensor, "3 H W"], label: str, changes: Sequence[Change]) -> Picture:
     moved = ", ".join(f"{readable(change.name)} {signed(change.sigma)} σ" for change in changes)
     alt = ": ".join(part for part in (label, moved) if part) or "original"
-    return Picture(picture_uri(drawn.images[j]), alt, label, tuple(changes), framed, difference)
+    return Picture(picture_uri(image), alt, label, tuple(changes))
 
 
 def _step(entry: Entry, stage: int | None = None) -> str:

@@ -43,7 +43,7 @@ def write_report(
 ) -> Path:
     """Draw the report of a finished run; the same run and models give the same bytes.
 
-    Some 160 images are drawn and scored for its pictures.
+    Some 160 images are drawn, with a segmenter 200 more, and scored for its pictures.
 
     Args:
         run: holds population, boundaries and re-scoring.
@@ -76,7 +76,7 @@ def write_report(
         "joint": lambda: figures.joint(found, easel),
         "palette": lambda: figures.palette(found, easel),
         "mixing": lambda: figures.mixing(found, easel),
-        "transition": lambda: figures.transition(found, easel, segmenter) if segmenter else ((), ()),
+        "transition": lambda: figures.transition(found, easel, segmenter) if segmenter else None,
     }
     drawn: dict[str, Any] = {}
     for done, (name, draw) in enumerate(plans.items(), 1):
