@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
 
-SIDES = ("official", "float32", "bfloat16")
+SIDES = ("official", "float32", "bfloat16", "int8")
 
 
 def scorer_of(side, reference, folder, images):

@@ -6,6 +6,7 @@ import torch
 
 import higan
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
+from higan.scorers import eight_bit
 from higan.scorers.places import PlacesNetwork, PlacesScorer
 from higan.types import Scorer
 
@@ -123,7 +124,26 @@ def test_wrong_matrices_are_told(folder, tmp_path, matrix, error, reason):
         PlacesScorer.load(folder / "resnet18_places365.pth.tar", tmp_path / "W.npy", **names(folder))
 
 
-def test_precision_is_one_of_two():
+def test_precision_is_one_of_three():
     # Under pytest the type annotations refuse it even before the check that users meet.
-    with pytest.raises((ValueError, TypeError), match="int8"):
+    with pytest.raises((ValueError, TypeError), match="int4"):
+        PlacesScorer(PlacesNetwork("resnet18"), precision="int4")
+
+
+def test_whole_numbers_need_the_processor(monkeypatch):
+    monkeypatch.setattr(eight_bit, "available", lambda: False)
+    with pytest.raises(ValueError, match="needs a CPU with VNNI"):
         PlacesScorer(PlacesNetwork("resnet18"), precision="int8")
+
+
+@pytest.mark.skipif(not eight_bit.available(), reason="whole numbers need a CPU with VNNI")
+@pytest.mark.parametrize(("stride", "size"), [(1, 3), (2, 3), (2, 1)])
+def test_convolution_in_whole_numbers(stride, size):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(16, 24, size, stride, size // 2)
+    x = torch.rand(1, 16, 20, 20) ** 3 * 7
+    with torch.no_grad():
+        found, expected = eight_bit.EightBitConv(conv)(x), conv(x)
+        assert (found - expected).abs().max() < 0.03 * expected.std()
+        zero = eight_bit.EightBitConv(conv)(torch.zeros_like(x))
+    torch.testing.assert_close(zero, conv.bias.detach()[None, :, None, None].expand_as(zero))

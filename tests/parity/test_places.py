@@ -5,6 +5,7 @@ import pytest
 import torch
 from places import FIXTURE, IMAGES, MATRIX, TENSORS, by_rule, shapes_of
 
+from higan.scorers import eight_bit
 from higan.scorers.places import PlacesNetwork, PlacesScorer
 
 TOLERANCE = 1e-4
@@ -51,10 +52,16 @@ def test_fixture_can_tell_layouts_and_quirk_apart(reference):
     assert np.abs(scores[:, 365:].numpy() - reference["attribute"]).max() > 100 * TOLERANCE
 
 
-def test_half_precision_stays_close(reference, files):
-    scores = PlacesScorer.load(*files, precision="bfloat16").score(IMAGES)
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_lower_precision_stays_close(reference, files, precision):
+    if precision == "int8" and not eight_bit.available():
+        pytest.skip("whole numbers need a CPU with VNNI")
+    scorer = PlacesScorer.load(*files, precision=precision)
+    scores = scorer.score(IMAGES)
     expected = torch.from_numpy(reference["attribute"])
     assert (scores[:, 365:] - expected).abs().max() < 0.1 * expected.std()
+    if precision == "int8":
+        assert torch.equal(scorer.features(IMAGES[1:]), scorer.features(IMAGES)[1:])
 
 
 @pytest.mark.parametrize("layout", ["resnet18", "resnet50"])
