@@ -12,6 +12,7 @@ Wrong arguments raise ``ValueError``. What goes wrong with files and with the wo
     ├── RunError                  a run folder cannot be used
     │   ├── RunMismatchError      … because it holds another run
     │   └── CorruptRunError       … because a file in it is missing, truncated or damaged
+    ├── UserStudyError            a study folder or a file of answers cannot be used
     ├── GeneratorError            a generator breaks its contract
     └── ScorerError               a scorer or segmenter breaks its contract
 """
@@ -31,6 +32,7 @@ __all__ = [
     "ScorerError",
     "UnknownFormatError",
     "UnsafePickleError",
+    "UserStudyError",
 ]
 
 
@@ -72,6 +74,10 @@ class RunMismatchError(RunError):
 
 class CorruptRunError(RunError):
     """A file of the run is missing, truncated or damaged."""
+
+
+class UserStudyError(HiganError):
+    """The folder of a user study, or a file of answers, is missing, damaged or of another study."""
 
 
 class GeneratorError(HiganError):

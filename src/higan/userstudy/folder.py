@@ -1,0 +1,192 @@
+"""The study folder: what is shown to raters, and apart from it what is true.
+
+::
+
+    manifest.json       format, name and title of the study, how it was made, a digest of every other file
+    truth.json          trials with stages, concepts, steps and catches; the run's profile. Never served
+    pictures/….png      all that is served besides the page
+    answers.sqlite      once the study is served (see `higan.userstudy.answers`). Never served
+
+The folder is written beside its place and renamed, so that it is there whole or not at all; nothing in it refers to
+the run it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from higan.errors import UserStudyError
+from higan.types import LEVELS, Level
+from higan.userstudy.design import CATCHES, Design, Trial, Unit, block
+
+__all__ = ["ANSWERS", "Expected", "UserStudy", "open_study", "verify", "write_study"]
+
+ANSWERS = "answers.sqlite"
+_FORMAT = "higan-user-study-1"
+_MANIFEST, _TRUTH, _PICTURES = "manifest.json", "truth.json", "pictures"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the re-scoring says of the stages, Fig. 3(a): per level its share of the effect at every stage.
+
+    ``mean``, ``low`` and ``high`` have a row per level and a column per stage; levels without a verified concept are
+    left out, as in `higan.hierarchy.profile`.
+    """
+
+    levels: tuple[Level, ...]
+    stages: tuple[str, ...]
+    mean: tuple[tuple[float, ...], ...]
+    low: tuple[tuple[float, ...], ...]
+    high: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UserStudy:
+    """An open study folder. ``id`` names the study in answer files, ``made`` says how it came about."""
+
+    path: Path
+    id: str
+    title: str
+    design: Design
+    expected: Expected
+    made: Mapping[str, Any]
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the pictures, named ``<name>.png``."""
+        return self.path / _PICTURES
+
+    def block(self, number: int) -> tuple[Trial, ...]:
+        """See `higan.userstudy.design.block`."""
+        return block(self.design, number)
+
+
+def write_study(
+    path: Path,
+    design: Design,
+    expected: Expected,
+    pictures: Mapping[str, bytes],
+    *,
+    title: str,
+    made: Mapping[str, Any],
+) -> UserStudy:
+    """Write a new study folder, whole or not at all.
+
+    Raises:
+        UserStudyError: there is something at ``path`` already.
+    """
+    if path.exists():
+        raise UserStudyError(f"{path} exists already; nothing was written: choose another folder for the study")
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    (partial / _PICTURES).mkdir(parents=True)
+    # In the order of their names, so that neither times nor positions on the disk follow the design.
+    for name in sorted(pictures):
+        _write(partial / _PICTURES / f"{name}.png", pictures[name])
+    truth = _to_json({"design": asdict(design), "expected": asdict(expected)})
+    _write(partial / _TRUTH, truth)
+    digests = {f"{_PICTURES}/{name}.png": _digest(pictures[name]) for name in sorted(pictures)} | {
+        _TRUTH: _digest(truth)
+    }
+    manifest = {
+        "format": _FORMAT, "id": _digest(truth)[:16], "title": title, "made": dict(made), "digests": digests,
+    }  # fmt: skip
+    _write(partial / _MANIFEST, _to_json(manifest))
+    partial.rename(path)
+    return open_study(path)
+
+
+def open_study(path: str | Path) -> UserStudy:
+    """Open a study folder.
+
+    Raises:
+        UserStudyError: there is none, or manifest or truth are damaged.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+        data = (path / _TRUTH).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserStudyError(
+            f"{path} is no study folder: it lacks {_MANIFEST} or {_TRUTH}; `higan user-study build` makes one"
+        ) from None
+    except ValueError as error:
+        raise UserStudyError(f"{path / _MANIFEST} is damaged ({error}); build the study again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise UserStudyError(f"{path / _MANIFEST} is not a manifest of format {_FORMAT}")
+    if _digest(data) != manifest.get("digests", {}).get(_TRUTH):
+        raise UserStudyError(f"{path / _TRUTH} is not the file that the study was built with; build the study again")
+    truth = json.loads(data)
+    return UserStudy(
+        path=path,
+        id=str(manifest["id"]),
+        title=str(manifest["title"]),
+        design=_design(truth["design"]),
+        expected=_expected(truth["expected"]),
+        made=manifest["made"],
+        digests=manifest["digests"],
+    )
+
+
+def verify(study: UserStudy) -> None:
+    """Check every picture against its digest.
+
+    Raises:
+        UserStudyError: one is missing or damaged.
+    """
+    for name, digest in study.digests.items():
+        file = study.path / name
+        if not file.is_file() or _digest(file.read_bytes()) != digest:
+            raise UserStudyError(f"{file} is missing or damaged; build the study again")
+
+
+def _design(data: Mapping[str, Any]) -> Design:
+    def trials(rows: list[dict[str, Any]]) -> tuple[Trial, ...]:
+        return tuple(Trial(**(row | {"what": Unit(**row["what"])})) for row in rows)
+
+    stages = {name: tuple(layers) for name, layers in data["stages"].items()}
+    design = Design(
+        seed=data["seed"],
+        stages=stages,
+        sources=tuple(data["sources"]),
+        repeats=data["repeats"],
+        overlap=data["overlap"],
+        edits=trials(data["edits"]),
+        catches=trials(data["catches"]),
+    )
+    if any(trial.catch not in CATCHES for trial in design.catches):
+        raise UserStudyError("the study has a kind of catch trial that this version does not know")
+    return design
+
+
+def _expected(data: Mapping[str, Any]) -> Expected:
+    def rows(name: str) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(row) for row in data[name])
+
+    levels = tuple(level for level in LEVELS if level in data["levels"])
+    return Expected(levels, tuple(data["stages"]), rows("mean"), rows("low"), rows("high"))
+
+
+def _to_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
