@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from higan import population as pop
-from higan.boundaries import fit, project_out, random_directions, squared_hinge
+from higan.boundaries import fit, project_out, random_directions
 from higan.generators.toy import ToyGenerator
+from higan.linear import logistic, squared_hinge
 from higan.scorers.toy import ToyScorer
 from higan.types import Boundary, Concept, Population
 
@@ -28,13 +30,30 @@ def of_layer(boundary, layer):
     return boundary.normal if boundary.normal.ndim == 1 else boundary.normal[layer]
 
 
-@pytest.mark.parametrize("mode", ["extreme", "all"])
-def test_planted_directions_are_recovered(toy, mode):
+@pytest.mark.parametrize("how", [{"mode": "extreme"}, {"mode": "all"}, {"loss": "logistic"}])
+def test_planted_directions_are_recovered(toy, how):
     generator, population = toy
-    for layer, boundary in enumerate(fit(population, mode=mode)[:6]):
+    for layer, boundary in enumerate(fit(population, **how)[:6]):
         assert float(of_layer(boundary, layer) @ generator.directions[layer]) > 0.99
         assert boundary.holdout_accuracy > 0.98
         assert float(boundary.normal.norm(dim=-1).sub(1).abs().max()) < 1e-5
+
+
+def test_every_sample_finds_directions_better(toy):
+    """The gain of mode ``all`` on ground truth: less than half the squared sine between found and planted direction."""
+    generator, population = toy
+    noisy = dataclasses.replace(
+        population, scores=population.scores + torch.randn(population.scores.shape, generator=torch.manual_seed(0))
+    )
+    names = [concept.name for concept in population.concepts[:6]]
+    missed = {
+        mode: sum(
+            1 - float(of_layer(boundary, layer) @ generator.directions[layer]) ** 2
+            for layer, boundary in enumerate(fit(noisy, names, mode=mode, num_extreme=2000))
+        )
+        for mode in ("extreme", "all")
+    }
+    assert missed["all"] < 0.5 * missed["extreme"]
 
 
 @pytest.mark.parametrize("mode", ["extreme", "all"])
@@ -66,10 +85,10 @@ def test_bias_puts_the_boundary_between_the_classes():
         assert abs(float(boundary.bias) + 3) < 0.3, mode
 
 
-def linear_svc(x, y, C):
+def linear_svc(x, y, C, tolerance=1e-8):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        oracle = LinearSVC(dual=False, C=C, tol=1e-8, max_iter=10_000).fit(x.double().numpy(), y.numpy())
+        oracle = LinearSVC(dual=False, C=C, tol=tolerance, max_iter=10_000).fit(x.double().numpy(), y.numpy())
     if caught:  # it gave up; what it returns is not the answer
         return None
     return torch.from_numpy(np.append(oracle.coef_[0], oracle.intercept_[0]))
@@ -94,6 +113,52 @@ def test_solver_equals_linear_svc(dim, half, C, overlap, seed):
             continue
         assert float(COSINE(found[b], expected, dim=0)) >= 0.9999
         assert float(found[b].norm() / expected.norm()) == pytest.approx(1, abs=1e-3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(2, 24), st.integers(10, 120), st.sampled_from([0.1, 1.0, 10.0]), st.floats(0, 3), st.integers(0, 2**31)
+)
+def test_logistic_equals_scikit_learn(dim, half, C, overlap, seed):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.cat([torch.ones(half), -torch.ones(half)])
+    shift = torch.randn(dim, generator=generator)
+    x = torch.randn(2 * half, dim, generator=generator) * (0.1 + overlap) + y[:, None] * shift
+    found = logistic(x[None], y[None], C=C)[0]
+    # liblinear stops early; its own problem without a free intercept, solved to the end, is the oracle.
+    wide = torch.cat([x, torch.ones(2 * half, 1)], 1).double().numpy()
+    oracle = LogisticRegression(C=C, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(wide, y.numpy())
+    expected = torch.from_numpy(oracle.coef_[0])
+    assert float(COSINE(found, expected, dim=0)) >= 0.9999
+    assert float(found.norm() / expected.norm()) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+def test_solver_at_the_official_shape(noise):
+    """2800 samples of width 512, from separable (few of them count) to heavily overlapping (most do)."""
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.linalg.qr(torch.randn(512, 512, generator=generator)).Q * torch.logspace(0, -1.5, 512)
+    codes = torch.randn(2800, 512, generator=generator) @ basis
+    score = codes @ torch.randn(512, generator=generator)
+    y = (score + noise * score.std() * torch.randn(2800, generator=generator)).sign()
+    found = squared_hinge(codes[None], y[None])[0]
+    expected = linear_svc(codes, y, 1.0, tolerance=1e-5)
+    assert float(COSINE(found, expected, dim=0)) >= 0.9999
+
+
+def test_a_hessian_beyond_single_precision():
+    """Codes so large, and a penalty so small, that a factor in single precision does not exist."""
+    generator = torch.Generator().manual_seed(0)
+    codes = 1e3 * torch.randn(60, 80, generator=generator) @ torch.diag(torch.logspace(0, -3, 80))
+    codes = torch.cat([codes, codes + 1e-3])
+    y = torch.randn(60, generator=generator).sign().repeat(2)
+    found = squared_hinge(codes[None], y[None], C=100.0)[0]
+    expected = linear_svc(codes, y, 100.0)
+    short = [(1 - y.double() * (codes.double() @ w[:-1] + w[-1])).clamp(min=0) for w in (found, expected)]
+    objectives = [
+        0.5 * w.square().sum() + 100 * s.square().sum() for w, s in zip((found, expected), short, strict=True)
+    ]
+    assert float(objectives[0]) <= 1.001 * float(objectives[1])
 
 
 def test_solver_on_wide_correlated_codes():
@@ -141,6 +206,7 @@ def test_number_of_extremes(num_extreme, expected):
         ({"num_extreme": 1e-4}, "fewer than 2"),
         ({"train_fraction": 1.0}, "train_fraction"),
         ({"C": 0.0}, "above 0"),
+        ({"memory": 0}, "memory must be above 0"),
     ],
 )
 def test_bad_arguments_are_refused(toy, arguments, words):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "src" / "higan"
 # From the ground up: a module imports from lower rows only. Names that do not exist yet bind nobody.
 ORDER = (
     {"types", "errors"},
-    {"layers", "weights"},
+    {"layers", "weights", "linear"},
     {"checkpoints"},
     {"extras", "preprocessing"},
     {"store"},

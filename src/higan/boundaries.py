@@ -12,19 +12,21 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from higan.linear import Loss, Metric, metric_of, solve
 from higan.types import Boundary, Population
 
-__all__ = ["fit", "project_out", "random_directions", "squared_hinge"]
+__all__ = ["Mode", "fit", "project_out", "random_directions"]
 
 Mode = Literal["extreme", "all"]
 
-_SEARCH_STEPS = 30
+_CACHE = 2**24
 
 
 def fit(
@@ -34,15 +36,16 @@ def fit(
     mode: Mode = "extreme",
     num_extreme: int | float = 2000,
     train_fraction: float = 0.7,
+    loss: Loss = "squared_hinge",
     C: float = 1.0,
     ridge: float = 1e-3,
     seed: int = 0,
-    memory: int = 2**30,
+    memory: int | None = None,
 ) -> tuple[Boundary, ...]:
     """One boundary per concept: unit normal, bias, and accuracy on samples that took no part in the fit.
 
     For each concept the n highest-scored samples are positive and the n lowest-scored negative. In mode ``extreme`` a
-    share ``train_fraction`` of either class trains a linear SVM (`squared_hinge`, codes less their mean), the rest is
+    share ``train_fraction`` of either class trains a linear SVM (`higan.linear`, codes less their mean), the rest is
     held out. In mode ``all`` the same share of all samples trains a ridge regression, and accuracy is measured on the
     extreme samples among the others. Populations with one code per layer get one normal per layer, each fitted on its
     own, and the accuracy is that of the most telling layer. A concept whose score never varies has no direction: its
@@ -54,10 +57,12 @@ def fit(
         mode: ``extreme`` or ``all``.
         num_extreme: n, capped at N // 2; a value in (0, 1] is a share of N.
         train_fraction: share of samples that train.
-        C: SVM penalty, as scikit-learn's ``LinearSVC`` defines it.
+        loss: of mode ``extreme``: ``squared_hinge``, a linear SVM, or ``logistic``.
+        C: its penalty, as scikit-learn's ``LinearSVC`` and ``LogisticRegression`` define it.
         ridge: penalty of mode ``all``, relative to the mean variance of a code dimension.
         seed: chooses what is held out, concept by concept.
-        memory: bytes that the training samples of one chunk of concepts may take; the solver needs about twice that.
+        memory: bytes that the training samples of one chunk of concepts may take; the solver needs about four times
+            that. By default 1 GiB on a GPU; on a CPU so few that they stay in its cache, which is several times faster.
 
     Raises:
         ValueError: unknown concept, fewer than 4 samples, a share or penalty out of range, non-finite data.
@@ -68,6 +73,8 @@ def fit(
         raise ValueError(f"train_fraction must lie between 0 and 1; got {train_fraction}")
     if not (C > 0 and ridge > 0):
         raise ValueError(f"C and ridge must be above 0; got C={C}, ridge={ridge}")
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {loss!r}")
     if not columns:
         raise ValueError("there must be at least one concept to fit; got none")
     if not bool(torch.isfinite(population.codes).all() and torch.isfinite(population.scores[:, columns]).all()):
@@ -76,13 +83,25 @@ def fit(
         return _fit_all(population, columns, n, train_fraction=train_fraction, ridge=ridge, seed=seed)
     if mode != "extreme":
         raise ValueError(f"mode must be 'extreme' or 'all'; got {mode!r}")
-    per_concept = 2 * n * population.codes.shape[2] * torch.float64.itemsize
+    if memory is None:
+        memory = _CACHE if population.codes.device.type == "cpu" else 2**30
+    if not memory > 0:
+        raise ValueError(f"memory must be above 0 bytes; got {memory}")
+    per_concept = 2 * n * population.codes.shape[2] * population.codes.dtype.itemsize
     chunk = max(1, memory // per_concept)
+    spaces = [_Space.of(codes) for codes in population.codes.unbind(1)]
     return tuple(
         boundary
         for start in range(0, len(columns), chunk)
         for boundary in _fit_extreme(
-            population, columns[start : start + chunk], n, train_fraction=train_fraction, C=C, seed=seed
+            population,
+            columns[start : start + chunk],
+            n,
+            spaces,
+            train_fraction=train_fraction,
+            loss=loss,
+            C=C,
+            seed=seed,
         )
     )
 
@@ -98,25 +117,54 @@ def _num_extreme(num_extreme: int | float, num_samples: int) -> int:
     return n
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Space:
+    """The codes of one layer, what all concepts share of them."""
+
+    codes: Float[Tensor, "n D"]
+    mean: Float[Tensor, " D"]
+    metric: Metric
+
+    @classmethod
+    def of(cls, codes: Float[Tensor, "n D"]) -> _Space:
+        """Second moments need no more than some samples: they only speed the solver up."""
+        mean = codes.double().mean(0).to(codes.dtype)
+        stride = max(1, len(codes) // (16 * codes.shape[1]))
+        some = torch.nn.functional.pad(codes[::stride] - mean, (0, 1), value=1.0)
+        return cls(codes, mean, metric_of(some))
+
+    def centred(self, rows: Int64[Tensor, " m"]) -> Float[Tensor, "m E"]:
+        """Codes less their mean, and a constant: the solver penalises the bias; here there is little to penalise."""
+        x = self.codes.new_ones(len(rows), self.codes.shape[1] + 1)
+        torch.sub(self.codes.index_select(0, rows), self.mean, out=x[:, :-1])
+        return x
+
+
 def _fit_extreme(
-    population: Population, columns: list[int], n: int, *, train_fraction: float, C: float, seed: int
+    population: Population,
+    columns: list[int],
+    n: int,
+    spaces: list[_Space],
+    *,
+    train_fraction: float,
+    loss: Loss,
+    C: float,
+    seed: int,
 ) -> list[Boundary]:
     order = _shuffled_extremes(population, columns, n, seed)
     num_train = min(max(int(n * train_fraction), 1), n - 1)
-    label = torch.tensor([1.0, -1.0], dtype=population.codes.dtype, device=population.codes.device)
+    label = torch.tensor([1.0, -1.0], dtype=torch.float64, device=population.codes.device)
     train = order[:, :, :num_train].flatten(1)
     held = order[:, :, num_train:].flatten(1)
-    y_train = label.repeat_interleave(num_train)
+    y_train = label.repeat_interleave(num_train).expand(len(columns), -1)
     y_held = label.repeat_interleave(n - num_train)
     layers = []
-    for codes in population.codes.unbind(1):
-        # The solver penalises the bias; about the mean code there is little to penalise.
-        mean = codes.mean(0)
-        weights = squared_hinge(codes[train] - mean, y_train.expand(len(columns), -1), C=C)
-        w = weights[:, :-1]
-        w, b = (part.to(codes.dtype) for part in _unit(w, weights[:, -1] - w @ mean.to(w)))
-        decision = torch.einsum("cmd,cd->cm", codes[held], w) + b[:, None]
-        layers.append((w, b, (decision.sign() == y_held).double().mean(1)))
+    for space in spaces:
+        x = torch.stack([space.centred(rows) for rows in train])
+        weights = solve(loss, x, y_train, space.metric, C=C)
+        decision = torch.stack([space.centred(rows) @ w.to(x) for rows, w in zip(held, weights, strict=True)])
+        w, b = _unit(weights[:, :-1], weights[:, -1] - weights[:, :-1] @ space.mean.double())
+        layers.append((w.to(x), b.to(x), (decision.sign() == y_held).double().mean(1)))
     return _boundaries(population, columns, layers, 2 * num_train)
 
 
@@ -203,74 +251,6 @@ def _unit(w: Float[Tensor, "C D"], b: Float[Tensor, " C"]) -> tuple[Float[Tensor
     if not bool((norm > 0).all()):
         raise ValueError("all codes are alike: there is no direction to find; sample more, or another generator")
     return w / norm[:, None], b / norm
-
-
-def squared_hinge(
-    x: Float[Tensor, "B m D"],
-    y: Float[Tensor, "B m"],
-    *,
-    C: float = 1.0,
-    tolerance: float = 1e-4,
-    max_iterations: int = 100,
-) -> Float[Tensor, "B D+1"]:
-    """Weights, the bias last, of B linear SVMs at once: min ½|w|² + C Σ max(0, 1 - y (w · x))², with y = ±1.
-
-    The primal problem that scikit-learn's ``LinearSVC(dual=False)`` solves, its penalised bias included. The objective
-    is quadratic between kinks, so Newton's method with an exact line search ends after a handful of steps, however
-    correlated the codes and however few samples lie inside the margin; L-BFGS needs hundreds on separable classes.
-    A problem is done once Newton would move its weights by less than ``tolerance`` of their length.
-    """
-    x = torch.cat([x, torch.ones_like(x[..., :1])], -1).double()
-    y = y.to(x)
-    w = torch.zeros_like(x[:, 0])
-    gap = torch.ones_like(y)
-    result = torch.zeros_like(w)
-    problem = torch.arange(len(x), device=x.device)
-    for _ in range(max_iterations):
-        direction = _newton_direction(w, gap, x, y, C)
-        slope = y * torch.bmm(x, direction[..., None])[..., 0]
-        step = _line_search(w, direction, gap, slope, C)[:, None]
-        w = w + step * direction
-        gap = gap - step * slope
-        result[problem] = w
-        going = direction.norm(dim=1) > tolerance * w.norm(dim=1)
-        if not bool(going.any()):
-            break
-        if not bool(going.all()):
-            problem, x, y, w, gap = problem[going], x[going], y[going], w[going], gap[going]
-    return result
-
-
-def _newton_direction(w: Tensor, gap: Tensor, x: Tensor, y: Tensor, C: float) -> Tensor:
-    """-H⁻¹g; only samples inside the margin (gap above zero) count, so only they are gathered and multiplied."""
-    inside = gap > 0
-    most = int(inside.sum(1).max())
-    rows = inside.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    support = x[torch.arange(len(x), device=x.device)[:, None], rows] * inside.gather(1, rows)[..., None]
-    hessian = 2 * C * torch.bmm(support.mT, support)
-    hessian.diagonal(dim1=1, dim2=2).add_(1.0)
-    pull = (y * gap).gather(1, rows)
-    gradient = w - 2 * C * torch.bmm(pull[:, None], support)[:, 0]
-    return -torch.cholesky_solve(gradient[..., None], torch.linalg.cholesky(hessian))[..., 0]
-
-
-def _line_search(w: Tensor, direction: Tensor, gap: Tensor, slope: Tensor, C: float) -> Tensor:
-    """Step to the minimum along a direction, by Newton within a bracket: the derivative is piecewise linear."""
-    linear, square = (w * direction).sum(1), direction.square().sum(1)
-    step = torch.ones_like(linear)
-    low, high = torch.zeros_like(step), torch.full_like(step, math.inf)
-    for _ in range(_SEARCH_STEPS):
-        left = (gap - step[:, None] * slope).clamp(min=0)
-        first = linear + step * square - 2 * C * (slope * left).sum(1)
-        second = square + 2 * C * (slope.square() * (left > 0)).sum(1)
-        low, high = torch.where(first < 0, step, low), torch.where(first >= 0, step, high)
-        newton = step - first / second.clamp(min=torch.finfo(step.dtype).tiny)
-        middle = torch.where(torch.isinf(high), 2 * step, (low + high) / 2)
-        following = torch.where((newton > low) & (newton < high), newton, middle)
-        if torch.allclose(following, step, rtol=1e-9, atol=0):
-            return following
-        step = following
-    return step
 
 
 def project_out(boundary: Boundary, conditions: Sequence[Boundary]) -> Boundary:
