@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,13 @@ _MOST_BYTES = 200 << 20
 _WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
-def open_photograph(path: str | os.PathLike[str], resolution: int) -> UInt8[Tensor, "3 H W"]:
+def open_photograph(
+    path: str | os.PathLike[str],
+    resolution: int,
+    *,
+    most_pixels: int = _MOST_PIXELS,
+    formats: Sequence[str] = _FORMATS,
+) -> UInt8[Tensor, "3 H W"]:
     """A picture as a generator of that resolution would draw it.
 
     In this order: the EXIF rotation is applied; transparency is composited over white; grey, indexed and CMYK colours
@@ -30,8 +37,10 @@ def open_photograph(path: str | os.PathLike[str], resolution: int) -> UInt8[Tens
     resolution × resolution. Of an animation, the first picture.
 
     Args:
-        path: PNG, JPEG, WebP, BMP, TIFF or GIF of at most 60 million pixels and 200 MiB.
+        path: PNG, JPEG, WebP, BMP, TIFF or GIF of at most 200 MiB.
         resolution: H = W.
+        most_pixels: larger pictures are refused before they are decoded.
+        formats: as Pillow calls them; no other decoder is tried.
 
     Raises:
         ValueError: the resolution is below 1, or the picture is larger than that or has no pixels.
@@ -48,21 +57,21 @@ def open_photograph(path: str | os.PathLike[str], resolution: int) -> UInt8[Tens
         with warnings.catch_warnings():
             # Pillow warns of very large pictures and of odd metadata; the first is refused below, the second harmless.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as picture:
-                return _prepared(picture, path, resolution)
+            with Image.open(path, formats=tuple(formats)) as picture:
+                return _prepared(picture, path, resolution, most_pixels)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} is too large: {error}") from error
     except UnidentifiedImageError as error:
-        raise UnknownFormatError(f"{path} is not a picture; expected one of {', '.join(_FORMATS)}") from error
+        raise UnknownFormatError(f"{path} is not a picture; expected one of {', '.join(formats)}") from error
     except (OSError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise CorruptFileError(f"{path} is truncated or damaged: {error}") from error
 
 
-def _prepared(picture: Image.Image, path: Path, resolution: int) -> UInt8[Tensor, "3 H W"]:
+def _prepared(picture: Image.Image, path: Path, resolution: int, most_pixels: int) -> UInt8[Tensor, "3 H W"]:
     # The header alone has been read so far: nothing is decoded before its size is known.
-    if not 0 < picture.width * picture.height <= _MOST_PIXELS:
+    if not 0 < picture.width * picture.height <= most_pixels:
         raise ValueError(
-            f"{path} has {picture.width} x {picture.height} pixels; pictures of 1 to {_MOST_PIXELS:,} are opened"
+            f"{path} has {picture.width} x {picture.height} pixels; pictures of 1 to {most_pixels:,} are opened"
         )
     upright = ImageOps.exif_transpose(picture)
     square = ImageOps.fit(_rgb(upright), (resolution, resolution), Image.Resampling.LANCZOS)

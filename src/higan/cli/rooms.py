@@ -1,4 +1,4 @@
-"""The embedded world: rooms sample, write, train-generator, train-scorers, quality."""
+"""The embedded world: rooms sample, write, pack-study, train-generator, train-scorers, quality."""
 
 from __future__ import annotations
 
@@ -55,6 +55,19 @@ def rooms_write(
     with progress_bars() as bars:
         write_data(out, num, resolution, seed, processes, lambda done: bars("Rendering", done, num))
     console.print(f"{num:,} rooms in {out}")
+
+
+@rooms.command("pack-study")
+def rooms_pack_study(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run of the embedded generator and scorer.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; by default the package itself.")] = None,
+) -> None:
+    """Packs what the studio needs of a run, for the package to carry: boundaries and re-scoring, no population."""
+    from higan.store import load_run
+    from higan.studio.shipped import pack_study
+
+    size = pack_study(load_run(folder)) if out is None else pack_study(load_run(folder), out)
+    console.print(f"{size / 1000:,.0f} kB")
 
 
 @rooms.command("train-generator")

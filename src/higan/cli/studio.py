@@ -1,0 +1,122 @@
+"""The studio in the browser."""
+
+from __future__ import annotations
+
+import secrets
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from higan import load_segmenter, store, study
+from higan.cli.app import Device, app, console, minutes, progress_bars
+from higan.cli.study import _digest, _generator, _models_of, _open
+from higan.errors import MissingWeightsError, RunMismatchError
+from higan.extras import optional
+from higan.scorers.loading import load_scorer
+from higan.types import Generator, Scorer, Segmenter
+
+_PROBED, _VERIFIED, _RANDOM = 1000, 32, 20
+_SMALL = 128
+
+_Opened = tuple[store.Run, Generator, Scorer, Segmenter | None]
+
+
+@app.command()
+def studio(
+    what: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a finished run, or a weight file; the embedded generator by default."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine a token is needed.")
+    ] = "127.0.0.1",
+    token: Annotated[str | None, typer.Option(help="Asked for; made up where other machines can reach it.")] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--host-name", help="Further name to answer for, as of a proxy; may be repeated."),
+    ] = None,
+    scorer: Annotated[str, typer.Option(help="Of a weight file: what it is studied with first.")] = "colour",
+    segmenter: Annotated[str | None, typer.Option(help="For overlays and transitions; by default the run's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Of a weight file: folder of its study, studio-NAME by default.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Opens a page to look at samples, move concepts and see at once what they do."""
+    optional("fastapi", "studio")
+    optional("uvicorn", "studio")
+    from higan.studio import create_app
+    from higan.web.guards import is_loopback
+    from higan.web.serve import serve
+
+    run, generator, predictor, own = _opened(what, scorer, out, device)
+    chosen = own if segmenter is None else load_segmenter(segmenter, device)
+    if generator.resolution <= _SMALL:
+        # Pictures so small gain nothing from several threads, and a core stays free for the browser.
+        torch.set_num_threads(1)
+    key = secrets.token_urlsafe(24) if token is None and not is_loopback(host) else token
+    page = create_app(
+        run, generator, predictor, segmenter=chosen, host=host, names=tuple(name or ()), token=key
+    )  # fmt: skip
+
+    def ready(address: str) -> None:
+        console.print(f"Studio: {address}  (stop with Ctrl C)", highlight=False, soft_wrap=True)
+        if show:
+            webbrowser.open(address)
+
+    serve(page, host=host, port=port, token=key, ready=ready)
+
+
+def _opened(what: Path | None, scorer: str, out: Path | None, device: str) -> _Opened:
+    if what is None:
+        return _embedded(device)
+    if what.is_dir():
+        return _of_run(store.load_run(what), device)
+    if not what.is_file():
+        raise MissingWeightsError(f"{what}: neither a folder of a run nor a weight file")
+    return _of_weights(str(what), scorer, out or Path(f"studio-{what.stem}"), device)
+
+
+def _embedded(device: str) -> _Opened:
+    from higan.studio import shipped_study
+
+    try:
+        run, generator, scorer, segmenter = _of_run(shipped_study(), device)
+    except RunMismatchError:
+        console.print("The embedded generator was exchanged since it was studied: studying it anew.")
+        run, generator, scorer, segmenter = _of_weights("rooms", "rooms", Path("studio-rooms"), device)
+    return run, generator, scorer, segmenter or load_segmenter("rooms", device)
+
+
+def _of_run(run: store.Run, device: str) -> _Opened:
+    generator, scorer, segmenter = _models_of(run, device)
+    name = run.provenance["generator"]
+    made, here = run.settings.get("digests", {}).get(f"generator {name}", ""), _digest("generators", name)
+    if made and here != made:
+        raise RunMismatchError(f"{name} is no longer the file that {run.path} was made with: its SHA-256 has changed")
+    return run, generator, scorer, segmenter
+
+
+def _of_weights(name: str, scorer_name: str, out: Path, device: str) -> _Opened:
+    """A short study first: sliders need boundaries, and boundaries need to be verified."""
+    generator, scorer = _generator(name, device, None), load_scorer(scorer_name, device)
+    names: dict[str, Any] = {
+        "generator": name, "scorer": scorer_name, "segmenter": None, "scorer_options": {}, "label": None,
+    }  # fmt: skip
+    run = _open(out, generator, scorer, names, num=_PROBED, seed=0)
+    if not (run.path / "rescoring.safetensors").exists():
+        cost = study.estimate(generator, scorer, num=_PROBED, verify=_VERIFIED, num_random=_RANDOM)
+        console.print(
+            f"{generator.name} is studied with {scorer.name} first, into {out}: {cost.images:,} images, about "
+            f"{minutes(cost.seconds)}. `higan run` makes better studies; the same line goes on where it stopped."
+        )
+    with progress_bars() as bars:
+        study.sample_step(run, generator, scorer, report=bars)
+        study.fit_step(run, report=bars)
+        study.rescore_step(run, generator, scorer, num=_VERIFIED, num_random=_RANDOM, report=bars)
+    return run, generator, scorer, None

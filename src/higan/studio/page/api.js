@@ -1,0 +1,74 @@
+// What the page asks the server for. One tab is one client: it takes turns with the others.
+
+const client = Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
+
+export class Refused extends Error {
+  constructor(status, words) {
+    super(words);
+    this.status = status;
+  }
+}
+
+export async function ask(path, { body, method = body === undefined ? "GET" : "POST", signal } = {}) {
+  const raw = body instanceof Blob;
+  const headers = { "X-Client": client };
+  if (body !== undefined) headers["Content-Type"] = raw ? "application/octet-stream" : "application/json";
+  const sent = body === undefined || raw ? body : JSON.stringify(body);
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers, body: sent, signal, credentials: "same-origin" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The server does not answer; is it still running?");
+  }
+  if (!answer.ok) {
+    const told = await answer.text();
+    let words = told;
+    try { words = JSON.parse(told).error; } catch { /* plain words already */ }
+    throw new Refused(answer.status, words || `The server answered ${answer.status}.`);
+  }
+  return answer;
+}
+
+export const thumbnail = (seed, version) => `api/samples/${seed}?v=${version}&client=${client}`;
+
+/**
+ * One question on its way, the newest waiting behind it, everything between forgotten. Answers arrive in the order of
+ * the questions, so that what is shown last is what was asked last.
+ */
+export class Pump {
+  #next = null;
+  #busy = false;
+
+  constructor(send, show, fail) {
+    Object.assign(this, { send, show, fail });
+  }
+
+  want(question) {
+    this.#next = { question, asked: performance.now() };
+    if (!this.#busy) this.#run();
+  }
+
+  get idle() {
+    return !this.#busy;
+  }
+
+  async #run() {
+    this.#busy = true;
+    while (this.#next) {
+      const { question, asked } = this.#next;
+      this.#next = null;
+      try {
+        const answer = await this.send(question);
+        if (answer !== null) await this.show(answer, question, asked);
+      } catch (error) {
+        if ((error.status === 503 || error.status === 429) && !this.#next) {
+          // Asked too often: the newest question is kept and asked again.
+          await new Promise((resolve) => setTimeout(resolve, 300));
+          this.#next ??= { question, asked };
+        } else if (!this.#next) this.fail(error, question);
+      }
+    }
+    this.#busy = false;
+  }
+}

@@ -1,0 +1,100 @@
+// Samples by number, more of them as one scrolls; in the mixing panel a click chooses who lends layers.
+
+import { $, h, roving } from "./dom.js";
+import { thumbnail } from "./api.js";
+
+const AT_ONCE = 30;
+const MOST = 2 ** 32 - 1;
+
+export class Gallery {
+  #first = 0;
+  #next = 0;
+
+  constructor(looks, study) {
+    this.looks = looks;
+    this.study = study;
+    this.lend = null;
+    this.sentinel = h("div", { class: "sentinel", "aria-hidden": "true" });
+    this.thumbs = $("thumbs");
+    this.thumbs.append(this.sentinel);
+    new IntersectionObserver((seen) => seen.some((s) => s.isIntersecting) && this.more(), {
+      root: this.thumbs, rootMargin: "300px",
+    }).observe(this.sentinel);
+    const columns = () => getComputedStyle(this.thumbs).gridTemplateColumns.split(" ").length || 1;
+    roving(this.thumbs, ".thumb", { columns });
+    this.thumbs.addEventListener("click", (event) => {
+      const chosen = event.target.closest(".thumb");
+      if (chosen) this.choose(+chosen.dataset.seed);
+    });
+    $("goto").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const seed = Number($("seed").value);
+      if (!Number.isInteger(seed) || seed < 0 || seed > MOST || $("seed").value.trim() === "") {
+        $("seed").setCustomValidity(`A whole number of 0 to ${MOST}`);
+        $("seed").reportValidity();
+        return;
+      }
+      this.choose(seed);
+    });
+    $("seed").addEventListener("input", () => $("seed").setCustomValidity(""));
+    looks.addEventListener("settle", () => this.mark());
+    this.more();
+    this.mark();
+  }
+
+  /** As many samples again. */
+  more() {
+    const fresh = [];
+    for (let k = 0; k < AT_ONCE && this.#next <= MOST; k++, this.#next++) fresh.push(this.#thumb(this.#next));
+    this.sentinel.before(...fresh);
+    this.mark();
+  }
+
+  #thumb(seed) {
+    const picture = h("img", {
+      src: thumbnail(seed, this.study.version), alt: "", loading: "lazy", decoding: "async", width: 64, height: 64,
+    });
+    // A server that has too much to do refuses; asked again a little later, it answers.
+    let tries = 0;
+    picture.addEventListener("error", () => {
+      if (++tries < 6) setTimeout(() => (picture.src = `${thumbnail(seed, this.study.version)}&again=${tries}`), 400 * tries);
+    });
+    return h("button", {
+      class: "thumb", role: "option", "data-seed": seed, "aria-label": `Sample ${seed}`, "aria-selected": "false", tabindex: -1,
+    }, picture);
+  }
+
+  choose(seed) {
+    if (this.lend) {
+      this.lend(seed);
+      return;
+    }
+    // Another sample keeps the edits: that is how one sees whether they hold in general.
+    const { edits, mix } = this.looks.now;
+    this.looks.settle({ seed, edits, mix });
+  }
+
+  step(by) {
+    const seed = this.looks.now.seed ?? 0;
+    this.choose(Math.min(MOST, Math.max(0, seed + by)));
+  }
+
+  mark() {
+    const { seed, upload } = this.looks.now;
+    let any = false;
+    for (const thumb of this.thumbs.querySelectorAll(".thumb")) {
+      const here = !upload && +thumb.dataset.seed === seed;
+      thumb.setAttribute("aria-selected", here);
+      thumb.tabIndex = here ? 0 : -1;
+      any ||= here;
+    }
+    if (!any) (this.thumbs.querySelector(".thumb") ?? {}).tabIndex = 0;
+  }
+
+  /** While somebody looks for a sample that lends its layers, clicks go to `lend`. */
+  lending(lend, words) {
+    this.lend = lend;
+    document.body.classList.toggle("lending", Boolean(lend));
+    $("gallery-title").textContent = lend ? words : "Samples";
+  }
+}

@@ -1,0 +1,81 @@
+// A strip of layers to switch on and off, by a click, by dragging across, or by keys; bars tell what each would do.
+
+import { h, roving } from "./dom.js";
+
+/**
+ * `profile` are values per layer, drawn under it; `change(layers, over)` hears every change, and whether it is over.
+ */
+export function layerStrip(study, { label, profile = null, change }) {
+  const count = study.generator.layers;
+  const starts = new Set(Object.values(study.stages).map((layers) => layers[0]).filter(Boolean));
+  const stageOf = (layer) => Object.entries(study.stages).find(([, layers]) => layers.includes(layer))[0];
+  const top = Math.max(...(profile ?? [0]), 1e-9);
+  let chosen = new Set();
+  let painting = null;
+
+  const buttons = Array.from({ length: count }, (_, layer) => {
+    const words = `Layer ${layer}, ${stageOf(layer)}` + (profile ? `: ${profile[layer].toFixed(2)} σ by itself` : "");
+    const bar = h("i");
+    bar.style.setProperty("--h", `${profile ? (20 * profile[layer]) / top : 0}px`);
+    return h("button", {
+      type: "button", "aria-pressed": "false", "aria-label": words, title: words, "data-layer": layer,
+      tabindex: layer ? -1 : 0, class: starts.has(layer) ? "starts" : null,
+    }, h("span", { class: "cell" }, `${layer}`), h("span", { class: "depth" }, profile ? bar : ""));
+  });
+  const element = h("div", { class: "layers", role: "group", "aria-label": label }, ...buttons);
+  element.style.setProperty("--n", count);
+
+  function put(layer, on, over) {
+    if (chosen.has(layer) !== on) {
+      chosen = new Set(chosen);
+      if (on) chosen.add(layer);
+      else chosen.delete(layer);
+    }
+    change([...chosen].sort((a, b) => a - b), over);
+  }
+
+  const layerAt = (event) => {
+    const found = document.elementFromPoint(event.clientX, event.clientY)?.closest("[data-layer]");
+    return found && element.contains(found) ? +found.dataset.layer : null;
+  };
+  element.addEventListener("pointerdown", (event) => {
+    const layer = layerAt(event);
+    if (layer === null || event.button > 0) return;
+    event.preventDefault();
+    buttons[layer].focus();
+    painting = !chosen.has(layer);
+    element.setPointerCapture(event.pointerId);
+    put(layer, painting, false);
+  });
+  element.addEventListener("pointermove", (event) => {
+    const layer = painting === null ? null : layerAt(event);
+    if (layer !== null && chosen.has(layer) !== painting) put(layer, painting, false);
+  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    element.addEventListener(end, () => {
+      if (painting === null) return;
+      painting = null;
+      change([...chosen].sort((a, b) => a - b), true);
+    });
+  }
+  element.addEventListener("keydown", (event) => {
+    if (event.key !== " " && event.key !== "Enter") return;
+    event.preventDefault();
+    const layer = +event.target.dataset.layer;
+    put(layer, !chosen.has(layer), true);
+  });
+  roving(element, "button");
+
+  return {
+    element,
+    set(layers) {
+      if (painting !== null) return paint();
+      chosen = new Set(layers);
+      paint();
+    },
+  };
+
+  function paint() {
+    buttons.forEach((button, layer) => button.setAttribute("aria-pressed", chosen.has(layer)));
+  }
+}

@@ -1,0 +1,121 @@
+// Concepts by level, strongest first: a slider, its interval, and the layers it moves.
+
+import { $, h, signed, span, svg } from "./dom.js";
+import { layerStrip } from "./layers.js";
+
+export class Sliders {
+  #rows = new Map();
+
+  constructor(looks, study) {
+    this.looks = looks;
+    this.study = study;
+    $("finding").textContent = study.finding;
+    const strongest = Math.max(...study.concepts.map((concept) => concept.high), 1e-9);
+    for (const level of study.levels) {
+      const concepts = study.concepts.filter((concept) => concept.level === level.name);
+      if (!concepts.length) continue;
+      $("levels").append(
+        h("section", { class: `level level-${level.name}`, "aria-label": level.label },
+          h("h2", {}, level.label[0].toUpperCase() + level.label.slice(1), h("small", {}, `${concepts.length} verified`)),
+          ...concepts.map((concept) => this.#row(concept, strongest)),
+        ),
+      );
+    }
+    if (!study.concepts.length) {
+      $("levels").append(h("p", { class: "soft" }, `None of ${study.tried} concepts beat random directions: there is nothing to move here. Probe more samples, or try another scorer.`));
+    }
+    looks.addEventListener("change", () => this.update());
+    this.update();
+  }
+
+  #row(concept, strongest) {
+    const id = `concept-${concept.name.replace(/[^A-Za-z0-9]+/g, "-")}`;
+    const slider = h("input", {
+      type: "range", id, min: -concept.limit, max: concept.limit, step: concept.limit / 100, value: 0,
+      "aria-describedby": `${id}-note`, "data-concept": concept.name,
+      oninput: () => this.#move(concept, +slider.value, false),
+      onchange: () => this.#move(concept, +slider.value, true),
+      ondblclick: () => this.#move(concept, 0, true),
+      onkeydown: (event) => {
+        if (event.key === "Delete" || event.key === "Backspace") { event.preventDefault(); this.#move(concept, 0, true); }
+      },
+    });
+    const output = h("output", { for: id });
+    const where = h("span", { class: "where" });
+    const zero = h("button", { onclick: () => this.#move(concept, 0, true), "aria-label": `${concept.label} back to zero` }, "reset");
+    const proper = h("button", { onclick: () => this.#where(concept, concept.layers, true) }, `recommended ${span(concept.layers)}`);
+    const strip = layerStrip(this.study, {
+      label: `Layers that ${concept.label} moves`, profile: concept.profile,
+      change: (layers, over) => this.#where(concept, layers, over),
+    });
+    const more = h("div", { class: "more" }, strip.element, h("div", { class: "bottom" }, proper, zero));
+    const element = h("div", { class: `concept level-${concept.level}` },
+      h("div", { class: "top" }, h("label", { for: id }, concept.label), output),
+      slider,
+      h("div", { class: "bottom", id: `${id}-note` }, interval(concept, strongest),
+        `Δs ${concept.effect.toFixed(2)} [${concept.low.toFixed(2)}, ${concept.high.toFixed(2)}]`, where),
+      more,
+    );
+    element.addEventListener("focusin", () => this.#open(concept.name));
+    this.#rows.set(concept.name, { concept, element, slider, output, where, strip, more, proper });
+    return element;
+  }
+
+  #edit(concept) {
+    return this.looks.now.edits[concept.name] ?? { strength: 0, layers: concept.layers };
+  }
+
+  #move(concept, strength, over) {
+    this.focused = concept.name;
+    this.#put(concept, { ...this.#edit(concept), strength }, over);
+  }
+
+  #where(concept, layers, over) {
+    this.focused = concept.name;
+    this.#put(concept, { ...this.#edit(concept), layers }, over);
+  }
+
+  #put(concept, edit, over) {
+    const look = { ...this.looks.now, edits: { ...this.looks.now.edits, [concept.name]: edit } };
+    if (over) this.looks.settle(look, concept.name);
+    else this.looks.move(look);
+  }
+
+  /** One concept at a time shows its layers, beside those that are moved. */
+  #open(name) {
+    if (this.opened === name) return;
+    this.opened = name;
+    this.focused = name;
+    this.update();
+  }
+
+  update() {
+    for (const { concept, element, slider, output, where, strip, more, proper } of this.#rows.values()) {
+      const { strength, layers } = this.#edit(concept);
+      const moved = Boolean(strength && layers.length);
+      if (+slider.value !== strength) slider.value = strength;
+      const at = 50 + 50 * Math.max(-1, Math.min(1, strength / concept.limit));
+      slider.style.setProperty("--from", `${Math.min(50, at)}%`);
+      slider.style.setProperty("--to", `${Math.max(50, at)}%`);
+      const usual = span(layers) === span(concept.layers);
+      const sigmas = strength * concept.per_step;
+      const words = !moved ? "0" : usual ? `${signed(sigmas, 1)} σ` : `${signed(strength, 1)} λ`;
+      output.textContent = words;
+      output.title = moved ? `${signed(strength, 2)} steps λ` + (usual ? `, worth ${signed(sigmas, 2)} standard deviations of the score on average` : "") : "";
+      slider.setAttribute("aria-valuetext", !moved ? "not moved" : usual ? `${signed(sigmas, 1)} standard deviations` : `${signed(strength, 1)} steps`);
+      where.textContent = layers.length ? `layer${layers.length > 1 ? "s" : ""} ${span(layers)}` : "no layers";
+      element.classList.toggle("moved", moved);
+      more.hidden = !(moved || this.opened === concept.name);
+      proper.hidden = usual;
+      strip.set(layers);
+    }
+  }
+}
+
+/** Δs as a bar with its interval. */
+function interval(concept, strongest) {
+  const scale = 86 / strongest;
+  return svg("svg", { class: "spark", viewBox: "0 0 88 12", "aria-hidden": "true" },
+    svg("rect", { class: "bar", x: 0, y: 2, width: concept.effect * scale, height: 8, rx: 1 }),
+    svg("line", { class: "whisker", x1: concept.low * scale, x2: Math.max(concept.high * scale, concept.low * scale + 1), y1: 6, y2: 6 }));
+}

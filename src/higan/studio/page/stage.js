@@ -1,0 +1,187 @@
+// The picture: as it is, before, where it changed, which pixel belongs to what.
+
+import { $, h, signed, span } from "./dom.js";
+import { ask, Pump } from "./api.js";
+import { plain, sent, touched } from "./look.js";
+
+const CHANGED = [213, 94, 0];
+
+export class Stage {
+  #before = { key: "", bitmap: null };
+  #drawn = 0;
+
+  constructor(looks, study, fail) {
+    this.looks = looks;
+    this.study = study;
+    this.fail = fail;
+    this.overlay = "none";
+    this.pictures = new Pump(
+      async (question) => {
+        const answer = await ask("api/picture", { body: { look: question.look, largest: this.#largest(), drag: true } });
+        return answer.status === 204 ? null : createImageBitmap(await answer.blob());
+      },
+      (bitmap, question, asked) => this.#show(bitmap, question, asked),
+      fail,
+    );
+    this.masks = new Pump(
+      async (look) => {
+        const answer = await ask("api/masks", { body: { look } });
+        return { bitmap: await createImageBitmap(await answer.blob()), shares: JSON.parse(answer.headers.get("X-Classes")) };
+      },
+      (found) => this.#showMasks(found),
+      fail,
+    );
+    looks.addEventListener("change", () => this.draw());
+    this.#wire();
+  }
+
+  draw() {
+    const look = this.looks.now;
+    this.pictures.want({ look: sent(look), moved: performance.now() });
+    if (this.overlay === "segments") this.masks.want(sent(look));
+    const edits = sent(look).edits.map((e) => {
+      const concept = this.study.concepts.find((c) => c.name === e.concept);
+      return `${concept?.label ?? e.concept} ${signed(e.strength, 1)}`;
+    });
+    const mix = look.mix && sent(look).mix.length ? [`layers ${span(look.mix.layers)} of sample ${look.mix.seed}`] : [];
+    const who = look.upload ? "Photograph" : `Sample ${look.seed}`;
+    $("caption").textContent = [who, ...mix, ...edits].join(" · ");
+    $("picture").setAttribute("aria-label", [who, ...mix, ...edits].join(", "));
+  }
+
+  #largest() {
+    const wide = Math.round($("frame").clientWidth * Math.min(devicePixelRatio, 2));
+    return Math.max(64, Math.min(1024, this.study.generator.resolution, wide || 512));
+  }
+
+  async #show(bitmap, question) {
+    paint($("picture"), bitmap);
+    if (this.overlay === "difference") await this.#difference();
+    const took = performance.now() - question.moved;
+    performance.measure("higan: picture", { start: question.moved });
+    $("latency").textContent = `${took.toFixed(0)} ms`;
+    $("frame").dataset.drawn = ++this.#drawn;
+    $("frame").dataset.shows = JSON.stringify(question.look);
+  }
+
+  // --- before -------------------------------------------------------------------------------------------------------
+
+  async #fetchBefore() {
+    const look = plain(this.looks.now);
+    const key = JSON.stringify(look);
+    if (this.#before.key !== key) {
+      const answer = await ask("api/picture", { body: { look, largest: this.#largest() } });
+      this.#before = { key, bitmap: await createImageBitmap(await answer.blob()) };
+    }
+    return this.#before.bitmap;
+  }
+
+  async hold(down) {
+    this.holding = down;
+    if (down) {
+      try {
+        const bitmap = await this.#fetchBefore();
+        if (!this.holding) return;
+        paint($("before"), bitmap);
+      } catch (error) {
+        this.fail(error);
+        return;
+      }
+    }
+    $("before").hidden = !down;
+    $("badge").hidden = !down;
+    $("badge").textContent = touched(this.looks.now) ? "before" : "nothing is edited";
+  }
+
+  // --- overlays -----------------------------------------------------------------------------------------------------
+
+  async show(overlay) {
+    this.overlay = this.overlay === overlay ? "none" : overlay;
+    $("difference").setAttribute("aria-pressed", this.overlay === "difference");
+    $("segments").setAttribute("aria-pressed", this.overlay === "segments");
+    $("overlay").hidden = this.overlay === "none";
+    $("legend").hidden = this.overlay !== "segments";
+    if (this.overlay === "difference") await this.#difference();
+    if (this.overlay === "segments") this.masks.want(sent(this.looks.now));
+  }
+
+  /** One colour, the more opaque the larger the mean difference of a pixel's channels: a quarter of the range is all. */
+  async #difference() {
+    try {
+      await this.#fetchBefore();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    const after = $("picture");
+    const [a, b] = [pixels(this.#before.bitmap, after.width, after.height), pixels(after, after.width, after.height)];
+    const canvas = $("overlay");
+    canvas.width = after.width;
+    canvas.height = after.height;
+    const context = canvas.getContext("2d");
+    const made = context.createImageData(canvas.width, canvas.height);
+    for (let k = 0; k < made.data.length; k += 4) {
+      const far = (Math.abs(a[k] - b[k]) + Math.abs(a[k + 1] - b[k + 1]) + Math.abs(a[k + 2] - b[k + 2])) / 3;
+      made.data.set(CHANGED, k);
+      made.data[k + 3] = far < 3 ? 0 : Math.min(255, far * 4);
+    }
+    context.putImageData(made, 0, 0);
+    canvas.style.opacity = 0.9;
+  }
+
+  #showMasks({ bitmap, shares }) {
+    if (this.overlay !== "segments") return;
+    paint($("overlay"), bitmap);
+    $("overlay").style.opacity = 0.6;
+    const known = Object.entries(shares).filter(([, share]) => share >= 0.005).slice(0, 10);
+    $("legend").replaceChildren(
+      ...known.map(([name, share]) => {
+        const { label, colour } = this.study.classes[name];
+        const mark = h("i");
+        mark.style.background = `rgb(${colour.join(" ")})`;
+        return h("li", {}, mark, `${label} ${(share * 100).toFixed(0)} %`);
+      }),
+    );
+  }
+
+  #wire() {
+    const hold = (down) => (event) => {
+      if (down && event.button > 0) return;
+      this.hold(down);
+    };
+    for (const target of [$("hold"), $("frame")]) {
+      target.addEventListener("pointerdown", hold(true));
+      for (const end of ["pointerup", "pointercancel", "pointerleave"]) target.addEventListener(end, hold(false));
+      target.addEventListener("contextmenu", (event) => event.preventDefault());
+    }
+    $("hold").addEventListener("keydown", (event) => {
+      if (event.key === " " || event.key === "Enter") { event.preventDefault(); this.hold(true); }
+    });
+    $("hold").addEventListener("keyup", () => this.hold(false));
+    $("hold").addEventListener("blur", () => this.hold(false));
+    $("difference").addEventListener("click", () => this.show("difference"));
+    $("segments").addEventListener("click", () => this.show("segments"));
+    $("smooth").addEventListener("click", () => this.smooth());
+    $("segments").hidden = Object.keys(this.study.classes).length === 0;
+  }
+
+  smooth() {
+    const square = $("frame").classList.toggle("square");
+    $("smooth").setAttribute("aria-pressed", !square);
+  }
+}
+
+function paint(canvas, bitmap) {
+  if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
+    canvas.width = bitmap.width;
+    canvas.height = bitmap.height;
+  }
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+}
+
+function pixels(source, width, height) {
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(source, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
+}

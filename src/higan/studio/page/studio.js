@@ -1,0 +1,109 @@
+// The page: everything is made once, then follows one look (look.js).
+
+import { $, toast } from "./dom.js";
+import { ask } from "./api.js";
+import { fromAddress, Looks, sent, toAddress } from "./look.js";
+import { Gallery } from "./gallery.js";
+import { Panels } from "./panels.js";
+import { photographs } from "./photo.js";
+import { Sliders } from "./sliders.js";
+import { Stage } from "./stage.js";
+
+const FIRST = 7;
+const fail = (error) => toast(error.message);
+
+async function begin() {
+  const study = await (await ask("api/study")).json();
+  const { name, layers, resolution } = study.generator;
+  $("about").textContent = `${name} · ${layers} layers · ${resolution} × ${resolution} · ${study.concepts.length} of ${study.tried} concepts verified`;
+  const { look, odd } = fromAddress(location.hash, study, FIRST);
+  if (odd) toast("Parts of this link make no sense with this study and were left out.");
+  const looks = new Looks(look);
+  const stage = new Stage(looks, study, fail);
+  const gallery = new Gallery(looks, study);
+  const sliders = new Sliders(looks, study);
+  new Panels(looks, study, gallery, sliders, fail);
+  photographs(looks, study, fail);
+  header(looks);
+  keyboard(looks, stage, gallery);
+  looks.addEventListener("settle", () => {
+    history.replaceState(null, "", `#${toAddress(looks.now)}`);
+    $("undo").disabled = !looks.canUndo;
+    $("redo").disabled = !looks.canRedo;
+  });
+  addEventListener("hashchange", () => {
+    const said = fromAddress(location.hash, study, looks.now.seed ?? FIRST);
+    looks.settle(said.look);
+  });
+  stage.draw();
+  document.documentElement.dataset.ready = "";
+}
+
+function header(looks) {
+  $("undo").addEventListener("click", () => looks.undo());
+  $("redo").addEventListener("click", () => looks.redo());
+  $("reset").addEventListener("click", () => looks.settle({ ...looks.now, edits: {}, mix: null }));
+  $("help-button").addEventListener("click", () => $("help").showModal());
+  $("share").addEventListener("click", async () => {
+    history.replaceState(null, "", `#${toAddress(looks.now)}`);
+    try {
+      await navigator.clipboard.writeText(location.href);
+      toast(looks.now.upload ? "Link copied; it works while this server keeps the photograph." : "Link copied.");
+    } catch {
+      toast("The link is in the address bar.");
+    }
+  });
+  $("download").addEventListener("click", async (event) => {
+    const kind = event.target.closest("[data-kind]")?.dataset.kind;
+    if (!kind) return;
+    $("download").open = false;
+    $("download").querySelector("summary").focus();
+    try {
+      const answer = await ask("api/download", { body: { look: sent(looks.now), kind } });
+      const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? "higan";
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(await answer.blob());
+      link.download = name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    } catch (error) {
+      fail(error);
+    }
+  });
+  addEventListener("pointerdown", (event) => $("download").contains(event.target) || ($("download").open = false));
+}
+
+function keyboard(looks, stage, gallery) {
+  const typing = (target) => target.matches("input:not([type=range]), select, textarea") || $("help").open;
+  addEventListener("keydown", (event) => {
+    if (typing(event.target)) return;
+    const key = event.key.toLowerCase();
+    if ((event.ctrlKey || event.metaKey) && !event.altKey) {
+      if (key === "z" || key === "y") {
+        event.preventDefault();
+        if (key === "y" || event.shiftKey) looks.redo();
+        else looks.undo();
+      }
+      return;
+    }
+    if (event.altKey) return;
+    const does = {
+      b: () => event.repeat || stage.hold(true),
+      d: () => stage.show("difference"),
+      s: () => $("segments").hidden || stage.show("segments"),
+      p: () => stage.smooth(),
+      r: () => $("reset").click(),
+      n: () => gallery.step(event.shiftKey ? -1 : 1),
+      "?": () => $("help").showModal(),
+      escape: () => ($("download").open = false),
+    }[key];
+    if (does) { if (key !== "escape") event.preventDefault(); does(); }
+  });
+  addEventListener("keyup", (event) => event.key.toLowerCase() === "b" && stage.hold(false));
+  addEventListener("blur", () => stage.hold(false));
+}
+
+begin().catch((error) => {
+  $("about").textContent = error.message;
+  fail(error);
+});

@@ -1,0 +1,631 @@
+"""The studio in process, on a toy whose answers are known by hand: layer l holds concept ``planted l`` and nothing else."""
+
+import asyncio
+import io
+import json
+import threading
+import time
+
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+
+from higan import boundaries, population, rescoring, store
+from higan.export import load_codes, read_recipe
+from higan.generators.toy import ToyGenerator
+from higan.photographs import open_photograph
+from higan.recipes import Recipe
+from higan.scorers.toy import ToyScorer
+from higan.segmenters.toy import ToySegmenter
+from higan.studio import create_app, pack_study, shipped_study
+from higan.studio.desk import Desk, Kept
+from higan.studio.encoding import encode, encode_mask
+from higan.studio.facts import about
+from higan.studio.jobs import Jobs
+from higan.studio.lines import BusyError, FairLine, SupersededError, TooManyError
+from higan.studio.looks import Look, parse_look
+from higan.types import SegmentClass
+from higan.workbench import edit, open_workbench, repeat
+
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return ToyGenerator(), ToyScorer()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, toy):
+    path = tmp_path_factory.mktemp("studio") / "run"
+    run = store.open_run(path, {"num_samples": 800, "shard_size": 500, "seed": 0, "generator": "toy"})
+    population.fill(run, *toy)
+    found = boundaries.fit(store.read_population(run), mode="all")
+    store.save_boundaries(run, found)
+    store.save_rescoring(run, rescoring.rescore(*toy, found, num=40, num_random=12))
+    (path / "report.html").write_text("<p>report</p>")
+    (path.parent / "secret.txt").write_text("not for everybody")
+    (path / "linked.html").symlink_to(path.parent / "secret.txt")
+    return run
+
+
+@pytest.fixture(scope="module")
+def bench(run, toy):
+    return open_workbench(run, *toy)
+
+
+@pytest.fixture(scope="module")
+def client(run, toy):
+    with TestClient(create_app(run, *toy, segmenter=ToySegmenter()), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def look_of(seed=7, *edits, mix=()):
+    return {
+        "seed": seed,
+        "mix": [{"seed": s, "layers": list(layers)} for s, layers in mix],
+        "edits": [{"concept": c, "strength": s, "layers": list(layers)} for c, s, layers in edits],
+    }
+
+
+def decoded(answer):
+    assert answer.status_code == 200, answer.text
+    picture = Image.open(io.BytesIO(answer.content)).convert("RGB")
+    return torch.tensor(list(picture.tobytes()), dtype=torch.uint8).reshape(*picture.size, 3).permute(2, 0, 1)
+
+
+def finished(client, job, *, within=30.0):
+    """The job once it is over."""
+    deadline = time.monotonic() + within
+    while (told := client.get(f"/api/jobs/{job['job']}").json())["state"] in ("waiting", "running"):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.02)
+    return told
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_that_of_the_command_line_bit_for_bit(client, bench):
+    asked = look_of(7, ("planted 2", 1.5, [2]), ("planted 4", -2.0, [3, 4]))
+    image = decoded(client.post("/api/picture", json={"look": asked}))
+    assert torch.equal(image, edit(bench, ["planted 2=+1.5@2", "planted 4=-2@3,4"], seed=7).image)
+    assert not torch.equal(image, edit(bench, [], seed=7).image)
+
+
+def test_lent_layers_come_before_edits(client, bench):
+    asked = look_of(7, ("planted 2", 1.5, [2]), mix=[(5, [4, 5])])
+    image = decoded(client.post("/api/picture", json={"look": asked}))
+    donor, own = edit(bench, [], seed=5).code, edit(bench, ["planted 2=+1.5@2"], seed=7).code
+    expected = torch.cat([own[:4], donor[4:]])
+    assert torch.equal(image, population.render(bench.generator, expected[None])[0])
+
+
+def test_samples_of_the_gallery_are_the_samples(client, bench):
+    answer = client.get("/api/samples/3?v=x")
+    assert torch.equal(decoded(answer), edit(bench, [], seed=3).image)
+    assert "max-age" in answer.headers["cache-control"]
+    assert client.get("/api/samples/4294967296").status_code == 400
+
+
+def test_changes_are_measured_in_standard_deviations(client, bench):
+    found = client.post("/api/changes", json={"look": look_of(7, ("planted 2", 1.0, [2]))}).json()
+    scorer, std = bench.scorer, bench.rescoring.score_std
+    before, after = (scorer.score(edit(bench, edits, seed=7).image[None])[0] for edits in ([], ["planted 2=+1@2"]))
+    names = [concept.name for concept in scorer.concepts]
+    for name, sigma in found.items():
+        k = names.index(name)
+        assert sigma == pytest.approx(float((after[k] - before[k]) / std[k]), abs=1e-4)
+    assert found["planted 2"] > 0.3
+    assert abs(found["planted 3"]) < 0.05
+    assert "constant" not in found
+
+
+def test_masks_have_their_classes_colours_and_shares(client, toy):
+    segmenter = ToySegmenter()
+    answer = client.post("/api/masks", json={"look": look_of(7)})
+    mask = segmenter.segment(population.render(toy[0], population.sample(toy[0], [7])))[0]
+    image, shares = decoded(answer), json.loads(answer.headers["x-classes"])
+    for k, segment_class in enumerate(segmenter.classes):
+        here = mask == k
+        assert shares.get(segment_class.name, 0) == pytest.approx(float(here.float().mean()))
+        assert (image[:, here] == torch.tensor(segment_class.colour, dtype=torch.uint8)[:, None]).all()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        None, [], "x", 7, {}, {"seed": None}, {"seed": 7, "upload": "a"}, {"seed": -1}, {"seed": 2**32}, {"seed": 1.5},
+        {"seed": True}, {"seed": "7"}, {"upload": "../../etc/passwd"}, {"upload": 7}, {"upload": "unknown"},
+        {"seed": 7, "edits": {}}, {"seed": 7, "edits": [{"concept": "nobody", "strength": 1, "layers": [0]}]},
+        {"seed": 7, "edits": [{"concept": ["x"], "strength": 1, "layers": [0]}]},
+        look_of(7, ("planted 0", "1", [0])), look_of(7, ("planted 0", 1e300, [0])), look_of(7, ("planted 0", 1, [])),
+        look_of(7, ("planted 0", 1, [6])), look_of(7, ("planted 0", 1, [-1])), look_of(7, ("planted 0", 1, [True])),
+        look_of(7, ("planted 0", 1, [0]), ("planted 0", 1, [0, 1])), look_of(7, mix=[(1, [2]), (3, [2])]),
+        look_of(7, *[("planted 0", 0, [0])] * 65), {"seed": 7, "mix": [{"seed": 1}]}, {"seed": 7, "mix": [7]},
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_with_words(client, asked):
+    answer = client.post("/api/picture", json={"look": asked})
+    assert answer.status_code == 400
+    assert len(answer.json()["error"]) > 10
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"\xff", b"[" * 20_000, b'{"look": {"seed": NaN}}', b'{"look": {"seed": 1e999}}']
+)
+def test_what_is_not_json_is_refused(client, body):
+    assert client.post("/api/picture", content=body).status_code == 400
+
+
+def test_infinite_strengths_are_refused(client):
+    text = json.dumps({"look": look_of(7, ("planted 0", 1, [0]))}).replace('"strength": 1', '"strength": Infinity')
+    assert client.post("/api/picture", content=text).status_code == 400
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+
+def test_concepts_are_the_verified_ones_with_interval_layers_and_profile(client, bench):
+    study = client.get("/api/study").json()
+    assert sorted(c["name"] for c in study["concepts"]) == [f"planted {k}" for k in range(6)]
+    assert study["tried"] == 8
+    effects = [concept["effect"] for concept in study["concepts"]]
+    assert effects == sorted(effects, reverse=True)
+    for concept in study["concepts"]:
+        layer = int(concept["name"][-1])
+        assert concept["layers"] == [layer]
+        assert concept["low"] <= concept["effect"] <= concept["high"]
+        assert max(range(6), key=concept["profile"].__getitem__) == layer
+        assert sum(concept["profile"]) == pytest.approx(concept["profile"][layer], abs=0.02)
+        # Moved by the slider's end, the score has moved by three standard deviations or so: tanh bends, hence or so.
+        assert concept["limit"] * concept["per_step"] >= 2.9
+    assert about(bench)["generator"] == {"name": "toy", "layers": 6, "resolution": 8}
+
+
+def test_a_workbench_without_a_rescoring_has_nothing_to_tell(toy):
+    from higan.workbench import Workbench
+
+    with pytest.raises(ValueError, match="re-scoring"):
+        about(Workbench(toy[0], {}))
+
+
+# --- strips and files -------------------------------------------------------------------------------------------------
+
+
+def test_strips_show_sweeps_joint_edits_and_grids(client):
+    edits = [("planted 2", 1.0, [2]), ("planted 4", 1.0, [4])]
+    for kind, count, words in [("sweep", 5, "-1"), ("joint", 4, "original"), ("grid", 1 + 1 + 6 + 4, "original")]:
+        found = client.post("/api/strip", json={"look": look_of(7, *edits), "kind": kind}).json()
+        assert len(found["pictures"]) == count
+        assert found["pictures"][0]["caption"].startswith(words)
+        assert all(picture["uri"].startswith("data:image/png;base64,") for picture in found["pictures"])
+    chosen = client.post("/api/strip", json={"look": look_of(7), "kind": "grid", "concept": "planted 3"}).json()
+    captions = {p["caption"].split("\n")[0]: p["caption"] for p in chosen["pictures"]}
+    assert "+2." in captions["layer 3"] or "+1.9" in captions["layer 3"]
+    assert "-0.0 sd" in captions["layer 2"] or "+0.0 sd" in captions["layer 2"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"look": look_of(7), "kind": "sweep"}, {"look": look_of(7), "kind": "joint"}, {"look": look_of(7), "kind": "grid"},
+     {"look": look_of(7), "kind": "nothing"}, {"look": look_of(7), "kind": "grid", "concept": "nobody"}],
+)  # fmt: skip
+def test_strips_of_nothing_are_refused(client, asked):
+    assert client.post("/api/strip", json=asked).status_code == 400
+
+
+def test_a_downloaded_picture_carries_the_recipe_that_makes_it_again(client, bench, tmp_path):
+    asked = look_of(7, ("planted 2", 1.5, [2]), mix=[(5, [5])])
+    answer = client.post("/api/download", json={"look": asked, "kind": "picture"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="toy-7.png"'
+    path = tmp_path / "picture.png"
+    path.write_bytes(answer.content)
+    again = repeat(bench, read_recipe(path))
+    assert torch.equal(again.image, open_photograph(path, 8))
+    recipe = Recipe.from_json(client.post("/api/download", json={"look": asked, "kind": "recipe"}).text)
+    assert recipe == read_recipe(path)
+
+
+def test_strips_animations_and_codes_are_files_that_open(client, bench, tmp_path):
+    asked = look_of(7, ("planted 2", 1.5, [2]))
+    strip = client.post("/api/download", json={"look": asked, "kind": "strip"})
+    assert Image.open(io.BytesIO(strip.content)).format == "PNG"
+    animation = Image.open(io.BytesIO(client.post("/api/download", json={"look": asked, "kind": "gif"}).content))
+    assert (animation.format, animation.size) == ("GIF", (256, 256))
+    assert animation.n_frames > 8
+    (tmp_path / "codes.safetensors").write_bytes(
+        client.post("/api/download", json={"look": asked, "kind": "codes"}).content
+    )
+    assert torch.equal(load_codes(tmp_path / "codes.safetensors")[0], edit(bench, [], seed=7).code)
+    for kind in ("strip", "gif"):
+        assert client.post("/api/download", json={"look": look_of(7), "kind": kind}).status_code == 400
+
+
+# --- photographs ------------------------------------------------------------------------------------------------------
+
+
+def png(size=(20, 10), kind="PNG"):
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def slow(run):
+    """A studio whose generator waits until it is let go."""
+    gate = threading.Event()
+    gate.set()
+
+    class Slow(ToyGenerator):
+        def synthesize(self, codes):
+            gate.wait(20)
+            return super().synthesize(codes)
+
+    app = create_app(run, Slow(), ToyScorer(), segmenter=ToySegmenter())
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        yield client, gate
+    gate.set()
+
+
+def test_a_photograph_is_inverted_with_progress_and_then_edited(client):
+    answer = client.post("/api/photographs", content=png())
+    assert answer.status_code == 202
+    told = finished(client, answer.json())
+    assert told["state"] == "done", told
+    assert 1 < told["total"] == told["done"]
+    found = told["result"]
+    assert found["error"] <= found["start_error"]
+    look = {"upload": found["upload"], "edits": [{"concept": "planted 2", "strength": 2.0, "layers": [2]}]}
+    plain = decoded(client.post("/api/picture", json={"look": {"upload": found["upload"]}}))
+    assert not torch.equal(plain, decoded(client.post("/api/picture", json={"look": look})))
+    recipe = Recipe.from_json(client.post("/api/download", json={"look": look, "kind": "recipe"}).text)
+    assert recipe.seed is None
+    assert recipe.codes
+
+
+def test_uploads_are_bounded_in_bytes_and_pixels_and_must_be_pictures(client, monkeypatch):
+    too_large = client.post("/api/photographs", content=b"x" * (16 * 2**20 + 1))
+    assert too_large.status_code == 413
+    assert client.post("/api/photographs", content=b"").status_code == 400
+    # A bomb: 30 million pixels in a few kilobytes, refused by its header before anything is decoded.
+    buffer = io.BytesIO()
+    Image.new("1", (6000, 5000)).save(buffer, "PNG", optimize=True)
+    assert len(buffer.getvalue()) < 30_000
+    pickled = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
+    for content, words in [
+        (buffer.getvalue(), "6000 x 5000 pixels; pictures of 1 to 24,000,000"),
+        (png(kind="TIFF"), "not a picture; expected one of PNG, JPEG, WEBP"),
+        (pickled, "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (png()[:-60], "truncated or damaged"),
+    ]:
+        told = finished(client, client.post("/api/photographs", content=content).json())
+        assert told["state"] == "failed"
+        assert words in told["error"]
+        assert "/tmp" not in told["error"]
+
+
+def test_an_inversion_can_be_cancelled_and_a_client_has_one_at_a_time(slow):
+    client, gate = slow
+    gate.clear()
+    job = client.post("/api/photographs", content=png(), headers={"x-client": "a"}).json()
+    assert client.post("/api/photographs", content=png(), headers={"x-client": "a"}).status_code == 429
+    others = [client.post("/api/photographs", content=png(), headers={"x-client": f"b{k}"}) for k in range(8)]
+    assert [answer.status_code for answer in others] == [202] * 7 + [503]
+    for told in (job, *(answer.json() for answer in others[:7])):
+        assert client.delete(f"/api/jobs/{told['job']}").status_code == 204
+    gate.set()
+    assert {finished(client, told)["state"] for told in (job, *(a.json() for a in others[:7]))} == {"cancelled"}
+    assert client.get("/api/jobs/nothing").status_code == 404
+
+
+def test_a_job_that_nobody_asks_about_stops():
+    jobs, steps = Jobs(patience=0.05), []
+
+    def work(progress):
+        while len(steps) < 500:
+            steps.append(1)
+            time.sleep(0.01)
+            progress(len(steps), 500)
+        return {}
+
+    job = jobs.submit("a", work)
+    while job.state in ("waiting", "running"):
+        time.sleep(0.01)
+    assert (job.state, len(steps) < 100) == ("cancelled", True)
+    jobs.stop()
+
+
+def test_jobs_are_forgotten_but_never_while_they_run():
+    jobs = Jobs(waiting=2, kept=3)
+    names = []
+    for k in range(6):
+        job = jobs.submit(f"c{k}", lambda progress: {"k": 1})
+        while job.state != "done":
+            time.sleep(0.005)
+        names.append(job.name)
+    assert [jobs.find(name) is not None for name in names] == [False] * 3 + [True] * 3
+    broken = jobs.submit("x", lambda progress: 1 // 0)
+    while broken.state != "failed":
+        time.sleep(0.005)
+    assert "ZeroDivisionError" in broken.told()["error"]
+    jobs.stop()
+
+
+# --- transitions ------------------------------------------------------------------------------------------------------
+
+
+def test_transitions_come_with_pictures_masks_and_the_flow_diagram(client):
+    asked = {"categories": ["planted 1", "planted 2"], "num": 6}
+    told = finished(client, client.post("/api/transition", json=asked).json())
+    assert told["state"] == "done", told
+    result = told["result"]
+    assert result["drawing"].startswith("<svg")
+    assert "style=" not in result["drawing"]
+    assert "<script" not in result["drawing"]
+    assert len(result["rows"][0]["pictures"]) == len(result["rows"][0]["masks"]) == 3
+    assert {row["name"] for row in result["legs"][0]["kept"]} & {"stuff", "things"}
+    for wrong in ({"categories": ["planted 1"]}, {"categories": "x"}, {"categories": ["planted 1", "nobody"]},
+                  {**asked, "num": 0}, {**asked, "num": 10_000}, {**asked, "num": True}):  # fmt: skip
+        assert client.post("/api/transition", json=wrong).status_code == 400
+
+
+def test_without_a_scorer_or_a_segmenter_the_studio_shows_what_it_can(run, toy):
+    with TestClient(create_app(run, toy[0]), base_url="http://127.0.0.1") as client:
+        study = client.get("/api/study").json()
+        assert (study["scored"], study["categories"], study["classes"]) == (False, [], {})
+        assert client.post("/api/picture", json={"look": look_of(7)}).status_code == 200
+        for path in ("masks", "changes"):
+            assert client.post(f"/api/{path}", json={"look": look_of(7)}).status_code == 400
+
+
+# --- safety -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_application_is_never_without_its_guards(run, toy, client):
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+    assert client.post("/api/picture", json={}, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.post("/api/picture", content=b" " * 70_000).status_code == 413
+    for path in ("/", "/api/study", "/page/studio.js", "/nothing"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+    with pytest.raises(ValueError, match="a token is needed"):
+        TestClient(create_app(run, *toy, host="0.0.0.0")).get("/")
+    with TestClient(create_app(run, *toy, host="0.0.0.0", token=TOKEN), base_url="http://10.0.0.1") as guarded:
+        assert guarded.get("/api/study").status_code == 401
+        assert guarded.get(f"/?token={TOKEN}").status_code == 200
+        assert guarded.get("/api/study").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["secret.txt", "../secret.txt", "..%2fsecret.txt", "%2e%2e/secret.txt", "linked.html", "population",
+     "population/shard-00000.parquet", "steps.json", "/etc/passwd", "%2fetc%2fpasswd", ".", "report.html%00.txt"],
+)  # fmt: skip
+def test_only_known_files_of_the_run_folder_are_served(client, name):
+    for path in (f"/api/run/{name}", f"/page/{name}"):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert b"not for everybody" not in answer.content
+
+
+def test_a_known_file_that_leads_out_of_the_run_folder_is_not_served(run, toy, tmp_path):
+    folder = tmp_path / "copy"
+    pack_study(run, folder)
+    (tmp_path / "secret").write_text("not for everybody")
+    (folder / "report.html").symlink_to(tmp_path / "secret")
+    with TestClient(create_app(store.load_run(folder), *toy), base_url="http://127.0.0.1") as client:
+        assert client.get("/api/run/report.html").status_code == 404
+        assert client.get("/api/study").json()["report"] is False
+        assert client.get("/api/run/boundaries.safetensors").status_code == 200
+
+
+def test_a_report_is_shown_as_a_document_that_may_run_nothing(client):
+    answer = client.get("/api/run/report.html")
+    assert answer.text == "<p>report</p>"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "sandbox" in policy
+    assert "script-src" not in policy
+
+
+def test_the_page_comes_from_the_package_alone_and_carries_no_script_in_itself(client):
+    html = client.get("/").text
+    assert "://" not in html
+    assert "<style" not in html
+    assert " style=" not in html
+    assert " onclick" not in html
+    assert html.count("<script") == html.count('<script type="module" src="page/')
+    for name in ("studio.js", "look.js", "studio.css", "icon.svg"):
+        answer = client.get(f"/page/{name}")
+        assert answer.status_code == 200
+        assert client.get(f"/page/{name}", headers={"if-none-match": answer.headers["etag"]}).status_code == 304
+        assert not [word for word in answer.text.split() if "://" in word and "www.w3.org" not in word]
+    assert client.get("/page/__init__.py").status_code == 404
+    assert client.get("/docs").status_code == 404
+    assert client.get("/openapi.json").status_code == 404
+
+
+# --- who is served when -----------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Remembers the batches it was given; the first waits until it is let go, so that a line forms behind it."""
+
+    def __init__(self):
+        self.batches, self.gate = [], threading.Event()
+
+    def __call__(self, items):
+        self.batches.append(list(items))
+        if len(self.batches) == 1:
+            self.gate.wait(10)
+        if "bad" in items:
+            raise ValueError("bad item")
+        return [item * 2 for item in items]
+
+
+def in_line(questions, **options):
+    """Asks everything at once behind a first item; answers or errors, and the batches in which they were worked off."""
+
+    async def ask():
+        work = Recorder()
+        line = FairLine(work, **options)
+        line.start()
+        first = asyncio.create_task(line.ask("first", "_"))
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        tasks = []
+        for client, item, newest in questions:
+            tasks.append(asyncio.create_task(line.ask(client, item, newest=newest)))
+            await asyncio.sleep(0)
+        work.gate.set()
+        answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+        assert len(line) == 0
+        await line.stop()
+        return answers[1:], work.batches[1:]
+
+    return asyncio.run(ask())
+
+
+def test_clients_take_turns_however_much_one_asks():
+    questions = [
+        *(("greedy", f"g{k}", False) for k in range(6)),
+        ("a", "a0", False),
+        ("b", "b0", False),
+        ("a", "a1", False),
+    ]
+    answers, batches = in_line(questions, at_once=3)
+    assert answers == [item * 2 for _, item, _ in questions]
+    assert batches == [["g0", "a0", "b0"], ["g1", "a1", "g2"], ["g3", "g4", "g5"]]
+
+
+def test_the_newest_wish_replaces_the_one_before_and_goes_first():
+    questions = [("a", "thumb", False), ("a", "old", True), ("b", "other", True), ("a", "new", True)]
+    answers, batches = in_line(questions)
+    assert [type(answer) for answer in answers] == [str, SupersededError, str, str]
+    assert batches == [["new"], ["other"], ["thumb"]]
+
+
+def test_lines_are_bounded_for_each_and_in_all():
+    answers, _ = in_line([("a", "x", False)] * 5 + [("b", "y", False)] * 5, per_client=3, total=5)
+    assert [type(answer).__name__ for answer in answers] == ["str"] * 3 + ["TooManyError"] * 2 + ["str"] * 2 + [
+        "BusyError"
+    ] * 3
+    assert issubclass(TooManyError, Exception)
+    assert issubclass(BusyError, Exception)
+
+
+def test_a_replaced_wish_leaves_room_and_a_refused_one_leaves_no_trace():
+    answers, batches = in_line(
+        [("a", f"{k}", True) for k in range(50)] + [("b", "x", False), ("c", "y", False)], total=2
+    )
+    assert batches == [["49"], ["x"]]
+    assert [type(answer).__name__ for answer in answers[49:]] == ["str", "str", "BusyError"]
+
+
+def test_a_failing_item_fails_alone():
+    answers, _ = in_line([("a", "1", False), ("b", "bad", False), ("c", "3", False)], at_once=3)
+    assert (answers[0], answers[2]) == ("11", "33")
+    assert isinstance(answers[1], ValueError)
+
+
+def test_many_clients_share_calls_of_the_generator_and_get_their_own_pictures(run, bench):
+    calls = []
+
+    class Counting(ToyGenerator):
+        def synthesize(self, codes):
+            calls.append(len(codes))
+            time.sleep(0.01)
+            return super().synthesize(codes)
+
+    with TestClient(create_app(run, Counting()), base_url="http://127.0.0.1") as client:
+        found = {}
+
+        def drag(seed):
+            for strength in (0.5, 1.0, 1.5):
+                asked = {"look": look_of(seed, ("planted 2", strength, [2])), "drag": True}
+                found[seed] = decoded(client.post("/api/picture", json=asked, headers={"x-client": f"c{seed}"}))
+
+        threads = [threading.Thread(target=drag, args=(seed,)) for seed in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for seed, image in found.items():
+        assert torch.equal(image, edit(bench, ["planted 2=+1.5@2"], seed=seed).image)
+    assert sum(calls) == 36
+    assert len(calls) < 36
+
+
+def test_what_is_kept_is_bounded():
+    kept = Kept(3)
+    for k in range(10):
+        kept.put(k, k)
+        kept.get(7)
+    assert len(kept) == 3
+    assert [kept.get(k) for k in (6, 7, 8, 9)] == [None, 7, 8, 9]
+
+
+def test_uploads_are_forgotten_oldest_first_and_have_names_nobody_guesses(bench):
+    desk = Desk(bench, uploads=2)
+    names = [desk.keep_upload(torch.full((6, 16), float(k))) for k in range(3)]
+    assert len(set(names)) == 3
+    assert all(len(name) == 32 for name in names)
+    with pytest.raises(ValueError, match="upload it again"):
+        desk.start(Look(upload=names[0]))
+    assert float(desk.start(Look(upload=names[2])).mean()) == 2
+
+
+def test_large_pictures_are_drawn_few_at_a_time(bench):
+    from dataclasses import replace
+
+    assert Desk(bench).at_once == 16
+    assert Desk(replace(bench, generator=ToyGenerator(6, 16, 256))).at_once == 4
+    assert Desk(replace(bench, generator=ToyGenerator(6, 16, 1024))).at_once == 1
+
+
+# --- looks and encodings ----------------------------------------------------------------------------------------------
+
+
+def test_a_look_keeps_what_counts(bench):
+    asked = look_of(7, ("planted 1", 0.0, [1]), ("planted 2", 1.0, [3, 2, 3]), mix=[(4, [0])])
+    look = parse_look(asked, bench.boundaries, 6)
+    assert [(e.concept, e.amount, e.layers) for e in look.edits] == [("planted 2", 1.0, (2, 3))]
+    assert look.plain == Look(seed=7)
+    assert look.unedited.loans == look.loans
+    assert look.unedited.edits == ()
+
+
+def test_small_pictures_lose_nothing_and_large_ones_are_small():
+    noise = torch.randint(256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    content, kind = encode(noise)
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    assert kind == "image/webp"
+    assert picture.tobytes() == noise.permute(1, 2, 0).contiguous().numpy().tobytes()
+    smooth = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)
+    content, kind = encode(smooth)
+    assert (kind, len(content) < 20_000) == ("image/jpeg", True)
+    assert Image.open(io.BytesIO(encode(smooth, largest=96)[0])).size == (96, 96)
+    content, _ = encode_mask(
+        torch.tensor([[0, 1]], dtype=torch.uint8),
+        (SegmentClass("a", "thing", (1, 2, 3)), SegmentClass("b", "stuff", (4, 5, 6))),
+    )
+    assert Image.open(io.BytesIO(content)).convert("RGB").tobytes() == bytes([1, 2, 3, 4, 5, 6])
+
+
+# --- the study that comes with the package ----------------------------------------------------------------------------
+
+
+def test_the_shipped_study_is_of_the_shipped_generator_and_small():
+    from higan.generators.loading import WEIGHTS
+    from higan.weights import digest_of
+
+    run = shipped_study()
+    assert run.settings["digests"]["generator rooms"] == digest_of(WEIGHTS / "rooms.safetensors")
+    assert sum(path.stat().st_size for path in run.path.iterdir()) < 400_000
+    assert "/" not in run.provenance["command"].replace("runs/rooms", "")
+    found = store.load_rescoring(run)
+    assert {concept.level for concept in found.concepts} == {"layout", "object", "attribute", "colour"}
