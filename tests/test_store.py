@@ -154,8 +154,8 @@ def test_stopped_before_every_step_of_writing_it_ends_the_same(tmp_path, monkeyp
             except KeyboardInterrupt:
                 stops += 1
         assert contents(filled(path).path) == whole
-    # Seven files; each is renamed once, and synced itself and with its folder.
-    assert stops == {"fsync": 14, "replace": 7}[operation]
+    # Seven files in two new folders; each file is renamed once, and synced itself and with its folder; so are folders.
+    assert stops == {"fsync": 16, "replace": 7}[operation]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".sha256"])

@@ -11,7 +11,10 @@ Wrong arguments raise ``ValueError``. What goes wrong with files and with the wo
     ├── MissingExtraError         an optional dependency is not installed
     ├── RunError                  a run folder cannot be used
     │   ├── RunMismatchError      … because it holds another run
-    │   └── CorruptRunError       … because a file in it is missing, truncated or damaged
+    │   ├── CorruptRunError       … because a file in it is missing, truncated or damaged
+    │   ├── RunBusyError          … because another process is writing it
+    │   └── RunWriteError         … because the disk is full or refuses
+    ├── EngineError               the workers die or cannot be reached
     ├── UserStudyError            a study folder or a file of answers cannot be used
     ├── GeneratorError            a generator breaks its contract
     └── ScorerError               a scorer or segmenter breaks its contract
@@ -23,12 +26,15 @@ __all__ = [
     "CheckpointError",
     "CorruptFileError",
     "CorruptRunError",
+    "EngineError",
     "GeneratorError",
     "HiganError",
     "MissingExtraError",
     "MissingWeightsError",
+    "RunBusyError",
     "RunError",
     "RunMismatchError",
+    "RunWriteError",
     "ScorerError",
     "UnknownFormatError",
     "UnsafePickleError",
@@ -74,6 +80,18 @@ class RunMismatchError(RunError):
 
 class CorruptRunError(RunError):
     """A file of the run is missing, truncated or damaged."""
+
+
+class RunBusyError(RunError):
+    """Another process is writing the run folder."""
+
+
+class RunWriteError(RunError):
+    """The disk is full, or does not let us write."""
+
+
+class EngineError(HiganError):
+    """Workers die again and again, or cannot be reached."""
 
 
 class UserStudyError(HiganError):

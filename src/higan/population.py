@@ -6,20 +6,39 @@ Everything that goes from seeds to scores passes through here, and what generato
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from higan.engines import Engine, InProcess, Job, Tick
 from higan.errors import GeneratorError, ScorerError
-from higan.store import Run, missing_shards, shard_indices, write_shard
+from higan.store import Run, encode_shard, keep_shard, missing_shards, shard_indices, writing
 from higan.types import Generator, Population, Scorer
 
-__all__ = ["Progress", "fill", "measure", "render", "sample", "sample_seeds", "score", "stream", "to_uint8"]
+__all__ = [
+    "OpenModels",
+    "Progress",
+    "distribute",
+    "fill",
+    "measure",
+    "render",
+    "sample",
+    "sample_seeds",
+    "score",
+    "stream",
+    "to_uint8",
+]
 
 Progress = Callable[[int, int], None]
 """Called with images done and images in total."""
+
+OpenModels = Callable[[str], tuple[Generator, Scorer]]
+"""Opens generator and scorer on a device: how they reach a worker. See `higan.engines.types.OpenJob` for its form."""
 
 _HALF = 2**31
 _BLOCK = 2**24
@@ -162,28 +181,71 @@ def measure(
 
 def fill(
     run: Run, generator: Generator, scorer: Scorer, *, batch_size: int = 64, progress: Progress | None = None
-) -> None:
-    """Measure every shard of a run that is not there yet; damaged shards are measured again.
+) -> int:
+    """Measure every shard of a run that is not there yet, in this process; damaged shards are measured again.
 
-    Killed at any moment and called again, it ends with the same bytes, given the same batch size and device.
+    Killed at any moment and called again, it ends with the same bytes, given the same batch size and device. Returns
+    how many shards were missing.
 
     Raises:
         ValueError: a batch size below 1.
+        RunBusyError: another process is writing the folder.
+        RunWriteError: the disk is full or refuses.
+        GeneratorError, ScorerError: see `render` and `score`.
+    """
+    return distribute(run, lambda _: (generator, scorer), InProcess(), batch_size=batch_size, progress=progress)
+
+
+def distribute(
+    run: Run, open_models: OpenModels, engine: Engine, *, batch_size: int = 64, progress: Progress | None = None
+) -> int:
+    """As `fill`, by the workers of an engine: each measures whole shards, this process writes them.
+
+    Engine and number of workers change no byte, provided that all workers have the same kind of device and library.
+
+    Raises:
+        ValueError: a batch size below 1.
+        RunBusyError: another process is writing the folder.
+        RunWriteError: the disk is full or refuses.
+        EngineError: workers die again and again, or cannot be reached.
         GeneratorError, ScorerError: see `render` and `score`.
     """
     todo = missing_shards(run)
-    done = run.num_samples - sum(len(shard_indices(run, shard)) for shard in todo)
-    for shard in todo:
-        indices = shard_indices(run, shard)
-        seeds = sample_seeds(len(indices), seed=run.seed, first=indices.start)
-        offset = done
+    if not todo:
+        return 0
+    kept = run.num_samples - sum(len(shard_indices(run, shard)) for shard in todo)
+    under_way: dict[int, int] = {}
 
-        def report(images: int, _: int, offset: int = offset) -> None:
-            if progress is not None:
-                progress(offset + images, run.num_samples)
+    def tick(shard: int, images: int) -> None:
+        if progress is not None and under_way.get(shard) != images:
+            under_way[shard] = images
+            progress(kept + sum(under_way.values()), run.num_samples)
 
-        write_shard(run, shard, measure(generator, scorer, seeds, batch_size=batch_size, progress=report))
-        done += len(indices)
+    # Closed, so that workers stop now and not when the generator happens to be collected.
+    with writing(run), closing(engine.run(_OpenShards(run, open_models, batch_size), todo, tick)) as units:
+        for shard, data in units:
+            keep_shard(run, shard, data)
+            tick(shard, len(shard_indices(run, shard)))
+    return len(todo)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenShards:
+    """A job whose units are the shards of a run."""
+
+    run: Run
+    open_models: OpenModels
+    batch_size: int
+
+    def __call__(self, device: str) -> Job:
+        return partial(_shard, self.run, *self.open_models(device), self.batch_size)
+
+
+def _shard(run: Run, generator: Generator, scorer: Scorer, batch_size: int, shard: int, tick: Tick) -> bytes:
+    indices = shard_indices(run, shard)
+    seeds = sample_seeds(len(indices), seed=run.seed, first=indices.start)
+    population = measure(generator, scorer, seeds, batch_size=batch_size, progress=lambda images, _: tick(images))
+    return encode_shard(run, shard, population)
 
 
 def check_images(generator: Generator, images: object, num: int) -> UInt8[Tensor, "n 3 H W"]:

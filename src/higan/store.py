@@ -3,6 +3,7 @@
 ::
 
     manifest.json                     settings that identify the run, and its provenance
+    steps.json                        settings and seconds of the steps that are done, see `higan.study`
     population/shard-00000.parquet    seed, codes, one score column per concept
     population/shard-00000.sha256     digest of the shard, written after it: a shard without one does not count
     boundaries.safetensors
@@ -12,7 +13,8 @@
 
 Every file is written under a temporary name, synced and renamed, so that it is there whole or not at all. Everything
 that is read is checked against a SHA-256; Parquet pages carry checksums besides, for readers that are not ours.
-Shard k holds samples k · shard_size onwards, whoever computes it and whenever.
+Shard k holds samples k · shard_size onwards, whoever computes it and whenever. One process writes a folder at a time
+(`writing`); reading needs no leave.
 
 Scores are columns named ``score_<concept>``; codes are lists of l · D float32, layer by layer, with l = 1 where layers
 share their code. Any Parquet reader understands them: ``SELECT seed, "score_wood" FROM 'run/population/*.parquet'``.
@@ -20,12 +22,15 @@ share their code. Any Parquet reader understands them: ``SELECT seed, "score_woo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import platform
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +44,14 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from higan.checkpoints.official import read_boundary
-from higan.errors import CorruptRunError, RunError, RunMismatchError
+from higan.errors import CorruptRunError, RunBusyError, RunError, RunMismatchError, RunWriteError
 from higan.types import Boundary, Concept, Placement, Population, Rescoring
 
 __all__ = [
     "Run",
     "Units",
+    "encode_shard",
+    "keep_shard",
     "load_boundaries",
     "load_boundary",
     "load_permuted",
@@ -60,11 +67,15 @@ __all__ = [
     "save_rescoring",
     "shard_indices",
     "verify",
+    "write_file",
+    "write_json",
     "write_shard",
+    "writing",
 ]
 
 _FORMAT = "higan-run-1"
 _MANIFEST = "manifest.json"
+_LOCK = ".lock"
 _DIGEST = "higan.sha256"
 _CONTENT = "higan.content"
 
@@ -103,11 +114,13 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
 
     ``settings`` is whatever decides the result, as JSON: generator and scorer with digests of their weights, and at
     least ``num_samples``, ``shard_size`` and ``seed``. ``provenance`` is kept as first written and never compared.
+    A manifest that was cut off is written anew, provided that every shard there says that it belongs to these settings.
 
     Raises:
         ValueError: a setting is missing or not positive.
         RunMismatchError: the folder holds another run, or something that is no run.
-        CorruptRunError: the manifest cannot be read.
+        RunWriteError: the folder cannot be written.
+        CorruptRunError: the manifest cannot be read, and what else is there does not show that the run is this one.
     """
     for name, least in (("num_samples", 1), ("shard_size", 1), ("seed", 0)):
         value = settings.get(name)
@@ -115,21 +128,18 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
             raise ValueError(f"the setting {name} must be a whole number of at least {least}; got {value!r}")
     path = Path(path)
     wanted = json.loads(json.dumps(dict(settings)))
+    manifest = {"format": _FORMAT, "settings": wanted, "provenance": dict(provenance or {})}
     if not (path / _MANIFEST).exists():
         if path.exists() and not path.is_dir():
             raise RunMismatchError(f"{path} is a file; choose another folder for the run")
-        foreign = (
-            sorted(entry.name for entry in path.iterdir() if entry.name != _temporary(path / _MANIFEST).name)
-            if path.exists()
-            else []
-        )
+        foreign = _beside_manifest(path) if path.exists() else []
         if foreign:
             raise RunMismatchError(
                 f"{path} is not empty and holds no run (there is {foreign[0]}); choose another folder"
             )
-        manifest = {"format": _FORMAT, "settings": wanted, "provenance": dict(provenance or {})}
-        path.mkdir(parents=True, exist_ok=True)
-        _write(path / _MANIFEST, (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+        write_json(path / _MANIFEST, manifest)
+    elif _is_cut_off(path / _MANIFEST) and _belongs(path, wanted):
+        write_json(path / _MANIFEST, manifest)
     run = load_run(path)
     differing = sorted(k for k in {*wanted, *run.settings} if wanted.get(k) != run.settings.get(k))
     if differing:
@@ -159,6 +169,100 @@ def load_run(path: str | Path) -> Run:
     return Run(path, manifest["settings"], manifest["provenance"])
 
 
+@contextlib.contextmanager
+def writing(run: Run) -> Iterator[None]:
+    """Keeps other processes from writing the run folder meanwhile; the system lifts the lock if this one is killed.
+
+    Where the file system knows no locks there is none: files are whole or not at all even then.
+
+    Raises:
+        RunBusyError: another process is writing it.
+        RunWriteError: the folder cannot be written.
+    """
+    path = run.path / _LOCK
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        try:
+            _lock(lock)
+        except BlockingIOError:
+            owner = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+            raise RunBusyError(
+                f"{run.path} is being written by {owner}; wait until it is done, or choose another folder"
+            ) from None
+        with contextlib.suppress(OSError):  # a full disk: then without a name in it
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
+        try:
+            yield
+        finally:
+            os.ftruncate(lock, 0)
+    finally:
+        os.close(lock)
+
+
+def _lock(file: int) -> None:
+    """Taken at once or not at all.
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return
+
+
+def _beside_manifest(path: Path) -> list[str]:
+    """What lies in a folder besides a manifest, finished or not, and the lock."""
+    ours = {_MANIFEST, _temporary(path / _MANIFEST).name, _LOCK}
+    return sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+
+
+def _is_cut_off(manifest: Path) -> bool:
+    try:
+        json.loads(manifest.read_bytes())
+    except ValueError:
+        return True
+    return False
+
+
+def _belongs(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether what lies in a folder without a manifest can only be the run with these settings."""
+    run = Run(path, settings, {})
+    whole = [shard for shard in range(run.num_shards) if _is_whole(run, shard)]
+    identity = _identity(settings)
+    shards = len(list((path / "population").glob("*.parquet")))
+    if not shards:
+        return not [name for name in _beside_manifest(path) if name != "population"]
+    # The last shard may have been cut off together with the manifest; it will be made again.
+    return len(whole) >= max(1, shards - 1) and all(_settings_of(run, shard) == identity for shard in whole)
+
+
+def _identity(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _settings_of(run: Run, shard: int) -> str | None:
+    """What a shard says of the settings it was made with."""
+    metadata = pq.read_schema(_shard_paths(run, shard)[0]).metadata or {}
+    return json.loads(metadata.get(_CONTENT.encode(), b"{}")).get("settings")
+
+
 # --- population -------------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +288,16 @@ def write_shard(run: Run, shard: int, population: Population) -> None:
 
     Raises:
         ValueError: the number of samples is not this shard's.
+        RunWriteError: the disk is full or refuses.
+    """
+    keep_shard(run, shard, encode_shard(run, shard, population))
+
+
+def encode_shard(run: Run, shard: int, population: Population) -> bytes:
+    """The file of one shard; the same samples give the same bytes.
+
+    Raises:
+        ValueError: the number of samples is not this shard's.
     """
     expected = len(shard_indices(run, shard))
     if len(population) != expected:
@@ -197,6 +311,7 @@ def write_shard(run: Run, shard: int, population: Population) -> None:
         "concepts": [[concept.name, concept.level] for concept in population.concepts],
         "code_shape": list(codes.shape[1:]),
         "num_layers": population.num_layers,
+        "settings": _identity(run.settings),
     }
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -206,13 +321,20 @@ def write_shard(run: Run, shard: int, population: Population) -> None:
         use_dictionary=False,
         write_page_checksum=True,
     )
-    data = sink.getvalue().to_pybytes()
+    return sink.getvalue().to_pybytes()
+
+
+def keep_shard(run: Run, shard: int, data: bytes) -> None:
+    """Keep the file that `encode_shard` made, whole or not at all.
+
+    Raises:
+        RunWriteError: the disk is full or refuses.
+    """
     target, sidecar = _shard_paths(run, shard)
-    target.parent.mkdir(exist_ok=True)
     # A digest left from a shard that is being replaced would call the new bytes damaged.
     sidecar.unlink(missing_ok=True)
-    _write(target, data)
-    _write(sidecar, f"{hashlib.sha256(data).hexdigest()}  {target.name}\n".encode())
+    write_file(target, data)
+    write_file(sidecar, f"{hashlib.sha256(data).hexdigest()}  {target.name}\n".encode())
 
 
 def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> Population:
@@ -476,9 +598,7 @@ class Units:
 
     def save(self, key: str, unit: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep a unit, whole or not at all."""
-        path = self._path(key, unit)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _save_tensors(path, tensors, {"kind": "unit"})
+        _save_tensors(self._path(key, unit), tensors, {"kind": "unit"})
 
     def _path(self, key: str, unit: int) -> Path:
         return self.folder / key / f"unit-{unit:05d}.safetensors"
@@ -490,7 +610,7 @@ class Units:
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(content)
-    _write(path, to_safetensors(plain, {_CONTENT: text, _DIGEST: _digest(plain, text)}))
+    write_file(path, to_safetensors(plain, {_CONTENT: text, _DIGEST: _digest(plain, text)}))
 
 
 def _load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -520,19 +640,57 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, and still there after the power fails."""
+def write_file(path: Path, data: bytes) -> None:
+    """Whole or not at all, and still there after the power fails; folders on the way are made.
+
+    Raises:
+        RunWriteError: the disk is full or refuses.
+    """
     temporary = _temporary(path)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        _make_folder(path.parent)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        # Half a file would only keep a full disk full.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def _make_folder(path: Path) -> None:
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _unwritable(path: Path, error: OSError) -> RunWriteError:
+    return RunWriteError(
+        f"{path} cannot be written ({error.strerror or error}): what was finished is kept; make room or give leave, "
+        "and the same call goes on"
+    )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """As `write_file`, for people to read.
+
+    Raises:
+        RunWriteError: the disk is full or refuses.
+    """
+    write_file(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _temporary(path: Path) -> Path:

@@ -6,20 +6,23 @@ where it was interrupted.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from higan import store
 from higan.boundaries import Mode, fit
 from higan.editing import StepMode
+from higan.engines import Engine, InProcess
+from higan.errors import CorruptRunError, RunError
 from higan.layers import placements
-from higan.population import fill, render, sample, score
+from higan.population import OpenModels, distribute, fill, render, sample, score
 from higan.refits import permuted, stabilities
 from higan.rescoring import cost, rescore
 from higan.types import Boundary, Generator, Rescoring, Scorer
@@ -30,6 +33,8 @@ Report = Callable[[str, int, int], None]
 """Called with the name of a step, what is done and what there is to do."""
 
 _STEPS = "steps.json"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +119,39 @@ def open_study(
 
 
 def sample_step(
-    run: store.Run, generator: Generator, scorer: Scorer, *, batch_size: int = 64, report: Report | None = None
+    run: store.Run,
+    generator: Generator,
+    scorer: Scorer,
+    *,
+    batch_size: int = 64,
+    engine: Engine | None = None,
+    open_models: OpenModels | None = None,
+    report: Report | None = None,
 ) -> None:
-    """Samples, renders and scores what is missing (the probing phase's data)."""
+    """Samples, renders and scores what is missing (the probing phase's data).
+
+    Args:
+        run: the folder.
+        generator: used where the work is done in this process.
+        scorer: likewise.
+        batch_size: images at a time.
+        engine: where the work is done; None is this process.
+        open_models: how workers of the engine open generator and scorer, see `higan.population.OpenModels`.
+        report: progress.
+
+    Raises:
+        ValueError: an engine without a way to open the models.
+        HiganError: see `higan.population.distribute`.
+    """
     start = time.monotonic()
-    todo = len(store.missing_shards(run))
-    fill(run, generator, scorer, batch_size=batch_size, progress=_named(report, "sample"))
-    if todo:
+    progress = _named(report, "sample")
+    if engine is None or isinstance(engine, InProcess):
+        made = fill(run, generator, scorer, batch_size=batch_size, progress=progress)
+    elif open_models is None:
+        raise ValueError("workers of an engine open the models themselves: pass open_models=")
+    else:
+        made = distribute(run, open_models, engine, batch_size=batch_size, progress=progress)
+    if made:
         _record(run, "sample", {"batch_size": batch_size}, time.monotonic() - start)
 
 
@@ -147,8 +178,8 @@ def fit_step(
         "num_permuted": num_permuted,
         "seed": seed,
     }
-    if _is_done(run, "fit", settings) and (run.path / "boundaries.safetensors").exists():
-        return store.load_boundaries(run)
+    if _is_done(run, "fit", settings) and (kept := _kept(_load_fit, run)) is not None:
+        return kept
     start = time.monotonic()
     tell = _named(report, "fit") or (lambda done, total: None)
     tell(0, 3)
@@ -159,10 +190,12 @@ def fit_step(
     boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
     tell(2, 3)
     null = permuted(population, num_permuted, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
-    _forget(run, "rescore")
-    store.save_permuted(run, null)
-    store.save_boundaries(run, boundaries)
-    _record(run, "fit", settings, time.monotonic() - start)
+    with store.writing(run):
+        if steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries") != digest([*boundaries, *null]):
+            _forget(run, "rescore")
+        store.save_permuted(run, null)
+        store.save_boundaries(run, boundaries)
+        _record(run, "fit", settings, time.monotonic() - start)
     tell(3, 3)
     return boundaries
 
@@ -181,34 +214,70 @@ def rescore_step(
     report: Report | None = None,
 ) -> Rescoring:
     """Re-scores the boundaries of the run, Eq. (1), and keeps the result; see `higan.rescoring.rescore`."""
-    settings = {"num": num, "step": step, "num_random": num_random, "step_mode": step_mode, "seed": seed}
-    if _is_done(run, "rescore", settings) and (run.path / "rescoring.safetensors").exists():
-        return store.load_rescoring(run)
+    boundaries, null = store.load_boundaries(run), store.load_permuted(run)
+    settings: dict[str, Any] = {
+        "num": num,
+        "step": step,
+        "num_random": num_random,
+        "step_mode": step_mode,
+        "seed": seed,
+        "boundaries": digest([*boundaries, *null]),
+    }
+    if _is_done(run, "rescore", settings) and (kept := _kept(store.load_rescoring, run)) is not None:
+        return kept
     start = time.monotonic()
-    rescoring = rescore(
-        generator,
-        scorer,
-        store.load_boundaries(run),
-        num=num,
-        step=step,
-        num_random=num_random,
-        permuted=store.load_permuted(run),
-        step_mode=step_mode,
-        seed=seed,
-        batch_size=batch_size,
-        checkpoint=store.Units(run),
-        progress=_named(report, "rescore"),
-    )
-    _forget(run, "rescore")
-    store.save_rescoring(run, rescoring)
-    _record(run, "rescore", settings, time.monotonic() - start)
+    with store.writing(run):
+        rescoring = rescore(
+            generator,
+            scorer,
+            boundaries,
+            num=num,
+            step=step,
+            num_random=num_random,
+            permuted=null,
+            step_mode=step_mode,
+            seed=seed,
+            batch_size=batch_size,
+            checkpoint=store.Units(run),
+            progress=_named(report, "rescore"),
+        )
+        _forget(run, "rescore")
+        store.save_rescoring(run, rescoring)
+        _record(run, "rescore", settings, time.monotonic() - start)
     return rescoring
 
 
+def digest(boundaries: Sequence[Boundary]) -> str:
+    """Names boundaries by what an edit along them depends on, so that a re-scoring of others is known to be stale."""
+    content = hashlib.sha256()
+    for boundary in boundaries:
+        content.update(f"{boundary.concept.name} {tuple(boundary.normal.shape)} ".encode())
+        content.update(boundary.normal.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
+
+
 def steps_of(run: store.Run) -> dict[str, dict[str, Any]]:
-    """Settings and seconds of every finished step."""
+    """Settings and seconds of every finished step. Where the record is damaged, no step counts as finished."""
     path = run.path / _STEPS
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text("utf-8", "replace")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
+
+
+def _load_fit(run: store.Run) -> tuple[Boundary, ...]:
+    expected, found = steps_of(run)["fit"]["settings"]["num_permuted"], len(store.load_permuted(run))
+    if found != expected:
+        raise CorruptRunError(f"{run.path} holds {found} of {expected} permuted fits")
+    return store.load_boundaries(run)
+
+
+def _kept(load: Callable[[store.Run], T], run: store.Run) -> T | None:
+    """A result that is there whole; None where it is absent or damaged, so that it is made again."""
+    try:
+        return load(run)
+    except RunError:
+        return None
 
 
 def _is_done(run: store.Run, step: str, settings: Mapping[str, Any]) -> bool:
@@ -227,9 +296,7 @@ def _forget(run: store.Run, step: str) -> None:
 
 
 def _write_steps(run: store.Run, steps: Mapping[str, Any]) -> None:
-    temporary = run.path / f"{_STEPS}.part"
-    temporary.write_text(json.dumps(steps, indent=2))
-    temporary.replace(run.path / _STEPS)
+    store.write_json(run.path / _STEPS, steps)
 
 
 def _named(report: Report | None, step: str) -> Callable[[int, int], None] | None:

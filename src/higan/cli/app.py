@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from higan import __version__
+from higan.engines import EngineName
 from higan.errors import HiganError
 from higan.memory import keep_memory
 
@@ -38,6 +41,13 @@ GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, to
 ScorerName = Annotated[str, typer.Option("--scorer", help="Name (rooms, colour, toy), weight file, or several with +.")]
 SegmenterName = Annotated[str | None, typer.Option("--segmenter", help="Name (rooms) or weight file.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 …")]
+Devices = Annotated[str, typer.Option("--device", help="cpu, cuda; several for processes: cuda:0,cuda:1.")]
+EngineChoice = Annotated[
+    EngineName | None, typer.Option("--engine", help="Where samples are made: local, processes or ray.")
+]
+Workers = Annotated[int | None, typer.Option("--workers", help="How many; by default one for each device or core.")]
+Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; without it Ray starts one here.")]
+ShardSize = Annotated[int, typer.Option("--shard-size", help="Samples per file, the unit of work.")]
 Num = Annotated[int, typer.Option("--num", help="Samples to probe.")]
 Verify = Annotated[int, typer.Option("--verify", help="Fresh samples to re-score.")]
 Step = Annotated[float, typer.Option("--step", help="λ, the length of an edit in code space.")]
@@ -55,10 +65,28 @@ def main() -> None:
     """Entry point: runs a verb, turns expected errors into one line and an exit status."""
     keep_memory()
     try:
-        app()
+        with _stops_like_ctrl_c():
+            app()
     except (HiganError, ValueError, OSError) as error:
         errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
+
+
+@contextmanager
+def _stops_like_ctrl_c() -> Iterator[None]:
+    """What batch systems send before they kill ends a run as Ctrl-C does: workers stop, finished work is kept."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.callback(invoke_without_command=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from higan import load_generator, load_scorer, load_segmenter, store
 from higan.cli.app import Device, Report, app, console, progress_bars
-from higan.cli.study import _digest, _models_of
+from higan.cli.models import weights_digest
+from higan.cli.study import _models_of
 from higan.directions import Method, discover
 from higan.effects import matched, measure_effects, projected
 from higan.errors import RunMismatchError
@@ -143,7 +144,7 @@ def _workbench(run: Path, device: str) -> Workbench:
     opened = store.load_run(run)
     generator, scorer, _ = _models_of(opened, device)
     name = opened.provenance["generator"]
-    made, here = opened.settings.get("digests", {}).get(f"generator {name}", ""), _digest("generators", name)
+    made, here = opened.settings.get("digests", {}).get(f"generator {name}", ""), weights_digest("generators", name)
     if made and here != made:
         raise RunMismatchError(f"{name} is no longer the file that {run} was made with: its SHA-256 has changed")
     return open_workbench(opened, generator, scorer)
@@ -191,7 +192,7 @@ def mix(
     device: Device = "cpu",
 ) -> None:
     """Style mixing: layers of one sample in another; the last ones carry the palette."""
-    bench = Workbench(load_generator(generator, device), {}, weights=_digest("generators", generator))
+    bench = Workbench(load_generator(generator, device), {}, weights=weights_digest("generators", generator))
     stages = groups(bench.generator.num_layers)
     where = parse_layers(layers, num_layers=bench.generator.num_layers, names=stages)
     if len(seed) == len(donor) == 1:

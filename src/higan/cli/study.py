@@ -9,14 +9,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
+import torch
 import typer
 from rich.table import Table
 
-import higan
-from higan import __version__, load_generator, load_scorer, load_segmenter, store, study
+from higan import __version__, load_segmenter, store, study
 from higan.cli.app import (
+    Address,
     BatchSize,
     Device,
+    Devices,
+    EngineChoice,
     Fit,
     GeneratorName,
     Num,
@@ -27,20 +30,22 @@ from higan.cli.app import (
     ScorerName,
     Seed,
     SegmenterName,
+    ShardSize,
     Step,
     StepModeName,
     Verify,
+    Workers,
     app,
     console,
     minutes,
     progress_bars,
 )
+from higan.cli.models import Models, digests_of
+from higan.engines import Engine, open_engine
 from higan.errors import MissingWeightsError
-from higan.generators.pretrained import PretrainedGenerator
 from higan.hierarchy import finding, profile
 from higan.statistics import rank
 from higan.types import Generator, Scorer, Segmenter
-from higan.weights import digest_of
 
 Concepts = Annotated[
     list[str] | None, typer.Option("--concept", help="Phrase for clip, or name of an output; may be repeated.")
@@ -83,11 +88,15 @@ def run(
     fit: Fit = "extreme",
     batch_size: BatchSize = 64,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Devices = "cpu",
     concept: Concepts = None,
     against: Against = None,
     option: Options = None,
     label: Label = None,
+    engine: EngineChoice = None,
+    workers: Workers = None,
+    address: Address = None,
+    shard_size: ShardSize = 2000,
 ) -> None:
     """The whole study on your generator and scorer; ends with a report."""
     _study(
@@ -107,6 +116,8 @@ def run(
         device=device,
         options=_options(concept, against, option),
         label=label,
+        engine=open_engine(engine, workers=workers, devices=device.split(","), address=address),
+        shard_size=shard_size,
     )
 
 
@@ -128,9 +139,13 @@ def _study(
     seed: int = 0,
     options: Mapping[str, Any] = MappingProxyType({}),
     label: int | None = None,
+    engine: Engine | None = None,
+    shard_size: int = 2000,
 ) -> None:
-    generator, scorer = _generator(generator_name, device, label), load_scorer(scorer_name, device, **options)
-    segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, device)
+    models = Models(generator_name, scorer_name, dict(options), label, digests_of(generator_name, scorer_name))
+    here = _device_here(device)
+    generator, scorer = models(here)
+    segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, here)
     names = {
         "generator": generator_name,
         "scorer": scorer_name,
@@ -138,7 +153,7 @@ def _study(
         "scorer_options": dict(options),
         "label": label,
     }
-    folder = _open(out, generator, scorer, names, num=num, seed=seed)
+    folder = _open(out, generator, scorer, names, models, num=num, seed=seed, shard_size=shard_size)
     cost = study.estimate(
         generator, scorer, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
         batch_size=batch_size,
@@ -149,7 +164,9 @@ def _study(
         f"{cost.images:,} images, about {minutes(cost.seconds)} on this machine"
     )
     with progress_bars() as bars:
-        study.sample_step(folder, generator, scorer, batch_size=batch_size, report=bars)
+        study.sample_step(
+            folder, generator, scorer, batch_size=batch_size, engine=engine, open_models=models, report=bars
+        )
         study.fit_step(folder, mode=fit, num_permuted=num_permuted, report=bars)
         rescoring = study.rescore_step(
             folder,
@@ -168,16 +185,6 @@ def _study(
     console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
 
 
-def _generator(name: str, device: str, label: int | None) -> Generator:
-    """A generator; of a conditional one, the class it shall draw."""
-    generator = load_generator(name, device)
-    if label is None:
-        return generator
-    if not isinstance(generator, PretrainedGenerator):
-        raise ValueError(f"--label chooses the class of a conditional generator; {name} has no classes")  # noqa: TRY004
-    return generator.with_label(label)
-
-
 def _options(concepts: list[str] | None, against: str | None, options: list[str] | None) -> dict[str, Any]:
     """Keywords for the scorer, from ``--concept``, ``--against`` and ``--scorer-option key=value``."""
     chosen: dict[str, Any] = {}
@@ -194,26 +201,32 @@ def _options(concepts: list[str] | None, against: str | None, options: list[str]
 
 
 def _open(
-    out: Path, generator: Generator, scorer: Scorer, names: Mapping[str, Any], *, num: int, seed: int
+    out: Path,
+    generator: Generator,
+    scorer: Scorer,
+    names: Mapping[str, Any],
+    models: Models,
+    *,
+    num: int,
+    seed: int,
+    shard_size: int,
 ) -> store.Run:
     """The run folder; ``names`` says how generator, scorer and segmenter were opened, so that they can be again."""
-    digests = {f"generator {names['generator']}": _digest("generators", names["generator"])}
-    digests |= {f"scorer {part}": _digest("scorers", part) for part in names["scorer"].split("+")}
     provenance = {
         "higan": __version__,
         **names,
         "device": str(generator.device),
         "command": shlex.join(["higan", *sys.argv[1:]]),
     }
-    known = {k: v for k, v in digests.items() if v}
-    return study.open_study(out, generator, scorer, num=num, seed=seed, digests=known, provenance=provenance)
+    return study.open_study(
+        out, generator, scorer, num=num, seed=seed, shard_size=shard_size, digests=models.digests, provenance=provenance
+    )
 
 
-def _digest(kind: Literal["generators", "scorers"], name: str) -> str:
-    """SHA-256 of the weight file behind a name; empty where there is none."""
-    embedded = Path(higan.__file__).parent / kind / "weights" / f"{name}.safetensors"
-    path = embedded if embedded.is_file() else Path(name)
-    return digest_of(path) if path.is_file() else ""
+def _device_here(devices: str) -> str:
+    """The first of the devices; where only workers elsewhere have GPUs, this process takes the processor."""
+    first = devices.split(",", maxsplit=1)[0]
+    return first if not first.startswith("cuda") or torch.cuda.is_available() else "cpu"
 
 
 def _ranking(folder: store.Run) -> Table:
@@ -261,21 +274,29 @@ def sample(
     num: Num = 10_000,
     batch_size: BatchSize = 64,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Devices = "cpu",
     concept: Concepts = None,
     against: Against = None,
     option: Options = None,
     label: Label = None,
+    engine: EngineChoice = None,
+    workers: Workers = None,
+    address: Address = None,
+    shard_size: ShardSize = 2000,
 ) -> None:
     """Samples codes, renders and scores them into a run folder."""
     options = _options(concept, against, option)
-    loaded, predictor = _generator(generator, device, label), load_scorer(scorer, device, **options)
+    workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
+    models = Models(generator, scorer, options, label, digests_of(generator, scorer))
+    loaded, predictor = models(_device_here(device))
     names = {
         "generator": generator, "scorer": scorer, "segmenter": None, "scorer_options": options, "label": label,
     }  # fmt: skip
-    folder = _open(out, loaded, predictor, names, num=num, seed=seed)
+    folder = _open(out, loaded, predictor, names, models, num=num, seed=seed, shard_size=shard_size)
     with progress_bars() as bars:
-        study.sample_step(folder, loaded, predictor, batch_size=batch_size, report=bars)
+        study.sample_step(
+            folder, loaded, predictor, batch_size=batch_size, engine=workforce, open_models=models, report=bars
+        )
     console.print(f"{num:,} samples in {out}")
 
 
@@ -349,7 +370,14 @@ def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segme
     for role in ("generator", "scorer"):
         if role not in made:
             raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
-    generator = _generator(made["generator"], device, made.get("label"))
-    scorer = load_scorer(made["scorer"], device, **made.get("scorer_options", {}))
+    # The digests of the run: with other weights the result would belong to another run.
+    models = Models(
+        made["generator"],
+        made["scorer"],
+        made.get("scorer_options", {}),
+        made.get("label"),
+        opened.settings.get("digests", {}),
+    )
+    generator, scorer = models(device)
     segmenter = load_segmenter(made["segmenter"], device) if made.get("segmenter") else None
     return generator, scorer, segmenter

@@ -1,0 +1,21 @@
+"""Where the work runs: in this process, in several on this machine, on a cluster. The result is the same."""
+
+from higan.engines.choice import EngineName, open_engine
+from higan.engines.inprocess import InProcess
+from higan.engines.processes import Processes
+from higan.engines.ray import RayCluster
+from higan.engines.types import Engine, Job, OpenJob, Tick, Ticks, Units
+
+__all__ = [
+    "Engine",
+    "EngineName",
+    "InProcess",
+    "Job",
+    "OpenJob",
+    "Processes",
+    "RayCluster",
+    "Tick",
+    "Ticks",
+    "Units",
+    "open_engine",
+]
