@@ -17,7 +17,7 @@ EngineName = Literal["local", "processes", "ray"]
 
 
 def open_engine(
-    name: EngineName | None = None,
+    name: str | None = None,
     *,
     workers: int | None = None,
     devices: Sequence[str] = ("cpu",),

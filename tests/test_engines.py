@@ -1,0 +1,256 @@
+"""Engines with jobs whose answers are known by hand, and whole runs on them that are killed where it hurts."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from higan import store
+from higan.engines import InProcess, Processes, RayCluster, open_engine
+from higan.errors import EngineError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Unit k is k squared. What happens besides is told by the unit in which it happens."""
+
+    folder: Path
+    dies_once: int = -1
+    dies_always: int = -1
+    raises: int = -1
+
+    def __call__(self, device):
+        return lambda unit, tick: self.make(unit, tick, device)
+
+    def make(self, unit, tick, device):
+        (self.folder / f"{unit} {os.getpid()} {device}").touch()
+        tick(unit)
+        if unit == self.dies_always or (unit == self.dies_once and len(list(self.folder.glob(f"{unit} *"))) == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if unit == self.raises:
+            raise UnicodeDecodeError("utf-8", b"abc", 0, 1, "no such unit")
+        return f"{unit**2}".encode()
+
+
+EXPECTED = {unit: f"{unit**2}".encode() for unit in (7, 1, 4, 0, 9)}
+
+
+def test_in_process(tmp_path):
+    ticks = []
+    found = list(InProcess("meta").run(Squares(tmp_path), list(EXPECTED), lambda *tick: ticks.append(tick)))
+    assert found == list(EXPECTED.items())
+    assert ticks == [(unit, unit) for unit in EXPECTED]
+    assert {file.name for file in tmp_path.iterdir()} == {f"{unit} {os.getpid()} meta" for unit in EXPECTED}
+    assert list(InProcess().run(Squares(tmp_path), [])) == []
+
+
+def test_processes_make_every_unit_once_and_replace_the_dead(tmp_path):
+    ticks = []
+    engine = Processes(2, ("cpu", "meta"))
+    found = list(engine.run(Squares(tmp_path, dies_once=4), list(EXPECTED), lambda *tick: ticks.append(tick)))
+    assert dict(found) == EXPECTED
+    assert len(found) == len(EXPECTED)
+    assert {tick for tick in ticks} == {(unit, unit) for unit in EXPECTED}
+    made = [file.name.split() for file in tmp_path.iterdir()]
+    assert sorted(int(unit) for unit, _, _ in made) == [0, 1, 4, 4, 7, 9]
+    workers = {pid for _, pid, _ in made}
+    assert len(workers) == 3
+    assert str(os.getpid()) not in workers
+    assert {device for _, _, device in made} == {"cpu", "meta"}
+    assert not multiprocessing.active_children()
+
+
+def test_a_unit_that_kills_every_worker_is_given_up(tmp_path):
+    with pytest.raises(
+        EngineError, match="2 workers died over unit 1, the last with exit status -9: too little memory"
+    ):
+        dict(Processes(1, attempts=2).run(Squares(tmp_path, dies_always=1), [0, 1, 2]))
+    assert not multiprocessing.active_children()
+
+
+def test_errors_of_a_job_come_through_as_they_are(tmp_path):
+    with pytest.raises(UnicodeDecodeError, match="no such unit"):
+        dict(Processes(1).run(Squares(tmp_path, raises=0), [0, 1]))
+
+
+class OpenFails:
+    def __call__(self, device):
+        class Strange(Exception):
+            pass
+
+        raise Strange("of its own")
+
+
+def test_errors_that_cannot_travel_say_the_same(tmp_path):
+    with pytest.raises(EngineError, match="^Strange: of its own$"):
+        dict(Processes(1).run(OpenFails(), [0]))
+
+
+def test_closing_stops_the_workers(tmp_path):
+    units = Processes(1).run(Squares(tmp_path), range(1000))
+    next(units)
+    assert multiprocessing.active_children()
+    units.close()
+    assert not multiprocessing.active_children()
+
+
+def test_engines_by_name():
+    cores = len(os.sched_getaffinity(0))
+    assert open_engine() == InProcess()
+    assert open_engine(devices=["cuda:1"]) == InProcess("cuda:1")
+    assert open_engine(workers=3) == Processes(3)
+    assert open_engine("processes") == Processes(cores)
+    assert open_engine(devices=["cuda:0", "cuda:1"]) == Processes(2, ("cuda:0", "cuda:1"))
+    assert open_engine(address="ray://head:10001", devices=["cuda"], workers=64) == RayCluster(
+        64, "ray://head:10001", "cuda"
+    )
+    assert open_engine("ray", workers=2) == RayCluster(2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "slurm"}, "engine must be one of local, processes, ray; got 'slurm'"),
+        ({"name": "local", "workers": 2}, "'local' is one worker on one device"),
+        ({"name": "processes", "address": "auto"}, "an address is of a Ray cluster; the engine is 'processes'"),
+        ({"name": "processes", "workers": 0}, "workers must be at least 1; got 0"),
+        ({"name": "ray", "workers": -1}, "workers must be at least 1; got -1"),
+        ({"name": "ray", "devices": ["cpu", "cuda"]}, "of one kind"),
+        ({"name": "ray", "devices": ["mps"]}, "device is cpu or cuda, and Ray chooses which; got 'mps'"),
+    ],
+)
+def test_engines_that_cannot_be(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        open_engine(**arguments)
+
+
+def test_ray_is_asked_for_when_it_is_needed(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"install it with `pip install 'higan\[ray\]'`"):
+        next(RayCluster(1).run(Squares(tmp_path), [0]))
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+SLOW = """
+import os, time
+
+def bright(images):
+    with open(os.environ["PIDS"], "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(float(os.environ.get("PAUSE", "0")))
+    return images.float().mean((1, 2, 3))[:, None]
+"""
+LINE = ["sample", "--generator", "toy", "--scorer", "slow:bright", "--concept", "bright"]
+LINE += ["--num", "400", "--shard-size", "20", "--batch-size", "10", "--out", "run"]
+
+
+class Place:
+    """A folder in which the same command line is given again and again."""
+
+    def __init__(self, path):
+        self.path = path
+        self.run = path / "run"
+        path.mkdir()
+        (path / "slow.py").write_text(SLOW)
+        (path / "pids").touch()
+
+    def start(self, *options, pause=0.2):
+        paths = [str(self.path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {**os.environ, "PIDS": str(self.path / "pids"), "PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        line = [sys.executable, "-m", "higan.cli", *LINE, *options]
+        return subprocess.Popen(
+            line, cwd=self.path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def finish(self, *options):
+        process = self.start(*options, pause=0)
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, printed
+
+    def workers(self):
+        return [int(line) for line in (self.path / "pids").read_text().split()]
+
+    def shards(self):
+        return len(list(self.run.rglob("*.sha256")))
+
+    def wait(self, process, shards, workers):
+        """Until that many shards are there, and so many workers have been at work since the beginning."""
+        until = time.monotonic() + 300
+        while self.shards() < shards or len(set(self.workers())) < workers:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < until
+            time.sleep(0.005)
+
+    def contents(self):
+        return {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (self.run / "population").iterdir()
+        }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a run that nothing disturbs leaves."""
+    place = Place(tmp_path_factory.mktemp("engines") / "whole")
+    place.finish()
+    assert len(place.contents()) == 40
+    return place
+
+
+def test_processes_stopped_killed_and_resumed_leave_the_same_bytes(tmp_path, whole):
+    place = Place(tmp_path / "processes")
+    stopped = place.start("--engine", "processes", "--workers", "2")
+    place.wait(stopped, 2, 2)
+    stopped.send_signal(signal.SIGTERM)
+    printed, _ = stopped.communicate(timeout=100)
+    assert stopped.returncode == 130, printed
+    assert "Interrupted. The same command goes on where it stopped." in printed
+    assert "Traceback" not in printed
+    first = set(place.workers())
+    assert len(first) == 2
+    assert not any(map(psutil.pid_exists, first))
+
+    before = place.shards()
+    killed = place.start("--workers", "2")
+    place.wait(killed, before + 2, 4)
+    killed.kill()
+    killed.communicate()
+    # Orphans notice that nobody listens, and write nothing.
+    gone, alive = psutil.wait_procs(
+        [psutil.Process(pid) for pid in set(place.workers()) - first if psutil.pid_exists(pid)], timeout=30
+    )
+    assert not alive
+    assert before + 2 <= place.shards() < 20
+
+    place.finish()
+    assert place.contents() == whole.contents()
+    assert store.verify(place.run) == store.verify(whole.run)
+
+
+def test_a_ray_worker_killed_in_the_middle_changes_nothing(tmp_path, whole):
+    """A real cluster on this machine: scheduler, object store, two workers; one is killed while it makes a shard."""
+    place = Place(tmp_path / "ray")
+    process = place.start("--engine", "ray", "--workers", "2")
+    place.wait(process, 2, 2)
+    victim = place.workers()[-1]
+    assert "ray::" in " ".join(psutil.Process(victim).cmdline())
+    assert psutil.Process(victim).pid != process.pid
+    os.kill(victim, signal.SIGKILL)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    workers = place.workers()
+    assert len(set(workers)) == 3
+    assert workers[-1] != victim
+    # Two batches of each of 20 shards, and of one shard again from its start.
+    assert 40 < len(workers) <= 42
+    assert place.contents() == whole.contents()
+    assert not any(map(psutil.pid_exists, set(workers)))
