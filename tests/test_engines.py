@@ -58,7 +58,7 @@ def test_processes_make_every_unit_once_and_replace_the_dead(tmp_path):
     found = list(engine.run(Squares(tmp_path, dies_once=4), list(EXPECTED), lambda *tick: ticks.append(tick)))
     assert dict(found) == EXPECTED
     assert len(found) == len(EXPECTED)
-    assert {tick for tick in ticks} == {(unit, unit) for unit in EXPECTED}
+    assert set(ticks) == {(unit, unit) for unit in EXPECTED}
     made = [file.name.split() for file in tmp_path.iterdir()]
     assert sorted(int(unit) for unit, _, _ in made) == [0, 1, 4, 4, 7, 9]
     workers = {pid for _, pid, _ in made}
@@ -90,7 +90,7 @@ class OpenFails:
 
 
 def test_errors_that_cannot_travel_say_the_same(tmp_path):
-    with pytest.raises(EngineError, match="^Strange: of its own$"):
+    with pytest.raises(EngineError, match=r"^Strange: of its own$"):
         dict(Processes(1).run(OpenFails(), [0]))
 
 
@@ -225,7 +225,7 @@ def test_processes_stopped_killed_and_resumed_leave_the_same_bytes(tmp_path, who
     killed.kill()
     killed.communicate()
     # Orphans notice that nobody listens, and write nothing.
-    gone, alive = psutil.wait_procs(
+    _, alive = psutil.wait_procs(
         [psutil.Process(pid) for pid in set(place.workers()) - first if psutil.pid_exists(pid)], timeout=30
     )
     assert not alive
