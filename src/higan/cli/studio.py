@@ -12,10 +12,10 @@ import typer
 
 from higan import load_segmenter, store, study
 from higan.cli.app import Device, app, console, minutes, progress_bars
-from higan.cli.study import _digest, _generator, _models_of, _open
+from higan.cli.models import Models, digests_of, weights_digest
+from higan.cli.study import _models_of, _open
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.extras import optional
-from higan.scorers.loading import load_scorer
 from higan.types import Generator, Scorer, Segmenter
 
 _PROBED, _VERIFIED, _RANDOM = 1000, 32, 20
@@ -96,7 +96,7 @@ def _embedded(device: str) -> _Opened:
 def _of_run(run: store.Run, device: str) -> _Opened:
     generator, scorer, segmenter = _models_of(run, device)
     name = run.provenance["generator"]
-    made, here = run.settings.get("digests", {}).get(f"generator {name}", ""), _digest("generators", name)
+    made, here = run.settings.get("digests", {}).get(f"generator {name}", ""), weights_digest("generators", name)
     if made and here != made:
         raise RunMismatchError(f"{name} is no longer the file that {run.path} was made with: its SHA-256 has changed")
     return run, generator, scorer, segmenter
@@ -104,11 +104,12 @@ def _of_run(run: store.Run, device: str) -> _Opened:
 
 def _of_weights(name: str, scorer_name: str, out: Path, device: str) -> _Opened:
     """A short study first: sliders need boundaries, and boundaries need to be verified."""
-    generator, scorer = _generator(name, device, None), load_scorer(scorer_name, device)
+    models = Models(name, scorer_name, digests=digests_of(name, scorer_name))
+    generator, scorer = models(device)
     names: dict[str, Any] = {
         "generator": name, "scorer": scorer_name, "segmenter": None, "scorer_options": {}, "label": None,
     }  # fmt: skip
-    run = _open(out, generator, scorer, names, num=_PROBED, seed=0)
+    run = _open(out, generator, scorer, names, models, num=_PROBED, seed=0)
     if not (run.path / "rescoring.safetensors").exists():
         cost = study.estimate(generator, scorer, num=_PROBED, verify=_VERIFIED, num_random=_RANDOM)
         console.print(

@@ -209,7 +209,7 @@ def _open(
     *,
     num: int,
     seed: int,
-    shard_size: int,
+    shard_size: int = 2000,
 ) -> store.Run:
     """The run folder; ``names`` says how generator, scorer and segmenter were opened, so that they can be again."""
     provenance = {
@@ -332,7 +332,7 @@ def rescore(
 ) -> None:
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
     opened = store.load_run(folder)
-    generator, scorer, _ = _models_of(opened, device)
+    generator, scorer, _ = _models_of(opened, device, same=True)
     with progress_bars() as bars:
         study.rescore_step(
             opened,
@@ -364,19 +364,18 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> 
     console.print(store.verify(folder), highlight=False)
 
 
-def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
-    """Generator, scorer and segmenter that a run was made with."""
+def _models_of(opened: store.Run, device: str, *, same: bool = False) -> tuple[Generator, Scorer, Segmenter | None]:
+    """Generator, scorer and segmenter that a run was made with; ``same`` refuses weights that have changed since."""
     made = opened.provenance
     for role in ("generator", "scorer"):
         if role not in made:
             raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
-    # The digests of the run: with other weights the result would belong to another run.
     models = Models(
         made["generator"],
         made["scorer"],
         made.get("scorer_options", {}),
         made.get("label"),
-        opened.settings.get("digests", {}),
+        opened.settings.get("digests", {}) if same else {},
     )
     generator, scorer = models(device)
     segmenter = load_segmenter(made["segmenter"], device) if made.get("segmenter") else None
