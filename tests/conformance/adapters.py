@@ -14,6 +14,7 @@ from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 from higan.generators.toy import ToyGenerator
+from higan.generators.transparent import TransparentGenerator
 
 NARROW = {"latent_dim": 6, "mapping": (8, 8)}
 
@@ -111,5 +112,7 @@ ADAPTERS = {
     "module, layers declared": declared,
     "module, layers by hooks": hooked,
     "toy": ToyGenerator,
+    "transparent": TransparentGenerator,
+    "transparent, entangled": lambda: TransparentGenerator(0.7, arrangement="shuffled", resolution=16, psi=0.7),
     "rooms": rooms,
 }

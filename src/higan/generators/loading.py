@@ -61,7 +61,17 @@ def _load_toy(device: torch.device) -> Generator:
     return ToyGenerator(device=device)
 
 
-_EMBEDDED: Mapping[str, Callable[[torch.device], Generator]] = {"rooms": _load_rooms, "toy": _load_toy}
+def _load_transparent(device: torch.device) -> Generator:
+    from higan.generators.transparent import TransparentGenerator
+
+    return TransparentGenerator(0.3, device=device)
+
+
+_EMBEDDED: Mapping[str, Callable[[torch.device], Generator]] = {
+    "rooms": _load_rooms,
+    "toy": _load_toy,
+    "transparent": _load_transparent,
+}
 
 
 def load_generator(
@@ -71,7 +81,7 @@ def load_generator(
     truncation_layers: int | None = None,
     noise: Noise = "stored",
 ) -> Generator:
-    """Open a generator by its name (``rooms``, ``toy``) or from any weight file that is understood here.
+    """Open a generator by its name (``rooms``, ``toy``, ``transparent``) or from any weight file that is understood here.
 
     Family, resolution, widths and number of classes are read off the file. No code stored in it is run.
 

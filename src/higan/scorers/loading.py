@@ -126,6 +126,21 @@ def _load_toy(_: torch.device) -> Scorer:
     return ToyScorer()
 
 
+def _load_transparent(device: torch.device) -> Scorer:
+    from higan.scorers.transparent import TransparentScorer
+
+    path = WEIGHTS / "transparent.safetensors"
+    if not path.is_file():
+        raise MissingWeightsError(f"{path}: the weights of the scorer are missing; reinstall the package")
+    return TransparentScorer.load(path, device)
+
+
+def _load_nulls(_: torch.device, *, num: int = 6, seed: int = 0) -> Scorer:
+    from higan.scorers.nulls import NullScorer
+
+    return NullScorer(int(num), int(seed))
+
+
 LOADERS: Mapping[str, Callable[..., Scorer]] = {
     "rooms": _load_rooms,
     "colour": _load_colour,
@@ -136,6 +151,8 @@ LOADERS: Mapping[str, Callable[..., Scorer]] = {
     "places365": _load_places,
     "clip": _load_clip,
     "toy": _load_toy,
+    "transparent": _load_transparent,
+    "nulls": _load_nulls,
 }
 """By name; the keywords of each are the options that it takes."""
 
@@ -208,7 +225,7 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
 
     Args:
         name_or_path: a name: ``rooms``, ``colour``, ``scheme``, ``layout``, ``lines``, ``segments``, ``places365``,
-            ``clip``, ``toy``; a file: our own ``.safetensors``, Places365's ``.pth.tar``, TorchScript (``.ts``,
+            ``clip``, ``toy``, ``transparent``, ``nulls``; a file: our own ``.safetensors``, Places365's ``.pth.tar``, TorchScript (``.ts``,
             ``.torchscript``, ``.pt``), ONNX (``.onnx``); a folder with an image classifier of transformers; or your own
             ``module:callable``. Several at once, joined with ``+``: ``rooms+clip``.
         device: where it runs; images are expected there.
@@ -221,6 +238,7 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
             - ``level``: of concepts that do not say theirs;
             - ``preprocessing``: a `higan.preprocessing.Preprocessing` for TorchScript and ONNX;
             - ``segmenter``, ``classes``: of ``segments`` and ``scheme``;
+            - ``num``, ``seed``: of ``nulls``;
             - ``weights``: of ``layout``, a scorer's file; ``field_of_view``: of ``lines``, in radians.
 
     Raises:

@@ -1,0 +1,21 @@
+"""The benchmark for the field: five tasks with known answers, for every way of finding and using directions."""
+
+from higan.benchmark.methods import METHODS, Answer, Lab, Method
+from higan.benchmark.run import Budget, Setting, run_benchmark
+from higan.benchmark.tasks import TASKS, grade
+from higan.benchmark.truth import Truth, estimate_truth, exact_truth
+
+__all__ = [
+    "METHODS",
+    "TASKS",
+    "Answer",
+    "Budget",
+    "Lab",
+    "Method",
+    "Setting",
+    "Truth",
+    "estimate_truth",
+    "exact_truth",
+    "grade",
+    "run_benchmark",
+]

@@ -1,0 +1,252 @@
+"""Runs every method in every setting, one small file per finished cell, so that an interrupted benchmark goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from higan.benchmark.methods import METHODS, Lab, Method, usable
+from higan.benchmark.tasks import TASKS, Record, calls, grade, spread
+from higan.benchmark.truth import Truth
+from higan.errors import CorruptRunError, RunMismatchError
+from higan.layers import groups, placements
+from higan.population import render, sample, score
+from higan.types import Generator, Scorer
+
+__all__ = ["Budget", "Results", "Row", "Setting", "World", "estimate", "run_benchmark"]
+
+Report = Callable[[str, int, int], None]
+"""Called with the name of what is under way, cells done and cells in total."""
+
+_MANIFEST = "benchmark.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much every method may look at: N samples to probe, K to move, R random directions for a null."""
+
+    num: int = 2000
+    verify: int = 32
+    num_random: int = 20
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("num", self.num, 20), ("verify", self.verify, 2), ("num_random", self.num_random, 3)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What methods see."""
+
+    generator: Generator
+    scorer: Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A world to be tried with several seeds: ``open`` makes it for one seed, ``tell`` says the truth about it.
+
+    ``judged`` is the number of images that the judge draws for the truth and for one edit, zeros where it draws none.
+    ``identity`` is what else the numbers depend on, such as digests of weights.
+    """
+
+    name: str
+    title: str
+    exact: bool
+    seeds: tuple[int, ...]
+    open: Callable[[int], World]
+    tell: Callable[[World, int], Truth]
+    budget: Budget
+    identity: Mapping[str, Any]
+    judged: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError(f"the setting {self.name!r} needs at least one seed; got none")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of the table."""
+
+    setting: str
+    method: str
+    task: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All figures; ``alarms`` has false alarms and hits at 5 % of the methods that give p-values, per setting."""
+
+    settings: tuple[Setting, ...]
+    methods: tuple[str, ...]
+    rows: tuple[Row, ...]
+    alarms: Mapping[tuple[str, str], tuple[float, float]]
+    seconds: float
+
+    def figure(self, setting: str, method: str, task: str) -> Row | None:
+        """One figure, or None where the method cannot be used in the setting."""
+        for row in self.rows:
+            if (row.setting, row.method, row.task) == (setting, method, task):
+                return row
+        return None
+
+
+def run_benchmark(
+    out: str | Path,
+    settings: Sequence[Setting],
+    *,
+    methods: Mapping[str, Method] = METHODS,
+    report: Report | None = None,
+) -> Results:
+    """Try every method in every setting and sum up.
+
+    A cell is one method in one setting with one seed; finished cells are read from ``out/cells``. Killed at any moment
+    and called again, the results are the same.
+
+    Args:
+        out: the folder.
+        settings: worlds.
+        methods: by name.
+        report: called when a cell begins and after every cell.
+
+    Raises:
+        ValueError: no settings or methods, two settings of one name, or a method whose answer does not fit.
+        RunMismatchError: the folder holds a benchmark with other settings.
+        CorruptRunError: a finished cell cannot be read.
+    """
+    if not settings or not methods:
+        raise ValueError(f"a benchmark needs settings and methods; got {len(settings)} and {len(methods)}")
+    names = [setting.name for setting in settings]
+    if len(set(names)) < len(names):
+        raise ValueError(f"settings must have different names; got {', '.join(names)}")
+    start = time.monotonic()
+    folder = _open(Path(out), settings)
+    total = sum(len(setting.seeds) * len(methods) for setting in settings)
+    done = 0
+    records: dict[tuple[str, str], list[Record]] = {}
+    for setting in settings:
+        for seed in setting.seeds:
+            bench = _Bench(setting, seed)
+            for name, method in methods.items():
+                path = folder / "cells" / f"{setting.name}-{seed}-{_slug(name)}.json"
+                record = _read(path)
+                if record is None:
+                    if report is not None:
+                        report(f"{setting.title}, seed {seed}: {name}", done, total)
+                    record = bench.solve(name, method)
+                    _write(path, json.dumps(record.as_json()))
+                if record.real:
+                    records.setdefault((setting.name, name), []).append(record)
+                done += 1
+                if report is not None:
+                    report(f"{setting.title}, seed {seed}: {name}", done, total)
+    rows = [
+        Row(setting, method, task.name, *spread(found, task.measure))
+        for (setting, method), found in records.items()
+        for task in TASKS.values()
+    ]
+    alarms = {}
+    for key, found in records.items():
+        pairs = [pair for pair in map(calls, found) if pair is not None]
+        if pairs:
+            alarms[key] = (sum(p[0] for p in pairs) / len(pairs), sum(p[1] for p in pairs) / len(pairs))
+    return Results(tuple(settings), tuple(methods), tuple(rows), alarms, time.monotonic() - start)
+
+
+class _Bench:
+    """One setting with one seed, opened when the first cell needs it."""
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        self.setting = setting
+        self.seed = seed
+        self._open: tuple[World, Truth, Lab] | None = None
+
+    def solve(self, name: str, method: Method) -> Record:
+        """An empty record where the method cannot be used with this generator."""
+        if self._open is None:
+            world, budget = self.setting.open(self.seed), self.setting.budget
+            lab = Lab(
+                world.generator,
+                world.scorer,
+                num=budget.num,
+                verify=budget.verify,
+                num_random=budget.num_random,
+                seed=self.seed,
+            )
+            self._open = world, self.setting.tell(world, self.seed), lab
+        world, truth, lab = self._open
+        if name not in usable({name: method}, world.generator):
+            return Record([], [], [], [], [], [], [], [], None)
+        return grade(method(lab), truth, world.scorer.concepts)
+
+
+def estimate(setting: Setting, num_methods: int = len(METHODS)) -> tuple[int, float]:
+    """Images that a setting will take with all its seeds, about, and the seconds for them, from one timed batch."""
+    world, budget = setting.open(setting.seeds[0]), setting.budget
+    generator, scorer = world.generator, world.scorer
+    C, L = len(scorer.concepts), generator.num_layers
+    score(scorer, render(generator, sample(generator, range(64))))  # the first batch pays for set-up
+    start = time.perf_counter()
+    score(scorer, render(generator, sample(generator, range(64))))
+    per_image = (time.perf_counter() - start) / 64
+    studied = 2 * budget.verify * (1 + (C + budget.num_random) * len({p.layers for p in placements(L)}))
+    named = 3 * budget.verify * (2 + 16 * (1 + len(groups(L))) + (C + 1) * (L + 1))
+    judged = setting.judged[0] + setting.judged[1] * C * num_methods
+    images = (budget.num + studied + named + judged) * len(setting.seeds)
+    return images, images * per_image
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _open(out: Path, settings: Sequence[Setting]) -> Path:
+    identity = {
+        "format": "higan-benchmark-1",
+        "settings": [
+            {"name": s.name, "budget": asdict(s.budget), "identity": dict(s.identity)} for s in settings
+        ],
+        "torch": torch.__version__,
+    }
+    text = json.dumps(identity, indent=1, sort_keys=True)
+    manifest = out / _MANIFEST
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    if manifest.exists() and manifest.read_text() != text:
+        raise RunMismatchError(f"{out} holds a benchmark with other settings; give another folder, or delete it")
+    if not manifest.exists():
+        _write(manifest, text)
+    return out
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _read(path: Path) -> Record | None:
+    if not path.exists():
+        return None
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise CorruptRunError(f"{path} is damaged: {error}; delete it and run the same line again") from error
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
