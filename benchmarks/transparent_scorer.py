@@ -2,8 +2,8 @@
 
     python benchmarks/transparent_scorer.py [--out FILE.safetensors] [--steps 4000]
 
-Pictures are drawn afresh from independent values, half of them as the generator spreads them and half evenly, so that no
-mixing, leak or turn of any generator is known to the predictor. Quality is the correlation with the exact values on
+Pictures are drawn afresh from independent values, half of them as the generator spreads them and half evenly, so that
+no mixing, leak or turn of any generator is known to the predictor. Quality is the correlation with the exact values on
 samples of generators at several entanglements.
 """
 

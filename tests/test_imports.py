@@ -23,6 +23,7 @@ ORDER = (
     {"rooms"},
     {"study"},
     {"report"},
+    {"benchmark"},
     {"web"},
     {"studio", "userstudy"},
     {"cli"},

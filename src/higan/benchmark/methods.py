@@ -117,17 +117,24 @@ class Lab:
         key = repr([places, num_random, *(b.normal.numpy().tobytes() for b in boundaries)])
         return self._once(
             f"rescoring {key}",
-            lambda: rescore(
-                self.generator,
-                self.scorer,
-                boundaries,
-                num=self.verify,
-                step=self.step,
-                seed=self.seed,
-                places=places,
-                num_random=self.num_random if num_random is None else num_random,
-            ),
+            lambda: self._rescore(boundaries, places, self.num_random if num_random is None else num_random),
         )
+
+    def _rescore(
+        self, boundaries: Sequence[Boundary], places: Sequence[Placement] | None, num_random: int
+    ) -> Rescoring:
+        found = rescore(
+            self.generator,
+            self.scorer,
+            boundaries,
+            num=self.verify,
+            step=self.step,
+            seed=self.seed,
+            places=places,
+            num_random=num_random,
+        )
+        # The N samples tell the scores' standard deviations better than the K that were moved.
+        return dataclasses.replace(found, score_std=self.population().scores.std(0))
 
     def _seeds(self) -> Tensor:
         return sample_seeds(self.num, seed=self.seed)
@@ -146,7 +153,7 @@ Method = Callable[[Lab], Answer]
 
 
 def ours(lab: Lab) -> Answer:
-    """This package as it comes: boundaries of extreme samples, re-scored against a null, edited where recommended."""
+    """The package as it comes: boundaries of extreme samples, re-scored against a null, edited where recommended."""
     return _study(lab, lab.boundaries("extreme"))
 
 
@@ -210,7 +217,7 @@ def _conditional(edits: Sequence[Edit], conditions: Sequence[Boundary]) -> tuple
 
 
 def official(lab: Lab) -> Answer:
-    """As the official code does it: the same boundaries, no null, ranked by raw Δs, layers fixed by the level's stage."""
+    """As the official code does it: the same boundaries, no null, ranked by raw Δs, layers fixed by level."""
     boundaries = lab.boundaries("extreme")
     rescoring = lab.rescored(boundaries)
     change = delta(rescoring)
@@ -260,7 +267,7 @@ def sefa_named(lab: Lab) -> Answer:
 
 
 def pca_named(lab: Lab) -> Answer:
-    """GANSpace (Härkönen et al. 2020): principal axes of the codes at every stage and at all layers, named by effect."""
+    """GANSpace (Härkönen et al. 2020): principal axes of the codes, at every stage and all layers, named by effect."""
     codes = lab.population().codes.expand(-1, lab.generator.num_layers, -1)
     return _named(lab, [c for layers in _ranges(lab) for c in pca(codes, layers, _CANDIDATES)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import torch
 from higan.benchmark.methods import METHODS, Lab, Method, usable
 from higan.benchmark.tasks import TASKS, Record, calls, grade, spread
 from higan.benchmark.truth import Truth
-from higan.errors import CorruptRunError, RunMismatchError
+from higan.errors import CorruptRunError
 from higan.layers import groups, placements
 from higan.population import render, sample, score
 from higan.types import Generator, Scorer
@@ -25,8 +26,6 @@ __all__ = ["Budget", "Results", "Row", "Setting", "World", "estimate", "run_benc
 
 Report = Callable[[str, int, int], None]
 """Called with the name of what is under way, cells done and cells in total."""
-
-_MANIFEST = "benchmark.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,11 @@ class Budget:
     num_random: int = 20
 
     def __post_init__(self) -> None:
-        for name, value, least in (("num", self.num, 20), ("verify", self.verify, 2), ("num_random", self.num_random, 3)):
+        for name, value, least in (
+            ("num", self.num, 20),
+            ("verify", self.verify, 2),
+            ("num_random", self.num_random, 3),
+        ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}; got {value}")
 
@@ -113,8 +116,8 @@ def run_benchmark(
 ) -> Results:
     """Try every method in every setting and sum up.
 
-    A cell is one method in one setting with one seed; finished cells are read from ``out/cells``. Killed at any moment
-    and called again, the results are the same.
+    A cell is one method in one setting with one seed. Finished cells are read from ``out/cells``, where their names
+    hold a digest of budget, weights and versions. Killed at any moment and called again, the results are the same.
 
     Args:
         out: the folder.
@@ -124,7 +127,6 @@ def run_benchmark(
 
     Raises:
         ValueError: no settings or methods, two settings of one name, or a method whose answer does not fit.
-        RunMismatchError: the folder holds a benchmark with other settings.
         CorruptRunError: a finished cell cannot be read.
     """
     if not settings or not methods:
@@ -133,7 +135,8 @@ def run_benchmark(
     if len(set(names)) < len(names):
         raise ValueError(f"settings must have different names; got {', '.join(names)}")
     start = time.monotonic()
-    folder = _open(Path(out), settings)
+    cells = Path(out) / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
     total = sum(len(setting.seeds) * len(methods) for setting in settings)
     done = 0
     records: dict[tuple[str, str], list[Record]] = {}
@@ -141,7 +144,7 @@ def run_benchmark(
         for seed in setting.seeds:
             bench = _Bench(setting, seed)
             for name, method in methods.items():
-                path = folder / "cells" / f"{setting.name}-{seed}-{_slug(name)}.json"
+                path = cells / f"{setting.name}-{_key(setting)}-{seed}-{_slug(name)}.json"
                 record = _read(path)
                 if record is None:
                     if report is not None:
@@ -212,22 +215,10 @@ def estimate(setting: Setting, num_methods: int = len(METHODS)) -> tuple[int, fl
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def _open(out: Path, settings: Sequence[Setting]) -> Path:
-    identity = {
-        "format": "higan-benchmark-1",
-        "settings": [
-            {"name": s.name, "budget": asdict(s.budget), "identity": dict(s.identity)} for s in settings
-        ],
-        "torch": torch.__version__,
-    }
-    text = json.dumps(identity, indent=1, sort_keys=True)
-    manifest = out / _MANIFEST
-    (out / "cells").mkdir(parents=True, exist_ok=True)
-    if manifest.exists() and manifest.read_text() != text:
-        raise RunMismatchError(f"{out} holds a benchmark with other settings; give another folder, or delete it")
-    if not manifest.exists():
-        _write(manifest, text)
-    return out
+def _key(setting: Setting) -> str:
+    """A digest of all that a setting's numbers depend on, so that cells of different ones never mix."""
+    parts = {"budget": asdict(setting.budget), "identity": dict(setting.identity), "torch": torch.__version__}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _slug(name: str) -> str:

@@ -1,7 +1,7 @@
 """The five tasks: how an answer is held against the truth, and what sums it up.
 
-``grade`` turns an answer into a `Record` of plain numbers, one entry per concept, so that every figure and interval can be
-computed again from what is kept. The metrics below turn records into one number; each is 1 at best.
+``grade`` turns an answer into a `Record` of plain numbers, one entry per concept, so that every figure and interval can
+be computed again from what is kept. The metrics below turn records into one number; each is 1 at best.
 
 ========== ===================== =================================================================================
 task       metric                what it says
@@ -78,7 +78,10 @@ def grade(answer: Answer, truth: Truth, concepts: Sequence[Concept]) -> Record:
     unit = torch.nn.functional.normalize(answer.directions.cpu().float(), dim=-1)
     cosine = (unit * truth.directions.cpu()).sum(1)
     edits = answer.edits
-    pure = [purity(edit, c, truth) if is_real else 0.0 for c, (edit, is_real) in enumerate(zip(edits, real.tolist(), strict=True))]
+    pure = [
+        purity(edit, c, truth) if is_real else 0.0
+        for c, (edit, is_real) in enumerate(zip(edits, real.tolist(), strict=True))
+    ]
     return Record(
         real=real.tolist(),
         overlap=overlap.tolist(),
@@ -127,9 +130,9 @@ def _shares(profile: Tensor) -> Tensor:
 def purity(edit: Edit, concept: int, truth: Truth) -> float:
     """Of everything an edit changes, how much is what was asked for.
 
-    The strength is chosen so that the concept's true value rises by half a standard deviation on average. With that rise
-    m and the mean squares q_k of all other concepts' changes, purity is m / √(m² + Σ q_k): 1 if nothing else changes, and
-    about 1/√C for a direction that changes all alike. An edit that does not get there within 40 steps has 0.
+    The strength is chosen so that the concept's true value rises by half a standard deviation on average. With that
+    rise m and the mean squares q_k of all other concepts' changes, purity is m / √(m² + Σ q_k): 1 if nothing else
+    changes, about 1/√C if all change alike. An edit that does not get there within 40 steps has 0.
     """
     L, D = truth.codes.shape[1:]
     offset(edit.boundary, torch.ones(L), edit.layers, D)  # refuses what does not fit
@@ -177,7 +180,7 @@ def _ranks(values: Array) -> Array:
 
 
 def area(evidence: Array, causes: NDArray[np.int64]) -> float:
-    """Area under the receiver operating characteristic, ties counted half; entries of ``causes`` below 0 are left out."""
+    """Area under the receiver operating characteristic, ties counted half, where ``causes`` is 0 or 1."""
     scores, labels = evidence[causes >= 0], causes[causes >= 0]
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
     if not positive or not negative:

@@ -1,8 +1,8 @@
 """What the judge knows and no method sees: which layers cause a concept, along which direction, and by how much.
 
 For a generator that tells its factors it is exact. For any other it is estimated by a randomised experiment: the codes
-of many samples are disturbed at random, every layer on its own, and each score's change is regressed on the disturbance.
-No method under test searches for directions that way.
+of many samples are disturbed at random, every layer on its own, and each score's change is regressed on the
+disturbance. No method under test searches for directions that way.
 """
 
 from __future__ import annotations
@@ -117,9 +117,7 @@ def exact_truth(
     directions = generator.directions
     per_layer = torch.stack([(generator.jacobian(row) * directions[None, :, None]).sum(-1) for row in codes.split(64)])
     effects = per_layer.flatten(0, 1).abs().mean(0) / std[:, None]
-    moved = torch.stack(
-        [(generator.values(codes + STEP * d) - values)[:, f].mean() for f, d in enumerate(directions)]
-    )
+    moved = torch.stack([(generator.values(codes + STEP * d) - values)[:, f].mean() for f, d in enumerate(directions)])
     weights = generator.layer_weights
     causes = torch.where(weights > least, 1.0, torch.where(weights == 0, 0.0, -1.0))
     return Truth(

@@ -81,7 +81,7 @@ def load_generator(
     truncation_layers: int | None = None,
     noise: Noise = "stored",
 ) -> Generator:
-    """Open a generator by its name (``rooms``, ``toy``, ``transparent``) or from any weight file that is understood here.
+    """Open a generator by its name (``rooms``, ``toy``, ``transparent``) or from any weight file that is known here.
 
     Family, resolution, widths and number of classes are read off the file. No code stored in it is run.
 

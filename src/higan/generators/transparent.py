@@ -370,7 +370,5 @@ def _furnish(easel: _Easel, v: Mapping[str, Tensor], room: Mapping[str, Tensor])
     )  # fmt: skip
     for k, (dx, dy) in enumerate(((-0.5, 0.66), (0.34, 0.58), (-0.12, 0.80), (0.62, 0.72), (0.06, -0.30))):
         shade = _colour(hue, *((0.92, 0.84, 0.30), (0.10, 0.12, 0.30))[k % 2])
-        canvas = put(
-            canvas, shade, easel.blob(x, centre + dx, 0.07), easel.blob(y, floor + dy, 0.07), there["clutter"]
-        )
+        canvas = put(canvas, shade, easel.blob(x, centre + dx, 0.07), easel.blob(y, floor + dy, 0.07), there["clutter"])
     return canvas

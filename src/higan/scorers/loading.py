@@ -225,9 +225,9 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
 
     Args:
         name_or_path: a name: ``rooms``, ``colour``, ``scheme``, ``layout``, ``lines``, ``segments``, ``places365``,
-            ``clip``, ``toy``, ``transparent``, ``nulls``; a file: our own ``.safetensors``, Places365's ``.pth.tar``, TorchScript (``.ts``,
-            ``.torchscript``, ``.pt``), ONNX (``.onnx``); a folder with an image classifier of transformers; or your own
-            ``module:callable``. Several at once, joined with ``+``: ``rooms+clip``.
+            ``clip``, ``toy``, ``transparent``, ``nulls``; a file: our own ``.safetensors``, Places365's ``.pth.tar``,
+            TorchScript (``.ts``, ``.torchscript``, ``.pt``), ONNX (``.onnx``); a folder with an image classifier of
+            transformers; or your own ``module:callable``. Several at once, joined with ``+``: ``rooms+clip``.
         device: where it runs; images are expected there.
         options: keywords of the scorer, see docs/scorers.md; of several scorers, each gets those that it takes.
 

@@ -1,4 +1,4 @@
-"""Scores of what is not there: they vary from picture to picture and change under every edit, but nothing raises them."""
+"""Scores of what is not there: they vary from picture to picture and change under every edit; nothing raises them."""
 
 from __future__ import annotations
 
