@@ -39,7 +39,7 @@ def test_toy_hierarchy(shared):
     """Levels of the toy: layout at layers 0 and 1, objects at 2, attributes at 3 and 4, colour at 5."""
     generator, scorer = ToyGenerator(shared_code=shared), ToyScorer()
     boundaries = fit(pop.measure(generator, scorer, range(2000), batch_size=500))
-    profile = hierarchy.profile(rescore(generator, scorer, boundaries, num=100))
+    profile = hierarchy.profile(rescore(generator, scorer, boundaries, num=100, num_random=40))
     assert profile.levels == LEVELS
     assert profile.concepts == (("planted 0", "planted 1"), ("planted 2",), ("planted 3", "planted 4"), ("planted 5",))
     expected = torch.tensor(
@@ -90,6 +90,57 @@ def test_intervals_hold_the_mean_and_ties_are_uncertain():
     assert 0 < float(shares.wins[0, 0]) < 1
     peak = hierarchy.peaks(profile)[0]
     assert peak.layer_confidence == float(shares.wins[0, peak.layer])
+
+
+def test_concepts_that_disagree_widen_the_interval_only_when_concepts_are_resampled():
+    """Two concepts without noise, at layers 0 and 3: the mean layer of a resample is 0, 1.5 or 3."""
+    rescoring = record([[4.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 4.0], [0.0, 4.0, 0.0, 0.0]], ["object"] * 2 + ["colour"])
+    samples, concepts = (hierarchy.profile(rescoring, over_concepts=flag) for flag in (False, True))
+    torch.testing.assert_close(samples.centre, concepts.centre)
+    torch.testing.assert_close(samples.by_layer.mean, concepts.by_layer.mean)
+    assert float(samples.centre_high[0] - samples.centre_low[0]) < 0.01
+    assert concepts.centre_low[0] == pytest.approx(0, abs=0.01)
+    assert concepts.centre_high[0] == pytest.approx(3, abs=0.01)
+    # A single concept tells nothing of others: its interval stays that of the samples.
+    assert float(concepts.centre_high[1] - concepts.centre_low[1]) < 0.01
+    # Colour at layer 1 comes after objects in the quarter of resamples that draw the first object twice.
+    assert samples.in_order == 0
+    assert concepts.in_order == pytest.approx(0.25, abs=0.05)
+
+
+def test_reliability_is_one_without_noise_and_nothing_where_all_is_noise():
+    rescoring = record([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], ["object", "colour"])
+    assert hierarchy.reliabilities(rescoring).tolist() == pytest.approx([1.0, 0.0])
+    assert hierarchy.profile(rescoring).reliability.tolist() == pytest.approx([1.0])
+    scatter = torch.randn(rescoring.changes.shape, generator=torch.Generator().manual_seed(0))
+    noise = dataclasses.replace(rescoring, changes=scatter, null=torch.zeros_like(rescoring.null))
+    assert float(hierarchy.reliabilities(noise).max()) < 0.9
+
+
+def test_reliability_predicts_how_well_fresh_samples_agree():
+    """Profiles of noisy layers: the reliability of one record against the correlation of two records of that size."""
+    draw = torch.Generator().manual_seed(0)
+    num, reps = 60, 40
+    means = torch.tensor([1.0, 1.3, 0.9, 1.2, 1.1, 0.8])
+    base = record([means.tolist()], ["object"], num=num)
+    null = torch.zeros_like(base.null)
+    wanted, found, profiles = [], [], []
+    for _ in range(reps):
+        changes = base.changes.clone()
+        changes[:, 1:7] += torch.randn(1, 6, num, generator=draw)
+        rescoring = dataclasses.replace(base, changes=changes, null=null)
+        found.append(float(hierarchy.reliabilities(rescoring)))
+        shares = changes[0, 1:7].clamp(min=0).mean(-1)
+        profiles.append(shares / shares.sum())
+    for one, other in zip(profiles[::2], profiles[1::2], strict=True):
+        wanted.append(float(torch.corrcoef(torch.stack([one, other]))[0, 1]))
+    assert sum(found) / reps == pytest.approx(sum(wanted) / len(wanted), abs=0.15)
+    assert 0.2 < sum(found) / reps < 0.95
+
+
+def test_spearman_brown():
+    assert hierarchy.spearman_brown(0.5) == pytest.approx(2 / 3)
+    assert hierarchy.spearman_brown(-0.2) == 0
 
 
 def test_a_reversed_hierarchy_is_reported_as_such():

@@ -20,7 +20,7 @@ from higan.scorers.toy import ToyScorer
 from higan.types import LEVELS, Concept, SegmentClass
 
 
-def make_run(path, generator, scorer, *, num=800, K=40, R=12, concepts=None):
+def make_run(path, generator, scorer, *, num=800, K=40, R=40, concepts=None):
     settings = {"num_samples": num, "shard_size": 500, "seed": 0, "generator": generator.name, "scorer": scorer.name}
     provenance = {"command": "higan run --out <here>", "versions": {"torch": "2"}}
     run = store.open_run(path, settings, provenance=provenance)
@@ -198,7 +198,7 @@ def test_150_concepts(tmp_path, toy):
 
 
 def test_a_level_without_a_verified_concept_says_so_in_place_of_a_picture(tmp_path, toy):
-    run = make_run(tmp_path / "run", *toy, num=300, K=10, R=8, concepts=["planted 0", "noise"])
+    run = make_run(tmp_path / "run", *toy, num=300, K=10, R=30, concepts=["planted 0", "noise"])
     html = write_report(run, *toy).read_text("utf-8")
     absent = re.findall(r'class="absent level-(\w+)"><span class="level">.*?</span>: (.*?),', html)
     assert ("attribute", "none of 1 concept verified") in absent
@@ -233,7 +233,7 @@ class Rooms:
 
 def test_categories_are_shown_with_masks_where_a_segmenter_is_given(tmp_path, toy):
     scorer = Rooms(toy[1])
-    run = make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=8)
+    run = make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=30)
     assert "From one room to another" not in write_report(run, toy[0], scorer).read_text("utf-8")
     html = write_report(run, toy[0], scorer, segmenter=Halves()).read_text("utf-8")
     assert "From one room to another" in html

@@ -43,6 +43,7 @@ def a_profile(by_layer, by_group, levels=LEVELS):
         centre_low=centre - 0.2,
         centre_high=centre + 0.2,
         in_order=1.0,
+        reliability=torch.ones(len(levels)),
     )
 
 
@@ -113,7 +114,7 @@ def test_charts_without_any_level():
     empty = torch.empty(0, 4)
     none = Shares(("bottom", "lower", "upper", "top"), ((0,), (1,), (2,), (3,)), empty, empty, empty, empty)
     nowhere = torch.empty(0)
-    profile = Profile((), (), none, none, nowhere, nowhere, nowhere, 1.0)
+    profile = Profile((), (), none, none, nowhere, nowhere, nowhere, 1.0, nowhere)
     assert "No level could be verified" in profile_chart(profile, groups(4), {})
     assert of_class(stage_chart(profile), "point") == []
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from higan import statistics
 from higan.types import Concept, Placement, Rescoring
 
 
-def record(changes, null, std=None):
-    """A re-scoring of C concepts at P placements from its changes (C, P, K) and null (R, P, C)."""
+def record(changes, null, std=None, permuted=None):
+    """A re-scoring of C concepts at P placements from its changes (C, P, K) and nulls (R, P, C) and (M, P, C)."""
     C, P, K = changes.shape
     return Rescoring(
         concepts=tuple(Concept(f"c{k}", "object") for k in range(C)),
@@ -23,6 +25,7 @@ def record(changes, null, std=None):
         effects=torch.zeros(C, P, C),
         null=null.float(),
         score_std=torch.ones(C) if std is None else std,
+        permuted=None if permuted is None else permuted.float(),
     )
 
 
@@ -43,7 +46,7 @@ def test_statistics_by_hand():
 def test_interval_equals_scipy_bootstrap(truncated):
     changes = torch.randn(2, 3, 200, generator=torch.Generator().manual_seed(0)) + 0.3
     rescoring = record(changes, torch.zeros(1, 3, 2))
-    found = statistics.interval(rescoring, num_resamples=20_000, truncated=truncated)
+    found = statistics.interval(rescoring, num_resamples=20_000, truncated=truncated, method="percentile")
     values = changes.clamp(min=0) if truncated else changes
     for c in range(2):
         for p in range(3):
@@ -53,6 +56,32 @@ def test_interval_equals_scipy_bootstrap(truncated):
             width = float(oracle.high - oracle.low)
             assert float(found[c, p, 0]) == pytest.approx(oracle.low, abs=0.03 * width)
             assert float(found[c, p, 1]) == pytest.approx(oracle.high, abs=0.03 * width)
+
+
+@pytest.mark.parametrize("truncated", [True, False])
+def test_studentised_interval_by_its_definition(truncated):
+    """Drawn again in NumPy: (m* - m) / s* with a twentieth of s² added to either variance, turned around."""
+    changes = torch.randn(1, 2, 60, generator=torch.Generator().manual_seed(0)) - 0.5
+    found = statistics.interval(record(changes, torch.zeros(1, 2, 1)), num_resamples=20_000, truncated=truncated)[0]
+    draw = np.random.default_rng(0)
+    for p in range(2):
+        x = changes[0, p].numpy().clip(0 if truncated else None)
+        resampled = x[draw.integers(60, size=(20_000, 60))]
+        t = (resampled.mean(1) - x.mean()) / np.sqrt(resampled.var(1) + 0.05 * x.var())
+        low, high = x.mean() - np.quantile(t, [0.975, 0.025]) * np.sqrt(1.05 * x.var())
+        expected = [max(low, 0) if truncated else low, high]
+        np.testing.assert_allclose(found[p], expected, atol=0.04 * (high - low))
+
+
+def test_studentised_intervals_of_cells_that_never_change_are_points():
+    found = statistics.interval(record(torch.full((1, 2, 20), 0.25), torch.zeros(1, 2, 1)))
+    torch.testing.assert_close(found, torch.full((1, 2, 2), 0.25))
+    one = torch.zeros(1, 1, 20)
+    one[..., 0] = 1.0
+    low, high = statistics.interval(record(one, torch.zeros(1, 1, 1)))[0, 0].tolist()
+    # A single sample of twenty changed: how much others would, nobody knows, but the end is finite.
+    assert low == 0
+    assert 0.1 < high < 0.6
 
 
 def test_resample_weights_are_multinomial():
@@ -95,6 +124,77 @@ def test_pooling_finds_in_a_large_table_what_single_cells_cannot():
     assert float(statistics.q_values(statistics.p_values(rescoring, pooled=True))[0, 0]) < 0.05
     with pytest.raises(ValueError, match="at least 3 random directions; got 2"):
         statistics.p_values(record(changes, torch.rand(2, 20, 20)), pooled=True)
+
+
+def test_randomised_exact_tests_are_uniform_where_others_tie():
+    """Half of all values are zero, as after truncation, and R + 1 = 21 is no multiple of 20."""
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(200, 20, 21, generator=draw).clamp(min=0)
+    rescoring = record(values[..., :1], values[..., 1:].permute(2, 1, 0))
+    exact = statistics.p_values(rescoring).flatten()
+    randomised = statistics.p_values(rescoring, randomised=0).flatten()
+    assert stats.kstest(randomised.numpy(), "uniform").pvalue > 0.01
+    assert float((randomised <= 0.05).double().mean()) == pytest.approx(0.05, abs=0.01)
+    # The exact test may err on the safe side only.
+    assert float((exact <= 0.05).double().mean()) < 0.055
+    assert bool((randomised <= exact + 1e-6).all())
+    with pytest.raises(ValueError, match="only the exact test"):
+        statistics.p_values(rescoring, pooled=True, randomised=0)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_either_null_can_explain_an_effect_away(pooled):
+    draw = torch.Generator().manual_seed(0)
+    changes = torch.rand(4, 5, 30, generator=draw)
+    changes[0] += 5
+    low = torch.rand(100, 5, 4, generator=draw) * 0.1
+    high = low + 6
+    for null, permuted, found in ((low, low, True), (low, high, False), (high, low, False), (low, None, True)):
+        table = statistics.table(record(changes, null, permuted=permuted), pooled=pooled)
+        assert bool(table.verified[0].all()) == found
+        expected = table.p_random if permuted is None else torch.maximum(table.p_random, table.p_permuted)
+        assert torch.equal(table.p, expected)
+        assert (table.null_permuted is None) == (permuted is None)
+    against = record(changes, low, permuted=high)
+    torch.testing.assert_close(statistics.null_level(against, against="permuted"), high.mean(0).T)
+    with pytest.raises(ValueError, match="no permuted directions"):
+        statistics.p_values(record(changes, low), against="permuted")
+
+
+def test_q_values_are_over_the_whole_table_and_the_same_layers_count_once():
+    draw = torch.Generator().manual_seed(0)
+    changes = torch.rand(3, 4, 25, generator=draw)
+    rescoring = record(changes, torch.rand(50, 4, 3, generator=draw))
+    table = statistics.table(rescoring)
+    oracle = stats.false_discovery_control(table.p.numpy().astype(float).ravel(), method="bh").reshape(3, 4)
+    np.testing.assert_allclose(table.q, oracle, atol=1e-6)
+    row = {verdict.concept.name: verdict for verdict in statistics.rank(rescoring, placement="layer 1")}
+    assert [row[f"c{k}"].q for k in range(3)] == table.q[:, 2].tolist()
+    twice = dataclasses.replace(
+        rescoring,
+        placements=(*rescoring.placements, Placement("bottom", (1,))),
+        changes=torch.cat([changes, changes[:, 1:2]], 1),
+        effects=torch.zeros(3, 5, 3),
+        null=torch.cat([rescoring.null, rescoring.null[:, 1:2]], 1),
+    )
+    q = statistics.table(twice, pooled=False).q
+    torch.testing.assert_close(q[:, :4], statistics.table(rescoring, pooled=False).q)
+    assert torch.equal(q[:, 4], q[:, 1])
+
+
+def test_the_table_says_what_its_parts_say():
+    draw = torch.Generator().manual_seed(0)
+    rescoring = record(
+        torch.randn(3, 4, 25, generator=draw), torch.rand(50, 4, 3, generator=draw), torch.tensor([1.0, 2.0, 0.0])
+    )
+    table = statistics.table(rescoring)
+    assert torch.equal(table.delta, statistics.delta(rescoring))
+    assert torch.equal(table.signed, statistics.signed(rescoring))
+    assert torch.equal(torch.stack([table.low, table.high], -1), statistics.interval(rescoring))
+    signed = statistics.interval(rescoring, truncated=False)
+    assert torch.equal(torch.stack([table.signed_low, table.signed_high], -1), signed)
+    torch.testing.assert_close(table.effect, table.delta * torch.tensor([[1.0], [0.5], [0.0]]))
+    assert not bool(table.verified[2].any())
 
 
 def test_a_score_that_never_varies_is_not_verified():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,9 @@ from higan.layers import groups
 from higan.statistics import delta, null_level, rank, resample_weights
 from higan.types import LEVELS, Level, Rescoring
 
-__all__ = ["Peak", "Profile", "Shares", "finding", "groups", "peaks", "profile"]
+__all__ = ["Peak", "Profile", "Shares", "finding", "groups", "peaks", "profile", "reliabilities", "spearman_brown"]
+
+_SPLITS = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +40,8 @@ class Profile:
 
     ``centre`` is the mean layer, weighted by the layers' shares, ``centre_low`` and ``centre_high`` its bootstrap
     interval. ``in_order`` is the share of resamples in which the centres rise from level to level as the paper says.
+    ``reliability`` of the profile over layers is that of `reliabilities`, for a level's mean over its concepts.
+    ``over_concepts`` says whether resamples draw the concepts of a level anew as well.
     """
 
     levels: tuple[Level, ...]
@@ -47,6 +52,8 @@ class Profile:
     centre_low: Float[Tensor, " V"]
     centre_high: Float[Tensor, " V"]
     in_order: float
+    reliability: Float[Tensor, " V"]
+    over_concepts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ def profile(
     alpha: float = 0.05,
     confidence: float = 0.95,
     num_resamples: int = 1000,
+    over_concepts: bool = False,
     seed: int = 0,
 ) -> Profile:
     """Normalised Δs per level, over single layers and over stages.
@@ -74,6 +82,15 @@ def profile(
     over layers, so that every concept counts alike whatever its score's scale; the same over stages. A level's profile
     is the mean over its concepts. Intervals come from resampling the K samples, the same way for all concepts.
     Levels without a verified concept, or whose concepts no single layer moves, are left out.
+
+    Args:
+        rescoring: at all layers together, every single layer and every stage.
+        alpha: false-discovery rate at which a concept is verified.
+        confidence: of the intervals.
+        num_resamples: of the bootstrap.
+        over_concepts: draw the concepts of each level anew as well, so that intervals speak of other concepts of the
+            level too, as far as those that were tried are a sample of them. One concept alone tells nothing of others.
+        seed: of the bootstrap.
 
     Raises:
         ValueError: the re-scoring lacks placement ``all``, single layers or stages.
@@ -84,11 +101,14 @@ def profile(
     stages = groups(num_layers)
     at_group = _columns(rescoring, list(stages))
     weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
+    halves = _halves(rescoring.changes.shape[-1], seed)
     point, null = delta(rescoring), null_level(rescoring)
+    chance = torch.Generator().manual_seed(seed + 1)
 
     levels: list[Level] = []
     names: list[tuple[str, ...]] = []
     spread: list[tuple[Tensor, Tensor]] = []
+    reliability: list[float] = []
     for level in LEVELS:
         members = [c for c, concept in enumerate(rescoring.concepts) if concept.level == level]
         members = [c for c in members if rescoring.concepts[c].name in verified]
@@ -98,11 +118,17 @@ def profile(
             continue
         levels.append(level)
         names.append(tuple(rescoring.concepts[c].name for c in members))
+        draws = torch.randint(len(members), (num_resamples, len(members)), generator=chance) if over_concepts else None
         layer, group = [
-            torch.stack([_shares(rescoring, c, at, point=point, null=null, weights=weights) for c in members]).mean(0)
+            _mean_shares(
+                torch.stack([_shares(rescoring, c, at, point=point, null=null, weights=weights) for c in members]),
+                draws,
+            )
             for at in (at_layer, at_group)
         ]
         spread.append((layer, group))
+        parts = [_shares(rescoring, c, at_layer, point=point, null=null, weights=halves)[1:] for c in members]
+        reliability.append(_reliability(torch.stack(parts).mean(0)))
 
     def collect(part: int, width: int) -> Tensor:
         return torch.stack([pair[part] for pair in spread]) if spread else torch.empty(0, 1 + num_resamples, width)
@@ -122,7 +148,66 @@ def profile(
         centre_low=low,
         centre_high=high,
         in_order=float(rising.double().mean()),
+        reliability=torch.tensor(reliability),
+        over_concepts=over_concepts,
     )
+
+
+def reliabilities(rescoring: Rescoring, *, seed: int = 0) -> Float[Tensor, " C"]:
+    """Split-half reliability of every concept's profile over single layers.
+
+    The K samples are cut into two halves at random, the shares of `profile` are computed from each, correlated over
+    layers, and the mean correlation of 100 cuts is stepped up to the full number of samples (Spearman 1910, Brown
+    1910). 1 says that fresh samples would give the same profile, 0 that they would give any. A half in which nothing
+    rises above the null counts as uncorrelated. NaN where there is a single layer.
+
+    Raises:
+        ValueError: the re-scoring lacks a single layer.
+    """
+    num_layers = 1 + max(layer for placement in rescoring.placements for layer in placement.layers)
+    at = _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)])
+    halves = _halves(rescoring.changes.shape[-1], seed)
+    point, null = delta(rescoring), null_level(rescoring)
+    return torch.tensor(
+        [
+            _reliability(_shares(rescoring, c, at, point=point, null=null, weights=halves)[1:])
+            for c in range(len(rescoring.concepts))
+        ]
+    )
+
+
+def spearman_brown(correlation: float) -> float:
+    """Reliability of a whole whose halves correlate so: 2r / (1 + r), and 0 where they do not correlate."""
+    return 2 * correlation / (1 + correlation) if correlation > 0 else 0.0
+
+
+def _halves(num: int, seed: int) -> Float[Tensor, "b K"]:
+    """Weights of the mean over one half of the samples, cut by cut, then over the other half, in the same order."""
+    order = torch.stack(
+        [torch.randperm(num, generator=torch.Generator().manual_seed(seed * _SPLITS + k)) for k in range(_SPLITS)]
+    )
+    size = num // 2
+    first, second = (
+        torch.zeros(_SPLITS, num).scatter_(1, order[:, start : start + size], 1 / size) for start in (0, size)
+    )
+    return torch.cat([first, second])
+
+
+def _reliability(shares: Float[Tensor, "b X"]) -> float:
+    if shares.shape[1] < 2:
+        return math.nan
+    one, other = (half - half.mean(1, keepdim=True) for half in shares.double().chunk(2))
+    size = (one.square().sum(1) * other.square().sum(1)).sqrt()
+    correlation = torch.where(size > 1e-12, (one * other).sum(1) / size.clamp(min=1e-12), 0.0)
+    return spearman_brown(float(correlation.mean()))
+
+
+def _mean_shares(shares: Float[Tensor, "m b X"], draws: Tensor | None) -> Float[Tensor, "b X"]:
+    """Mean over concepts; in every resample over those drawn for it, if any are."""
+    if draws is None:
+        return shares.mean(0)
+    rows = torch.arange(1, shares.shape[1])[:, None]
+    return torch.cat([shares[:, :1].mean(0), shares[draws, rows].mean(1)])
 
 
 def _columns(rescoring: Rescoring, wanted: list[str]) -> list[int]:

@@ -4,26 +4,30 @@
 
     delta, signed          Eq. (1) of section 2, and the same without truncation at zero
     interval               paired bootstrap confidence interval
-    null_level, p_values   what random directions of the same length reach, and how often they reach as much
+    null_level, p_values   what meaningless directions of the same length reach, and how often they reach as much
     q_values               Benjamini-Hochberg over a table
-    rank                   all of it, one row per concept, strongest first
+    table                  all of it, for every concept at every placement
+    rank                   one placement of the table, one row per concept, strongest first
 
 A useless direction does not score zero in Eq. (1): truncation turns its noise into about 0.4 standard deviations of
-that noise. Hence the null.
+that noise. Hence the nulls: directions drawn at random, and directions fitted to permuted scores (`higan.refits`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from higan.types import Concept, Rescoring
 
 __all__ = [
+    "Null",
+    "Table",
     "Verdict",
     "delta",
     "interval",
@@ -31,10 +35,20 @@ __all__ = [
     "p_values",
     "q_values",
     "rank",
+    "ranking",
     "resample_weights",
     "signed",
     "standardise",
+    "table",
 ]
+
+Null = Literal["random", "permuted"]
+"""Against what: directions drawn at random from the sphere, or directions fitted to permuted scores."""
+
+Method = Literal["studentised", "percentile"]
+
+_FLOOR = 0.05
+_FEWEST_TO_POOL = 3
 
 
 def delta(rescoring: Rescoring) -> Float[Tensor, "C P"]:
@@ -72,61 +86,118 @@ def interval(
     num_resamples: int = 2000,
     seed: int = 0,
     truncated: bool = True,
+    method: Method = "studentised",
 ) -> Float[Tensor, "C P 2"]:
-    """Percentile bootstrap interval of `delta`, or of `signed` with ``truncated=False``: lower and upper end.
+    """Bootstrap interval of `delta`, or of `signed` with ``truncated=False``: lower and upper end.
+
+    Truncated changes are skewed, most of them zero in the weak cells, and percentile intervals of a hundred samples
+    are too short there. ``studentised`` (Efron & Tibshirani 1993, section 12.5) resamples the mean in units of its own
+    standard error instead. A resample that happens to hold hardly any change has next to no variance; a twentieth of
+    the measured variance is added on both sides, so that such resamples do not send the upper end to infinity. Coverage
+    of both is measured by ``benchmarks/calibration.py``.
 
     Raises:
-        ValueError: confidence not between 0 and 1, or fewer than 2 resamples.
+        ValueError: confidence not between 0 and 1, fewer than 2 resamples, or an unknown method.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}")
     weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
     tail = (1 - confidence) / 2
     ends = torch.tensor([tail, 1 - tail])
-    rows = []
-    for changes in rescoring.changes:
-        values = changes.clamp(min=0) if truncated else changes
-        rows.append(torch.quantile(values @ weights.T, ends, dim=-1).movedim(0, -1))
-    return torch.stack(rows)
+    ends_of = _studentised if method == "studentised" else _percentile
+    rows = [ends_of(changes.clamp(min=0) if truncated else changes, weights, ends) for changes in rescoring.changes]
+    found = torch.stack(rows)
+    return found.clamp(min=0) if truncated else found
 
 
-def null_level(rescoring: Rescoring, quantile: float | None = None) -> Float[Tensor, "C P"]:
-    """What Eq. (1) gives for random directions of the same length: their mean, or a quantile over directions."""
-    null = rescoring.null.permute(2, 1, 0)
-    return null.double().mean(-1).float() if quantile is None else torch.quantile(null, quantile, dim=-1)
+def _percentile(
+    values: Float[Tensor, "P K"], weights: Float[Tensor, "B K"], ends: Float[Tensor, "2"]
+) -> Float[Tensor, "P 2"]:
+    return torch.quantile(values @ weights.T, ends, dim=-1).T
 
 
-def p_values(rescoring: Rescoring, *, pooled: bool = False) -> Float[Tensor, "C P"]:
-    """How probable a random direction is to reach Δs.
+def _studentised(
+    values: Float[Tensor, "P K"], weights: Float[Tensor, "B K"], ends: Float[Tensor, "2"]
+) -> Float[Tensor, "P 2"]:
+    mean = values.mean(1, keepdim=True)
+    # About the mean, so that the variance of a resample does not drown in rounding.
+    centred = values - mean
+    variance = centred.square().mean(1, keepdim=True)
+    shift = centred @ weights.T
+    spread = (centred.square() @ weights.T - shift.square()).clamp(min=0) + _FLOOR * variance
+    t = torch.where(variance > 0, shift / spread.clamp(min=torch.finfo(spread.dtype).tiny).sqrt(), 0.0)
+    high, low = torch.quantile(t, ends, dim=-1)
+    error = (variance[:, 0] * (1 + _FLOOR)).sqrt()
+    return torch.stack([mean[:, 0] - low * error, mean[:, 0] - high * error], -1)
 
-    By default the exact rank test of each cell by itself, (1 + number of random directions that reach Δs) / (R + 1):
-    valid whatever the null's shape, but never below 1 / (R + 1), which leaves nothing to find in a large table.
 
-    ``pooled=True`` assumes that the null has the same shape in every cell up to location and scale (as significance
-    analysis of microarrays does: Tusher, Tibshirani & Chu 2001). Every value is studentised by the other random
-    directions of its cell, and Δs is ranked among all cells' random directions: never below 1 / (R · cells + 1), so
-    that the only true effect of a table is found at a false-discovery rate of α if R ≥ 1/α. It errs on the safe
-    side where R is small and the null skewed.
-
-    A score that never varies has p = 1 either way.
+def null_level(
+    rescoring: Rescoring, quantile: float | None = None, *, against: Null = "random"
+) -> Float[Tensor, "C P"]:
+    """What Eq. (1) gives for meaningless directions of the same length: their mean, or a quantile over directions.
 
     Raises:
-        ValueError: fewer than 3 random directions to pool.
+        ValueError: there are no permuted directions.
+    """
+    null = _null(rescoring, against)
+    return null.mean(-1).float() if quantile is None else torch.quantile(null, quantile, dim=-1).float()
+
+
+def _null(rescoring: Rescoring, against: Null) -> Float[Tensor, "C P R"]:
+    if against not in get_args(Null):
+        raise ValueError(f"against must be one of {', '.join(get_args(Null))}; got {against!r}")
+    found = rescoring.null if against == "random" else rescoring.permuted
+    if found is None:
+        raise ValueError("this re-scoring has no permuted directions; fit again with num_permuted above 0")
+    return found.permute(2, 1, 0).double()
+
+
+def p_values(
+    rescoring: Rescoring, *, against: Null = "random", pooled: bool = False, randomised: int | None = None
+) -> Float[Tensor, "C P"]:
+    """How probable a meaningless direction is to reach Δs.
+
+    By default the exact rank test of each cell by itself, (1 + number of directions that reach Δs) / (R + 1): valid
+    whatever the null's shape, but never below 1 / (R + 1), which leaves nothing to find in a large table.
+
+    ``pooled=True`` assumes that the null has the same shape in every cell up to location and scale (as significance
+    analysis of microarrays does: Tusher, Tibshirani & Chu 2001). Every value is studentised by the other directions of
+    its cell, and Δs is ranked among all cells' directions: never below 1 / (R · cells + 1), so that the only true
+    effect of a table is found at a false-discovery rate of α if R ≥ 1/α. Over a table it keeps its level; a single cell
+    whose null is more skewed than the others' is rejected more often, one less skewed more seldom
+    (``benchmarks/calibration.py`` says by how much).
+
+    The exact test rejects less often than α unless α (R + 1) is whole, and where directions tie. ``randomised``, the
+    seed of a draw, breaks both: the p-value is then uniform where nothing is there. It is meant for calibration, since
+    nobody should cite a draw.
+
+    A score that never varies has p = 1 unless randomised.
+
+    Raises:
+        ValueError: fewer than 3 directions to pool, none that are permuted, or a pooled test is to be randomised.
     """
     observed = delta(rescoring).double()
-    null = rescoring.null.permute(2, 1, 0).double()
+    null = _null(rescoring, against)
     R = null.shape[-1]
     if not pooled:
-        return ((1 + (null >= observed[..., None]).sum(-1)) / (R + 1)).float()
-    if R < 3:
-        raise ValueError(f"pooling needs at least 3 random directions; got {R}")
+        if randomised is None:
+            return ((1 + (null >= observed[..., None]).sum(-1)) / (R + 1)).float()
+        draw = torch.rand(observed.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(randomised))
+        above, level = ((compare(null, observed[..., None])).sum(-1) for compare in (torch.gt, torch.eq))
+        return ((above + draw * (1 + level)) / (R + 1)).float()
+    if randomised is not None:
+        raise ValueError("only the exact test can be randomised; leave pooled or randomised out")
+    if R < _FEWEST_TO_POOL:
+        raise ValueError(f"pooling needs at least {_FEWEST_TO_POOL} random directions; got {R}")
     flat = null.amax(-1) - null.amin(-1) <= 1e-9 * null.abs().amax(-1)
     others = _studentise_left_out(null)[~flat].flatten().sort().values
     std = null.std(-1).clamp(min=torch.finfo(torch.float64).tiny)
     z = (observed - null.mean(-1)) / (std * math.sqrt(1 + 1 / R))
     reached = len(others) - torch.searchsorted(others, z.contiguous())
     p = (1 + reached) / (len(others) + 1)
-    rank_p = p_values(rescoring)
+    rank_p = p_values(rescoring, against=against)
     return torch.where(flat, rank_p.double(), p).float()
 
 
@@ -148,12 +219,107 @@ def q_values(p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.empty_like(flat).scatter_(0, order, adjusted).reshape(p.shape).to(p.dtype)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """What happened to every concept at every placement, and what it takes to believe it.
+
+    ``delta``, ``signed``, their intervals and the nulls' means are in units of each score, ``effect`` and its interval
+    are ``delta`` in the score's standard deviations. ``p`` is the larger of the p-values against either null, so that a
+    cell counts only if neither explains it; ``q`` controls the false-discovery rate over all cells. ``verified`` means
+    that q ≤ alpha and that the score rises on average.
+    """
+
+    delta: Float[Tensor, "C P"]
+    low: Float[Tensor, "C P"]
+    high: Float[Tensor, "C P"]
+    signed: Float[Tensor, "C P"]
+    signed_low: Float[Tensor, "C P"]
+    signed_high: Float[Tensor, "C P"]
+    effect: Float[Tensor, "C P"]
+    effect_low: Float[Tensor, "C P"]
+    effect_high: Float[Tensor, "C P"]
+    null: Float[Tensor, "C P"]
+    null_permuted: Float[Tensor, "C P"] | None
+    p_random: Float[Tensor, "C P"]
+    p_permuted: Float[Tensor, "C P"] | None
+    p: Float[Tensor, "C P"]
+    q: Float[Tensor, "C P"]
+    verified: Bool[Tensor, "C P"]
+
+
+def table(
+    rescoring: Rescoring,
+    *,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+    pooled: bool | None = None,
+) -> Table:
+    """Every statistic of every cell, and false-discovery control over all of them together.
+
+    Placements of the same layers (a stage of one layer) are one hypothesis and count once.
+
+    Args:
+        rescoring: C concepts at P placements.
+        alpha: false-discovery rate.
+        confidence: of the intervals.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+        pooled: see `p_values`; by default wherever there are enough directions to pool.
+
+    Raises:
+        ValueError: as for `interval` and `p_values`.
+    """
+    change, mean = delta(rescoring), signed(rescoring)
+    ends, mean_ends = (
+        interval(rescoring, confidence=confidence, num_resamples=num_resamples, seed=seed, truncated=truncated)
+        for truncated in (True, False)
+    )
+    effect, effect_ends = standardise(rescoring, change), standardise(rescoring, ends)
+    p_random = _p(rescoring, "random", pooled)
+    p_permuted = None if rescoring.permuted is None else _p(rescoring, "permuted", pooled)
+    p = p_random if p_permuted is None else torch.maximum(p_random, p_permuted)
+    q = _q_by_layers(rescoring, p)
+    return Table(
+        delta=change,
+        low=ends[..., 0],
+        high=ends[..., 1],
+        signed=mean,
+        signed_low=mean_ends[..., 0],
+        signed_high=mean_ends[..., 1],
+        effect=effect,
+        effect_low=effect_ends[..., 0],
+        effect_high=effect_ends[..., 1],
+        null=null_level(rescoring),
+        null_permuted=None if rescoring.permuted is None else null_level(rescoring, against="permuted"),
+        p_random=p_random,
+        p_permuted=p_permuted,
+        p=p,
+        q=q,
+        verified=(q <= alpha) & (mean > 0) & (rescoring.score_std > 0)[:, None],
+    )
+
+
+def _p(rescoring: Rescoring, against: Null, pooled: bool | None) -> Float[Tensor, "C P"]:
+    enough = _null(rescoring, against).shape[-1] >= _FEWEST_TO_POOL
+    return p_values(rescoring, against=against, pooled=enough if pooled is None else pooled)
+
+
+def _q_by_layers(rescoring: Rescoring, p: Float[Tensor, "C P"]) -> Float[Tensor, "C P"]:
+    first: dict[tuple[int, ...], int] = {}
+    for column, placement in enumerate(rescoring.placements):
+        first.setdefault(placement.layers, column)
+    kept = [*first.values()]
+    back = [kept.index(first[placement.layers]) for placement in rescoring.placements]
+    return q_values(p[:, kept])[:, back]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One row of the ranking: what happened to one concept at one placement.
+    """One row of the ranking: what happened to one concept at one placement; see `Table`.
 
-    ``delta``, ``low``, ``high``, ``signed`` and ``null`` are in units of the score, ``effect`` and its ends in the
-    score's standard deviations. ``verified`` means that q ≤ alpha and that the score rises on average.
+    ``p_permuted`` is NaN where there are no permuted directions.
     """
 
     concept: Concept
@@ -169,6 +335,8 @@ class Verdict:
     p: float
     q: float
     verified: bool
+    p_random: float
+    p_permuted: float
 
 
 def rank(
@@ -179,11 +347,11 @@ def rank(
     confidence: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
-    pooled: bool = True,
+    pooled: bool | None = None,
 ) -> tuple[Verdict, ...]:
     """Concepts at one placement, strongest effect in standard deviations first (the paper's ranking by Δs).
 
-    q-values control the false-discovery rate over the concepts at this placement.
+    q-values control the false-discovery rate over the whole table, all placements included; see `table`.
 
     Raises:
         ValueError: unknown placement.
@@ -191,28 +359,30 @@ def rank(
     names = [candidate.name for candidate in rescoring.placements]
     if placement not in names:
         raise ValueError(f"unknown placement {placement!r}; this re-scoring holds {', '.join(names)}")
-    P = names.index(placement)
-    change = delta(rescoring)
-    ends = interval(rescoring, confidence=confidence, num_resamples=num_resamples, seed=seed)
-    effect, effect_ends = standardise(rescoring, change), standardise(rescoring, ends)
-    mean, null = signed(rescoring), null_level(rescoring)
-    p = p_values(rescoring, pooled=pooled)[:, P]
-    q = q_values(p)
+    found = table(rescoring, alpha=alpha, confidence=confidence, num_resamples=num_resamples, seed=seed, pooled=pooled)
+    return ranking(rescoring, found, placement)
+
+
+def ranking(rescoring: Rescoring, found: Table, placement: str) -> tuple[Verdict, ...]:
+    """The rows of one placement of a table that is there already, strongest effect first; see `rank`."""
+    P = [candidate.name for candidate in rescoring.placements].index(placement)
     rows = [
         Verdict(
             concept=concept,
             placement=placement,
-            delta=float(change[c, P]),
-            low=float(ends[c, P, 0]),
-            high=float(ends[c, P, 1]),
-            signed=float(mean[c, P]),
-            null=float(null[c, P]),
-            effect=float(effect[c, P]),
-            effect_low=float(effect_ends[c, P, 0]),
-            effect_high=float(effect_ends[c, P, 1]),
-            p=float(p[c]),
-            q=float(q[c]),
-            verified=bool(q[c] <= alpha and mean[c, P] > 0 and rescoring.score_std[c] > 0),
+            delta=float(found.delta[c, P]),
+            low=float(found.low[c, P]),
+            high=float(found.high[c, P]),
+            signed=float(found.signed[c, P]),
+            null=float(found.null[c, P]),
+            effect=float(found.effect[c, P]),
+            effect_low=float(found.effect_low[c, P]),
+            effect_high=float(found.effect_high[c, P]),
+            p=float(found.p[c, P]),
+            q=float(found.q[c, P]),
+            verified=bool(found.verified[c, P]),
+            p_random=float(found.p_random[c, P]),
+            p_permuted=math.nan if found.p_permuted is None else float(found.p_permuted[c, P]),
         )
         for c, concept in enumerate(rescoring.concepts)
     ]

@@ -230,13 +230,20 @@ def _device_here(devices: str) -> str:
 
 
 def _ranking(folder: store.Run) -> Table:
-    table = Table(title="Concepts by effect of the edit on all layers", title_justify="left")
+    caption = (
+        "null: random directions. q: false-discovery rate over all concepts and sets of layers, against both nulls. "
+    )
+    caption += "cosine: of the boundaries found from either half of the samples."
+    table = Table(
+        title="Concepts by effect of the edit on all layers", title_justify="left", caption=caption,
+        caption_justify="left",
+    )  # fmt: skip
     for name in ("concept", "level"):
         table.add_column(name, no_wrap=True)
-    for name in ("Δs", "95 % interval", "null", "effect / σ", "accuracy"):
+    for name in ("Δs", "95 % interval", "null", "effect / σ", "q", "accuracy", "cosine"):
         table.add_column(name, justify="right")
     table.add_column("")
-    accuracy = {b.concept.name: b.holdout_accuracy for b in store.load_boundaries(folder)}
+    boundaries = {b.concept.name: b for b in store.load_boundaries(folder)}
     for row in rank(store.load_rescoring(folder)):
         table.add_row(
             row.concept.name,
@@ -245,7 +252,9 @@ def _ranking(folder: store.Run) -> Table:
             f"{row.low:.3g} … {row.high:.3g}",
             f"{row.null:.3g}",
             f"{row.effect:.2f}",
-            f"{accuracy[row.concept.name]:.2f}",
+            "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
+            f"{boundaries[row.concept.name].holdout_accuracy:.2f}",
+            f"{boundaries[row.concept.name].stability:.2f}",
             "verified" if row.verified else "[dim]not verified[/]",
         )
     return table

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from higan.hierarchy import Peak, Profile, finding, groups, peaks, profile
-from higan.statistics import Verdict, delta, null_level, p_values, q_values, rank, signed, standardise
+from higan.hierarchy import Peak, Profile, finding, groups, peaks, profile, reliabilities
+from higan.statistics import Table, Verdict, ranking, standardise, table
 from higan.store import Run, load_boundaries, load_rescoring, read_shard
 from higan.types import Boundary, Level, Placement, Rescoring
 
@@ -28,8 +28,9 @@ class Entry:
     """One concept with all that was measured about it.
 
     ``by_layer`` and ``by_stage`` are Δs above the mean of the null, in standard deviations of the score;
-    ``layer_found`` says which layers a random direction does not match. ``strengths`` holds for every stage the step
-    that is expected to move the score by `TARGET`, cut off at `LIMIT`; ``limited`` says at which stages it was cut.
+    ``layer_found`` says at which layers the whole table finds an effect; ``reliability`` is that of the profile over
+    layers. ``strengths`` holds for every stage the step that is expected to move the score by `TARGET`, cut off at
+    `LIMIT`; ``limited`` says at which stages it was cut.
     """
 
     verdict: Verdict
@@ -41,6 +42,7 @@ class Entry:
     stages: tuple[Placement, ...]
     strengths: tuple[float, ...]
     limited: tuple[bool, ...]
+    reliability: float
 
     @property
     def name(self) -> str:
@@ -75,12 +77,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
-    """A finished run, read for a reader. ``entries`` are ranked, strongest first."""
+    """A finished run, read for a reader. ``entries`` are ranked, strongest first.
+
+    ``over_concepts`` is the profile with intervals that resample the concepts of a level too.
+    """
 
     run: Run
     rescoring: Rescoring
+    table: Table
     entries: tuple[Entry, ...]
     profile: Profile
+    over_concepts: Profile
     peaks: tuple[Peak, ...]
     sentence: str
     stages: tuple[Placement, ...]
@@ -117,13 +124,13 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
     names = [placement.name for placement in rescoring.placements]
     at_layer = [names.index(f"layer {layer}") for layer in range(num_layers)]
     at_stage = [names.index(stage.name) for stage in stages]
-    excess = standardise(rescoring, delta(rescoring) - null_level(rescoring))
-    mean = standardise(rescoring, signed(rescoring))
-    pooled = rescoring.null.shape[0] >= 3
-    found = (q_values(p_values(rescoring, pooled=pooled)[:, at_layer]) <= alpha) & (mean[:, at_layer] > 0)
+    cells = table(rescoring, alpha=alpha)
+    excess = standardise(rescoring, cells.delta - cells.null)
+    mean = standardise(rescoring, cells.signed)
+    reliable = reliabilities(rescoring).tolist()
     columns = {concept.name: column for column, concept in enumerate(rescoring.concepts)}
     entries = []
-    for verdict in rank(rescoring, alpha=alpha, pooled=pooled):
+    for verdict in ranking(rescoring, cells, "all"):
         c = columns[verdict.concept.name]
         boundary = boundaries[verdict.concept.name]
         reach = max(LIMIT * _spread(boundary, codes), rescoring.step)
@@ -134,18 +141,21 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
                 boundary=boundary,
                 column=c,
                 by_layer=tuple(excess[c, at_layer].tolist()),
-                layer_found=tuple(found[c].tolist()),
+                layer_found=tuple(cells.verified[c, at_layer].tolist()),
                 by_stage=tuple(excess[c, at_stage].tolist()),
                 stages=stages,
                 strengths=tuple(step for step, _ in steps),
                 limited=tuple(limited for _, limited in steps),
+                reliability=reliable[c],
             )
         )
     return Study(
         run=run,
         rescoring=rescoring,
+        table=cells,
         entries=tuple(entries),
         profile=levels,
+        over_concepts=profile(rescoring, alpha=alpha, over_concepts=True),
         peaks=peaks(levels),
         sentence=finding(levels),
         stages=stages,
