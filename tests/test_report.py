@@ -233,7 +233,7 @@ class Rooms:
 
 def test_categories_are_shown_with_masks_where_a_segmenter_is_given(tmp_path, toy):
     scorer = Rooms(toy[1])
-    run = make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=30)
+    run = make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=40)
     assert "From one room to another" not in write_report(run, toy[0], scorer).read_text("utf-8")
     html = write_report(run, toy[0], scorer, segmenter=Halves()).read_text("utf-8")
     assert "From one room to another" in html
@@ -244,7 +244,7 @@ def test_categories_are_shown_with_masks_where_a_segmenter_is_given(tmp_path, to
 
 def test_transition_pictures_raise_the_category_they_lead_to(tmp_path, toy):
     scorer = Rooms(toy[1])
-    found = study(make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=8))
+    found = study(make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=40))
     easel = Easel(toy[0], scorer, found.rescoring.concepts, found.rescoring.score_std, range(2**31, 2**31 + 4))
     drawn = figures.transition(found, easel, Halves(), num=6, samples=2)
     assert (drawn.num, len(drawn.strips), len(drawn.legs)) == (6, 2, 2)

@@ -231,9 +231,9 @@ def _device_here(devices: str) -> str:
 
 def _ranking(folder: store.Run) -> Table:
     caption = (
-        "null: random directions. q: false-discovery rate over all concepts and sets of layers, against both nulls. "
+        "null: mean of random directions. q: false-discovery rate over all concepts and sets of layers, against both "
+        "nulls. cosine: between the boundaries found from either half of the samples."
     )
-    caption += "cosine: of the boundaries found from either half of the samples."
     table = Table(
         title="Concepts by effect of the edit on all layers", title_justify="left", caption=caption,
         caption_justify="left",
