@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def open_pretrained(class_name: str, name_or_path: str | Path) -> Any:
     else:
         options["use_safetensors"] = True
     try:
-        model, loaded = getattr(transformers, class_name).from_pretrained(where, **options)
+        with _quiet(transformers) if Path(name_or_path).is_dir() else nullcontext():
+            model, loaded = getattr(transformers, class_name).from_pretrained(where, **options)
     except OSError as error:
         raise _unreachable(name_or_path, error) from error
     except ImportError as error:
@@ -89,6 +91,19 @@ def open_pretrained(class_name: str, name_or_path: str | Path) -> Any:
             f"{name_or_path}: {len(wrong)} weights are missing or of another shape, first {wrong[0]}; fetch it again"
         )
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without bars for what takes a moment; downloads keep theirs."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def read_json(folder: str | Path, name: str) -> Mapping[str, Any]:

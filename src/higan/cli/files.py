@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from higan import conformance, load_generator, load_scorer, store
+from higan import conformance, load_generator, store
 from higan.cli.app import Device, Out, app, console, progress_bars
+from higan.cli.scorers import Against, Concepts, Options, open_scorer, scorer_options
 from higan.conformance import Finding
 
 WeightFile = Annotated[Path, typer.Argument(help="Weight file of any format that is understood.")]
@@ -139,9 +140,15 @@ def export_official(
 
 
 @app.command("check-scorer")
-def check_scorer(scorer: Annotated[str, typer.Argument(help="As for --scorer.")], device: Device = "cpu") -> None:
+def check_scorer(
+    scorer: Annotated[str, typer.Argument(help="As for --scorer.")],
+    device: Device = "cpu",
+    concept: Concepts = None,
+    against: Against = None,
+    option: Options = None,
+) -> None:
     """Tells what is wrong with a scorer of your own, and how to mend it."""
-    _say_findings(conformance.check_scorer(load_scorer(scorer, device)))
+    _say_findings(conformance.check_scorer(open_scorer(scorer, device, scorer_options(concept, against, option))))
 
 
 @app.command("check-generator")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import higan
-from higan import load_generator, load_scorer
+from higan import load_generator
+from higan.cli.scorers import open_scorer
 from higan.errors import RunMismatchError
 from higan.generators.pretrained import PretrainedGenerator
 from higan.types import Generator, Scorer
@@ -44,7 +45,7 @@ class Models:
                 f"the weight file of {', '.join(other)} is missing or another one than the run was begun with; bring "
                 "the file back, or choose another folder"
             )
-        return open_generator(self.generator, device, self.label), load_scorer(self.scorer, device, **self.options)
+        return open_generator(self.generator, device, self.label), open_scorer(self.scorer, device, self.options)
 
 
 def open_generator(name: str, device: str, label: int | None) -> Generator:

@@ -41,19 +41,13 @@ from higan.cli.app import (
     progress_bars,
 )
 from higan.cli.models import Models, digests_of
+from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.engines import Engine, open_engine
 from higan.errors import MissingWeightsError
 from higan.hierarchy import finding, profile
 from higan.statistics import rank
 from higan.types import Generator, Scorer, Segmenter
 
-Concepts = Annotated[
-    list[str] | None, typer.Option("--concept", help="Phrase for clip, or name of an output; may be repeated.")
-]
-Against = Annotated[str | None, typer.Option("--against", help="What clip compares the phrases with.")]
-Options = Annotated[
-    list[str] | None, typer.Option("--scorer-option", help="key=value, as in weights=FILE; may be repeated.")
-]
 Label = Annotated[int | None, typer.Option("--label", help="Class of a conditional generator.")]
 
 
@@ -114,7 +108,7 @@ def run(
         batch_size=batch_size,
         seed=seed,
         device=device,
-        options=_options(concept, against, option),
+        options=scorer_options(concept, against, option),
         label=label,
         engine=open_engine(engine, workers=workers, devices=device.split(","), address=address),
         shard_size=shard_size,
@@ -154,6 +148,7 @@ def _study(
         "label": label,
     }
     folder = _open(out, generator, scorer, names, models, num=num, seed=seed, shard_size=shard_size)
+    say_guesses(scorer)
     cost = study.estimate(
         generator, scorer, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
         batch_size=batch_size,
@@ -183,21 +178,6 @@ def _study(
     console.print(_ranking(folder))
     console.print(f"\n[bold]{finding(profile(rescoring))}[/]\n", highlight=False)
     console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
-
-
-def _options(concepts: list[str] | None, against: str | None, options: list[str] | None) -> dict[str, Any]:
-    """Keywords for the scorer, from ``--concept``, ``--against`` and ``--scorer-option key=value``."""
-    chosen: dict[str, Any] = {}
-    for option in options or ():
-        key, equals, value = option.partition("=")
-        if not (key and equals):
-            raise ValueError(f"--scorer-option is written key=value; got {option!r}")
-        chosen[key.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value)
-    if concepts:
-        chosen["concepts"] = concepts
-    if against is not None:
-        chosen["against"] = against
-    return chosen
 
 
 def _open(
@@ -294,7 +274,7 @@ def sample(
     shard_size: ShardSize = 2000,
 ) -> None:
     """Samples codes, renders and scores them into a run folder."""
-    options = _options(concept, against, option)
+    options = scorer_options(concept, against, option)
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
     models = Models(generator, scorer, options, label, digests_of(generator, scorer))
     loaded, predictor = models(_device_here(device))
@@ -302,6 +282,7 @@ def sample(
         "generator": generator, "scorer": scorer, "segmenter": None, "scorer_options": options, "label": label,
     }  # fmt: skip
     folder = _open(out, loaded, predictor, names, models, num=num, seed=seed, shard_size=shard_size)
+    say_guesses(predictor)
     with progress_bars() as bars:
         study.sample_step(
             folder, loaded, predictor, batch_size=batch_size, engine=workforce, open_models=models, report=bars

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,9 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
             TorchScript (``.ts``, ``.torchscript``, ``.pt``), ONNX (``.onnx``); a folder with an image classifier of
             transformers; or your own ``module:callable``. Several at once, joined with ``+``: ``rooms+clip``.
         device: where it runs; images are expected there.
-        options: keywords of the scorer, see docs/scorers.md; of several scorers, each gets those that it takes.
+        options: keywords of the scorer, see docs/scorers.md; of several scorers, each gets those that it takes. Where
+            two would take the same ``weights`` or ``concepts``, say whose they are: ``"clip.weights"``. ``concepts``
+            alone are the phrases of ``clip`` where that is among them.
 
             - ``weights``, ``attribute_matrix``, ``layout``, ``categories``, ``attributes``, ``official_compat``,
               ``precision``: of ``places365``, see `higan.scorers.places.PlacesScorer.load`;
@@ -249,15 +252,8 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
     """
     where = torch.device(device)
     parts = _parts(name_or_path)
-    known = [set(_options(loader)) for loader, _ in parts]
-    unknown = [option for option in options if not any(option in takes for takes in known)]
-    if unknown:
-        takes = ", ".join(sorted(set().union(*known))) or "none"
-        raise ValueError(f"{name_or_path} does not take the option {', '.join(unknown)}; it takes: {takes}")
-    scorers = [
-        loader(where, **path, **{option: value for option, value in options.items() if option in takes})
-        for (loader, path), takes in zip(parts, known, strict=True)
-    ]
+    chosen = _dealt(name_or_path, parts, options)
+    scorers = [part.loader(where, **part.path, **mine) for part, mine in zip(parts, chosen, strict=True)]
     if len(scorers) == 1:
         return scorers[0]
     from higan.scorers.combined import CombinedScorer
@@ -265,26 +261,55 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
     return CombinedScorer(scorers)
 
 
-def _parts(name_or_path: str | Path) -> list[tuple[Callable[..., Scorer], dict[str, Any]]]:
-    """What opens it, and the file if there is one."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of several scorers: as it was written, what opens it, and the file if there is one."""
+
+    name: str
+    loader: Callable[..., Scorer]
+    path: dict[str, Any]
+
+
+def _parts(name_or_path: str | Path) -> list[_Part]:
     name, path = str(name_or_path), Path(name_or_path)
     if name in LOADERS:
-        return [(LOADERS[name], {})]
+        return [_Part(name, LOADERS[name], {})]
     if path.is_dir():
-        return [(_file_classifier, {"path": path})]
+        return [_Part(name, _file_classifier, {"path": path})]
     if path.is_file():
         if path.suffix.lower() not in _SUFFIXES:
             raise UnknownFormatError(f"{path}: expected a file that ends in {', '.join(_SUFFIXES)}")
-        return [(_SUFFIXES[path.suffix.lower()], {"path": path})]
+        return [_Part(name, _SUFFIXES[path.suffix.lower()], {"path": path})]
     if "+" in name:
         return [part for piece in name.split("+") for part in _parts(piece)]
     module, colon, attribute = name.partition(":")
     if colon and attribute and all(piece.isidentifier() for piece in f"{module}.{attribute}".split(".")):
-        return [(_imported, {"path": name})]
+        return [_Part(name, _imported, {"path": name})]
     raise MissingWeightsError(
         f"{name}: no such file; expected one of the names {', '.join(LOADERS)}, a file ({', '.join(_SUFFIXES)}), a "
         "folder of transformers, or module:callable"
     )
+
+
+def _dealt(whole: str | Path, parts: Sequence[_Part], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Which of the options each part gets."""
+    names = [part.name for part in parts]
+    takes = [set(_options(part.loader)) for part in parts]
+    chosen: list[dict[str, Any]] = [{} for _ in parts]
+    for written, value in options.items():
+        owner, _, option = written.rpartition(".")
+        mine = [k for k, known in enumerate(takes) if option in known and owner in ("", names[k])]
+        if not mine:
+            known = ", ".join(sorted(set().union(*takes))) or "none"
+            raise ValueError(f"{whole} does not take the option {written}; it takes: {known}")
+        if len(mine) > 1 and option == "concepts" and "clip" in names:
+            mine = [names.index("clip")]
+        if len(mine) > 1 and option in ("weights", "concepts"):
+            say = " or ".join(f"{names[k]}.{option}" for k in mine)
+            raise ValueError(f"several scorers of {whole} take {option}; say whose they are: {say}")
+        for k in mine:
+            chosen[k][option] = value
+    return chosen
 
 
 def _options(loader: Callable[..., Scorer]) -> list[str]:

@@ -1,0 +1,88 @@
+"""Scorers as people name them on the command line: options as text, and what it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from higan import load_scorer, load_segmenter
+from higan.cli.app import console
+from higan.errors import MissingWeightsError
+from higan.extras import read_json
+from higan.preprocessing import Preprocessing
+from higan.scorers.combined import CombinedScorer
+from higan.types import Scorer
+
+Concepts = Annotated[
+    list[str] | None, typer.Option("--concept", help="Phrase for clip, or name of an output; may be repeated.")
+]
+Against = Annotated[str | None, typer.Option("--against", help="What clip compares the phrases with.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--scorer-option", help="key=value, as in weights=FILE or clip.weights=FOLDER; may be repeated."),
+]
+
+
+def scorer_options(
+    concepts: list[str] | None, against: str | None, options: list[str] | None
+) -> dict[str, str | bool | list[str]]:
+    """Options as a run folder keeps them, from ``--concept``, ``--against`` and ``--scorer-option key=value``."""
+    chosen: dict[str, str | bool | list[str]] = {}
+    for option in options or ():
+        key, equals, value = option.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--scorer-option is written key=value; got {option!r}")
+        chosen[key.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value)
+    if concepts:
+        chosen["concepts"] = concepts
+    if against is not None:
+        chosen["against"] = against
+    return chosen
+
+
+def open_scorer(name: str, device: str, options: Mapping[str, Any]) -> Scorer:
+    """A scorer with options as `scorer_options` gives them.
+
+    ``segmenter`` is a name or file of a segmenter, ``classes`` are parted by commas, ``field_of_view`` is a number, and
+    ``preprocessing`` is ``imagenet`` or a ``preprocessor_config.json``.
+    """
+    return load_scorer(name, device, **{key: _meant(key.rpartition(".")[2], v, device) for key, v in options.items()})
+
+
+def say_guesses(scorer: Scorer) -> None:
+    """Which levels were guessed from the words of a phrase, so that they can be set right."""
+    parts = scorer.scorers if isinstance(scorer, CombinedScorer) else (scorer,)
+    guessed = {name for part in parts for name in getattr(part, "guessed", ())}
+    told = [f"{concept.name} → {concept.level}" for concept in scorer.concepts if concept.name in guessed]
+    if told:
+        console.print(
+            f"Levels guessed: {'; '.join(told)}. To say one yourself, put it in front: --concept 'layout: …'",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _meant(option: str, value: Any, device: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    if option == "segmenter":
+        return load_segmenter(value, device)
+    if option == "classes":
+        return [name.strip() for name in value.split(",")]
+    if option == "field_of_view":
+        return float(value)
+    if option == "preprocessing":
+        return _preprocessing(value)
+    return value
+
+
+def _preprocessing(value: str) -> Preprocessing:
+    path = Path(value)
+    if value == "imagenet":
+        return Preprocessing()
+    if not path.is_file():
+        raise MissingWeightsError(f"{path}: no such file; preprocessing is imagenet, or a preprocessor_config.json")
+    return Preprocessing.from_config(read_json(path.parent, path.name))
