@@ -234,11 +234,12 @@ def _beside_manifest(path: Path) -> list[str]:
 
 
 def _is_cut_off(manifest: Path) -> bool:
+    data = manifest.read_bytes()
     try:
-        json.loads(manifest.read_bytes())
+        json.loads(data)
     except ValueError:
         return True
-    return False
+    return not data.endswith(b"\n")
 
 
 def _belongs(path: Path, settings: Mapping[str, Any]) -> bool:
@@ -334,7 +335,7 @@ def keep_shard(run: Run, shard: int, data: bytes) -> None:
     # A digest left from a shard that is being replaced would call the new bytes damaged.
     sidecar.unlink(missing_ok=True)
     write_file(target, data)
-    write_file(sidecar, f"{hashlib.sha256(data).hexdigest()}  {target.name}\n".encode())
+    write_file(sidecar, _sidecar(hashlib.sha256(data).hexdigest(), target))
 
 
 def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> Population:
@@ -436,9 +437,14 @@ def _is_whole(run: Run, shard: int) -> bool:
     target, sidecar = _shard_paths(run, shard)
     try:
         with target.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sidecar.read_text("ascii", "replace")[:64]
+            return _sidecar(hashlib.file_digest(file, "sha256").hexdigest(), target) == sidecar.read_bytes()
     except FileNotFoundError:
         return False
+
+
+def _sidecar(digest: str, target: Path) -> bytes:
+    """As ``sha256sum --check`` reads it."""
+    return f"{digest}  {target.name}\n".encode()
 
 
 def _named(concepts: Sequence[Concept], name: str) -> Concept:
@@ -610,7 +616,17 @@ class Units:
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(content)
-    write_file(path, to_safetensors(plain, {_CONTENT: text, _DIGEST: _digest(plain, text)}))
+    write_file(path, _settled(to_safetensors(plain, {_CONTENT: text, _DIGEST: _digest(plain, text)})))
+
+
+def _settled(data: bytes) -> bytes:
+    """The same file with its metadata in order: safetensors writes them in another order every time."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps({"__metadata__": metadata, **header}, ensure_ascii=False, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def _load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

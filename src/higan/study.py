@@ -151,7 +151,7 @@ def sample_step(
         raise ValueError("workers of an engine open the models themselves: pass open_models=")
     else:
         made = distribute(run, open_models, engine, batch_size=batch_size, progress=progress)
-    if made:
+    if made or "sample" not in steps_of(run):
         _record(run, "sample", {"batch_size": batch_size}, time.monotonic() - start)
 
 
