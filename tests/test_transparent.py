@@ -187,7 +187,7 @@ def test_files_that_are_no_scorer_are_refused(tmp_path):
     write_weights(path, {"a": torch.zeros(1)}, {"format": "other"})
     with pytest.raises(UnknownFormatError, match="transparent"):
         TransparentScorer.load(path)
-    header = {"format": "higan-transparent-scorer-1", "concepts": [], "metadata": {}}
+    header = {"format": "higan-transparent-scorer-1", "concepts": [{"name": "a", "level": "layout"}], "metadata": {}}
     write_weights(path, {"a": torch.zeros(1)}, header)
     with pytest.raises(CorruptFileError, match="contradicts"):
         TransparentScorer.load(path)

@@ -312,11 +312,11 @@ def _named(lab: Lab, candidates: Sequence[Candidate]) -> Answer:
 
 METHODS: Mapping[str, Method] = {
     "ours": ours,
-    "ours, every sample": ours_every_sample,
-    "ours, conditional": ours_conditional,
+    "ours (every sample)": ours_every_sample,
+    "ours (conditional)": ours_conditional,
     "official code": official,
     "InterFaceGAN": interfacegan,
-    "InterFaceGAN, conditional": interfacegan_conditional,
+    "InterFaceGAN (conditional)": interfacegan_conditional,
     "SeFa": sefa_named,
     "PCA (GANSpace)": pca_named,
     "random directions": random_named,

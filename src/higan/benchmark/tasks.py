@@ -35,8 +35,8 @@ __all__ = ["TASKS", "Record", "Task", "area", "check_answer", "grade", "purity",
 _TARGET = 0.5
 """Standard deviations by which every edit has to raise its own concept before its side effects are compared."""
 _LONGEST = 40.0
-_HALVINGS = 9
-_SEARCH = 24
+_HALVINGS = 6
+_SEARCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def purity(edit: Edit, concept: int, truth: Truth) -> float:
     L, D = truth.codes.shape[1:]
     offset(edit.boundary, torch.ones(L), edit.layers, D)  # refuses what does not fit
     search = truth.codes[:_SEARCH]
-    before = truth.values(search)
+    before = truth.start[:_SEARCH]
 
     def rise(strength: float) -> float:
         return float((truth.values(_moved(search, edit, strength)) - before)[:, concept].mean())
@@ -150,7 +150,7 @@ def purity(edit: Edit, concept: int, truth: Truth) -> float:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if rise(middle) >= _TARGET else (middle, high)
-    change = (truth.values(_moved(truth.codes, edit, high)) - truth.values(truth.codes)).double()
+    change = (truth.values(_moved(truth.codes, edit, high)) - truth.start).double()
     own = float(change[:, concept].mean())
     others = float(change.square().mean(0).sum() - change[:, concept].square().mean())
     return max(own, 0.0) / max((own**2 + others) ** 0.5, 1e-12)

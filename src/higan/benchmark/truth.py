@@ -82,6 +82,8 @@ class Truth:
     strength: Float[Tensor, " C"]
     codes: Float[Tensor, "n L D"]
     """Samples of the judge, on which edits are tried."""
+    start: Float[Tensor, "n C"]
+    """Their values."""
     values: Callable[[Tensor], Tensor]
 
     @property
@@ -127,6 +129,7 @@ def exact_truth(
         directions=torch.where(known[:, None], directions[at], 0.0),
         strength=torch.where(known, (moved / std)[at], 0.0),
         codes=codes[:num],
+        start=standardised(codes[:num]),
         values=standardised,
     )
 
@@ -209,6 +212,7 @@ def estimate_truth(
         directions=directions,
         strength=torch.tensor(moved),
         codes=tried,
+        start=base,
         values=values,
     )
 

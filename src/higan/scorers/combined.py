@@ -10,7 +10,7 @@ from torch import Tensor
 
 from higan.types import Concept, Scorer
 
-__all__ = ["CombinedScorer"]
+__all__ = ["ChosenScorer", "CombinedScorer"]
 
 
 class CombinedScorer:
@@ -35,3 +35,25 @@ class CombinedScorer:
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
         """Scores of all scorers in their order."""
         return torch.cat([s.score(images).float() for s in self.scorers], 1)
+
+
+class ChosenScorer:
+    """Some of a scorer's columns.
+
+    Raises:
+        ValueError: no names, or one that the scorer does not know.
+    """
+
+    def __init__(self, scorer: Scorer, names: Sequence[str]) -> None:
+        known = [c.name for c in scorer.concepts]
+        unknown = [n for n in names if n not in known]
+        if unknown or not names:
+            raise ValueError(f"choose among {', '.join(known)}; got {', '.join(unknown) or 'nothing'}")
+        self.scorer = scorer
+        self.name = scorer.name
+        self._columns = [known.index(n) for n in names]
+        self.concepts: tuple[Concept, ...] = tuple(scorer.concepts[k] for k in self._columns)
+
+    def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
+        """Scores of the chosen concepts, in the order in which they were named."""
+        return self.scorer.score(images)[:, self._columns]
