@@ -70,7 +70,7 @@ def write_benchmark(
 
 
 def headline(results: Results) -> tuple[tuple[str, str], ...]:
-    """Pairs of tasks and winners: which method comes first in which task, over the settings with exact truth (all if there is none)."""
+    """Pairs of tasks and winners, over the settings with exact truth; over all if there is none."""
     settings = [s for s in results.settings if s.exact] or list(results.settings)
     won: dict[str, list[str]] = {}
     for task in TASKS.values():
