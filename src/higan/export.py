@@ -234,6 +234,7 @@ def save_slider(
     labels: Sequence[str],
     *,
     title: str = "higan",
+    what: str = "Strength",
     start: int | None = None,
 ) -> None:
     """One HTML file with a slider over the pictures; needs nothing else, works by keyboard.
@@ -243,6 +244,7 @@ def save_slider(
         images: from one end to the other.
         labels: one per picture.
         title: heading.
+        what: the labels tell; stands before them.
         start: picture to begin with; the middle one by default.
 
     Raises:
@@ -260,7 +262,7 @@ def save_slider(
     data = json.dumps({"images": [_data_uri(image) for image in images], "labels": list(labels)}).replace(
         "<", "\\u003c"
     )
-    _write(path, _SLIDER.format(title=escape(title), data=data, last=n - 1, start=start).encode())
+    _write(path, _SLIDER.format(title=escape(title), what=escape(what), data=data, last=n - 1, start=start).encode())
 
 
 _SLIDER = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -269,7 +271,7 @@ _SLIDER = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{
 body{{font:17px/1.5 system-ui,sans-serif;max-width:32rem;margin:3rem auto;padding:0 1rem}}
 img{{width:100%;aspect-ratio:1;image-rendering:pixelated;border-radius:4px}}input{{width:100%}}
 output{{font-variant-numeric:tabular-nums}}</style></head><body><h1>{title}</h1>
-<img id="picture" alt=""><label>Strength <output id="label" for="at"></output>
+<img id="picture" alt=""><label>{what} <output id="label" for="at"></output>
 <input id="at" type="range" min="0" max="{last}" value="{start}"></label><script>
 const strip={data},at=document.getElementById("at"),show=()=>{{
 const k=+at.value,image=document.getElementById("picture");image.src=strip.images[k];image.alt=strip.labels[k];

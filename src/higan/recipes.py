@@ -158,10 +158,15 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Loan:
-    """Layers whose code comes from the sample of another seed (style mixing)."""
+    """Layers whose code comes from elsewhere (style mixing): the sample of a seed, or a code that has this digest."""
 
-    seed: int
+    seed: int | None
     layers: tuple[int, ...]
+    codes: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seed is None) == (self.codes is None):
+            raise ValueError("layers are lent by either a seed or a code; got both or neither")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +219,18 @@ class Recipe:
             truncation=tuple(_finite(t) for t in values["truncation"]),
             seed=None if values["seed"] is None else int(values["seed"]),
             codes=None if values["codes"] is None else str(values["codes"]),
-            loans=tuple(Loan(int(loan["seed"]), _layers(loan)) for loan in values["loans"]),
+            loans=tuple(_loan(loan) for loan in values["loans"]),
             moves=tuple(
                 Move(str(m["concept"]), _finite(m["strength"]), _layers(m), str(m["normal"])) for m in values["moves"]
             ),
             conditions=tuple(map(str, values["conditions"])),
             asked=tuple(map(str, values["asked"])),
         )
+
+
+def _loan(values: Mapping[str, Any]) -> Loan:
+    seed, codes = values["seed"], values.get("codes")
+    return Loan(None if seed is None else int(seed), _layers(values), None if codes is None else str(codes))
 
 
 def _layers(values: Mapping[str, Any]) -> tuple[int, ...]:

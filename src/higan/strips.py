@@ -17,7 +17,7 @@ from higan.recipes import Instruction, format_layers
 from higan.types import Edit
 from higan.workbench import Workbench, draw, plan
 
-__all__ = ["Strip", "grid_strip", "joint_strip", "parse_sweep", "starts", "sweep_strip"]
+__all__ = ["Strip", "folded", "grid_strip", "joint_strip", "parse_sweep", "starts", "sweep_strip"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +114,27 @@ def grid_strip(
     return _strip(bench, codes, variants, ["original", *(_place(p.name, p.layers) for p in places)])
 
 
+def folded(strip: Strip, rows: Sequence[str], *, most: int = 8) -> tuple[Strip, tuple[str, ...]]:
+    """The same pictures on lines of at most ``most``, equally long and filled up with white; and a name per line.
+
+    Raises:
+        ValueError: fewer than one picture per line, or another number of names than rows.
+    """
+    n, wide = len(strip.images), len(strip.columns)
+    if most < 1 or len(rows) * wide != n:
+        raise ValueError(f"{n} pictures in rows of {wide} need {n // wide} names; got {len(rows)}, and most {most}")
+    lines = -(-wide // most)
+    width = -(-wide // lines)
+    spare = lines * width - wide
+    blank = strip.images.new_full((len(rows), spare, *strip.images.shape[1:]), 255)
+    images = torch.cat([strip.images.unflatten(0, (len(rows), wide)), blank], 1).flatten(0, 1)
+    zero = strip.codes.new_zeros((len(rows), spare, *strip.codes.shape[1:]))
+    codes = torch.cat([strip.codes.unflatten(0, (len(rows), wide)), zero], 1).flatten(0, 1)
+    captions = [c for r in range(len(rows)) for c in (*strip.captions[r * wide : (r + 1) * wide], *[""] * spare)]
+    names = tuple(name if line == 0 else "" for name in rows for line in range(lines))
+    return Strip(images, codes, strip.columns[:width], tuple(captions)), names
+
+
 def _place(name: str, layers: Sequence[int]) -> str:
     return name if name.startswith("layer ") else f"{name} {format_layers(layers)}"
 
@@ -159,11 +180,13 @@ def _with_changes(
     for k, caption in enumerate(captions):
         row = k // per_row
         lines = [caption]
-        for edit in variants[row][k % per_row]:
+        edits = variants[row][k % per_row]
+        for edit in edits:
             name = edit.boundary.concept.name
             if edit.strength and std.get(name, 0) > 0:
                 column = bench.column(name)
                 sigma = float(scores[k, column] - before[row, column]) / std[name]
                 lines.append(f"{name.replace('_', ' ')} {sigma:+.1f} sd")  # the built-in font has no σ
-        told.append("\n".join(lines))
+        # A column called after its one edit need not say its name twice.
+        told.append("\n".join(lines[1:] if len(lines) == 2 and lines[1].startswith(f"{caption} ") else lines))
     return told

@@ -275,6 +275,7 @@ def travel(
     segmenter: Segmenter,
     categories: Sequence[str],
     *,
+    codes: Float[Tensor, "n L D"] | None = None,
     num: int = 48,
     steps: int = 2,
     strength: float | None = None,
@@ -286,12 +287,14 @@ def travel(
     """Turn samples of the first category into the second, then into the third ….
 
     Of ``candidates`` · num fresh samples those are taken that the scorer is surest of: whose score for the first
-    category is furthest above that for the others, each in its own standard deviations.
+    category is furthest above that for the others, each in its own standard deviations. Codes of one's own, such as
+    inverted photographs, are taken as they are.
 
     Args:
         bench: with scorer and boundaries of all categories.
         segmenter: tells what is where.
         categories: two or more concepts.
+        codes: to start from instead of samples; their numbers stand for seeds in the result.
         num: samples.
         steps: stations per leg.
         strength: length of every leg, in steps λ; by default what raises the category's score by ``sigmas``.
@@ -312,7 +315,10 @@ def travel(
     unit: Unit = "steps" if strength is not None else "sigmas"
     amount = sigmas if strength is None else strength
     asked = [Instruction(n, amount, unit, None if layers is None else tuple(layers)) for n in categories[1:]]
-    seeds, codes = _surest(bench, columns, num, candidates, seed)
+    if codes is None:
+        seeds, codes = _surest(bench, columns, num, candidates, seed)
+    else:
+        seeds = torch.arange(len(codes))
     legs = tuple(plan(bench, [leg], codes[:1])[0][0] for leg in asked)
     stations = walk(codes, legs, steps=steps)
     n, T = stations.shape[:2]

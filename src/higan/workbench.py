@@ -21,7 +21,7 @@ from higan.editing import apply
 from higan.errors import RunMismatchError
 from higan.layers import check_layers
 from higan.population import render, sample, sample_seeds, score
-from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, parse
+from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, format_layers, parse
 from higan.statistics import signed, standardise
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.types import Boundary, Edit, Generator, Placement, Rescoring, Scorer
@@ -400,12 +400,15 @@ def edit(
     seed: int | None = None,
     code: Float[Tensor, "L D"] | None = None,
     loans: Sequence[Loan] = (),
+    donors: Sequence[Float[Tensor, "L D"]] = (),
     conditions: Sequence[str] = (),
 ) -> Edited:
     """One sample, by its seed or its code, edited and drawn.
 
+    ``donors`` are the codes that loans name by their digests (`digest_of_codes`).
+
     Raises:
-        ValueError: neither or both of seed and code, or as for `plan`.
+        ValueError: neither or both of seed and code, a loan without its donor, or as for `plan`.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
     recipe = Recipe(
@@ -418,7 +421,7 @@ def edit(
         conditions=tuple(conditions),
         asked=tuple(sorted(str(i) for i in bench.instructions(edits))),
     )
-    start = _start(bench, recipe, code)
+    start = _start(bench, recipe, code, donors)
     chosen = plan(bench, edits, start[None], conditions=conditions)[0]
     moves = [Move(e.boundary.concept.name, float(e.strength), e.layers, digest_of_normal(e.boundary)) for e in chosen]
     recipe = replace(recipe, moves=tuple(moves))
@@ -426,13 +429,20 @@ def edit(
     return Edited(draw(bench.generator, moved)[0], moved[0], chosen, recipe)
 
 
-def repeat(bench: Workbench, recipe: Recipe, *, code: Float[Tensor, "L D"] | None = None) -> Edited:
+def repeat(
+    bench: Workbench,
+    recipe: Recipe,
+    *,
+    code: Float[Tensor, "L D"] | None = None,
+    donors: Sequence[Float[Tensor, "L D"]] = (),
+) -> Edited:
     """The picture of a recipe again, bit for bit on the same device and version of torch.
 
     Args:
         bench: with the generator and the boundaries that the recipe was made with.
         recipe: from `Edited` or a picture's metadata.
         code: the starting code of a recipe that does not start from a seed.
+        donors: codes among which those are that lend layers in the recipe.
 
     Raises:
         ValueError: the recipe needs a code and none is given, or does not and one is.
@@ -464,28 +474,35 @@ def repeat(bench: Workbench, recipe: Recipe, *, code: Float[Tensor, "L D"] | Non
         if digest_of_normal(boundary) != move.normal:
             raise RunMismatchError(f"the boundary of {move.concept!r} is not the one that this picture was made with")
         chosen.append(Edit(boundary, move.strength, move.layers))
-    moved = apply(_start(bench, recipe, code)[None], chosen)
+    moved = apply(_start(bench, recipe, code, donors)[None], chosen)
     return Edited(draw(generator, moved)[0], moved[0], tuple(chosen), recipe)
 
 
-def _start(bench: Workbench, recipe: Recipe, code: Tensor | None) -> Float[Tensor, "L D"]:
-    """The code before any move: that of the seed or the file, with the layers lent by other samples."""
-    if code is not None:
-        start = code.to(bench.generator.device).float()
-        expected = (bench.generator.num_layers, bench.generator.code_dim)
-        if tuple(start.shape) != expected:
-            raise ValueError(f"a code of {bench.generator.name!r} has shape {expected}; got {tuple(start.shape)}")
-    else:
-        start = sample(bench.generator, [recipe.seed or 0])[0]
-    start = start.clone()
+def _start(bench: Workbench, recipe: Recipe, code: Tensor | None, donors: Sequence[Tensor]) -> Float[Tensor, "L D"]:
+    """The code before any move: that of the seed or the file, with the layers lent by others."""
+    start = (_own(bench, code) if code is not None else sample(bench.generator, [recipe.seed or 0])[0]).clone()
+    known = {digest_of_codes(donor): _own(bench, donor) for donor in donors}
     lent: set[int] = set()
     for loan in recipe.loans:
         check_layers(loan.layers, bench.generator.num_layers)
         if lent & set(loan.layers):
             raise ValueError(f"layer {min(lent & set(loan.layers))} is lent by two samples; choose one of them")
         lent |= set(loan.layers)
-        start[list(loan.layers)] = sample(bench.generator, [loan.seed])[0][list(loan.layers)]
+        if loan.codes is not None and loan.codes not in known:
+            raise ValueError(
+                f"layers {format_layers(loan.layers)} are lent by a code that is not among the donors given"
+            )
+        lender = known[loan.codes] if loan.codes is not None else sample(bench.generator, [loan.seed or 0])[0]
+        start[list(loan.layers)] = lender[list(loan.layers)]
     return start
+
+
+def _own(bench: Workbench, code: Tensor) -> Float[Tensor, "L D"]:
+    """A code on the generator's device, checked."""
+    expected = (bench.generator.num_layers, bench.generator.code_dim)
+    if tuple(code.shape) != expected:
+        raise ValueError(f"a code of {bench.generator.name!r} has shape {expected}; got {tuple(code.shape)}")
+    return code.to(bench.generator.device).float()
 
 
 def draw(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor, "n 3 H W"]:

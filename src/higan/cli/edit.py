@@ -18,7 +18,7 @@ from higan.cli.app import Device, Report, app, console, progress_bars
 from higan.cli.models import weights_digest
 from higan.cli.study import _models_of
 from higan.directions import Method, discover
-from higan.effects import matched, measure_effects, projected
+from higan.effects import matched, measure_effects, off_target, projected
 from higan.errors import RunMismatchError
 from higan.export import (
     contact_sheet,
@@ -36,21 +36,23 @@ from higan.inversion import Features, invert
 from higan.layers import groups, parse_layers
 from higan.mixing import mixing_grid
 from higan.photographs import open_photograph
-from higan.recipes import Loan, format_layers
-from higan.report.flows import effects_chart, flow_table, kept_table, page, sankey
-from higan.report.pictures import mask_uri, picture_uri
-from higan.report.words import percent
+from higan.recipes import Instruction, Loan, format_layers
+from higan.report.editpages import side_effects_page, transition_page
+from higan.report.words import layer_span, percent, readable
 from higan.scorers.combined import CombinedScorer
 from higan.scorers.rooms import SIZE, RoomsScorer
-from higan.strips import Strip, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
+from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
 from higan.transitions import Journey, flows, kept, travel
 from higan.types import Concept, Edit, Scorer
-from higan.workbench import Edited, Workbench, draw, edit, open_workbench, recommend, repeat
+from higan.workbench import Edited, Workbench, digest_of_codes, draw, edit, open_workbench, recommend, repeat
 
 Run = Annotated[Path, typer.Option("--run", help="Folder of a finished run: generator, scorer, boundaries, layers.")]
 Picture = Annotated[Path, typer.Option("--out", help="png · gif · webp · mp4 · html (with a slider).")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.")]
 Codes = Annotated[Path | None, typer.Option("--codes", help="Start from codes (safetensors, npy), not from seeds.")]
+DonorCodes = Annotated[
+    Path | None, typer.Option("--donor-codes", help="Codes that lend layers, such as inverted pictures.")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="wood=+2 · view_yaw=-1.5@0-1 · wood=+1.5s · wood=>2.3")]
 Conditions = Annotated[
     list[str] | None, typer.Option("--condition", help="Concept to be left alone (projected out); may be repeated.")
@@ -73,6 +75,7 @@ def edit_(
     grid: Annotated[bool, typer.Option("--grid", help="One edit at every layer and stage.")] = False,
     joint: Annotated[bool, typer.Option("--joint", help="Each edit alone, then all together.")] = False,
     again: Annotated[Path | None, typer.Option("--from", help="Repeat the recipe of this picture.")] = None,
+    donor_codes: DonorCodes = None,
     device: Device = "cpu",
 ) -> None:
     """Edits samples or inverted photographs: pictures, strips, grids, animations."""
@@ -80,10 +83,10 @@ def edit_(
     if again is not None:
         if changes or seed or condition or sweep or grid or joint:
             raise ValueError("--from repeats a picture as it is; leave the other options out (--codes may be needed)")
-        made = repeat(bench, read_recipe(again), code=None if codes is None else load_codes(codes)[0])
-        save_picture(out, made.image, made.recipe)
-        console.print(f"{out}, repeated from {again}", highlight=False, soft_wrap=True)
+        _repeat(bench, again, out, codes, donor_codes)
         return
+    if donor_codes is not None:
+        raise ValueError("--donor-codes goes with --from, for a picture made by `higan mix`")
     chosen, conditions = changes or [], condition or []
     if sum((sweep is not None, grid, joint)) > 1:
         raise ValueError("choose one of --sweep, --grid and --joint")
@@ -108,8 +111,21 @@ def edit_(
     else:
         strip = sweep_strip(bench, chosen, begin, (0.0, 1.0), conditions=conditions)
     names = [f"seed {number}" for number in numbers] or [f"code {k}" for k in range(len(begin))]
-    _save_strip(out, strip, names, chosen)
+    _save_strip(bench, out, strip, names, chosen, "Shown:" if grid or joint else "Strength ×")
     console.print(f"{len(strip.images)} pictures in {out}", highlight=False, soft_wrap=True)
+
+
+def _repeat(bench: Workbench, again: Path, out: Path, codes: Path | None, donor_codes: Path | None) -> None:
+    """The picture of a recipe; of a file of codes, the one that the recipe names."""
+    recipe = read_recipe(again)
+    code = None
+    if codes is not None:
+        found = load_codes(codes)
+        code = next((c for c in found if digest_of_codes(c) == recipe.codes), found[0])
+    donors = () if donor_codes is None else tuple(load_codes(donor_codes))
+    made = repeat(bench, recipe, code=code, donors=donors)
+    save_picture(out, made.image, made.recipe)
+    console.print(f"{out}, repeated from {again}", highlight=False, soft_wrap=True)
 
 
 def _single(bench: Workbench, chosen: list[str], begin: Tensor, numbers: list[int], conditions: list[str]) -> Edited:
@@ -124,20 +140,33 @@ def _say_edits(made: Edited) -> None:
         console.print(f"{move.concept}: {move.strength:+.3g} steps at layers {where}", highlight=False)
 
 
-def _save_strip(out: Path, strip: Strip, rows: list[str], chosen: list[str]) -> None:
+def _save_strip(bench: Workbench, out: Path, strip: Strip, rows: list[str], chosen: list[str], what: str) -> None:
     if out.suffix == ".png":
-        sheet = contact_sheet(strip.images, len(strip.columns), captions=strip.captions, rows=rows)
-        save_sheet(out, sheet)
+        lines, names = folded(strip, rows)
+        save_sheet(out, contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
         return
     if len(rows) > 1:
         raise ValueError(f"{out.suffix or 'this ending'} shows one sample; got {len(rows)}: write a .png")
     scale = max(1, 256 // strip.images.shape[-1])
     if out.suffix == ".html":
-        save_slider(out, strip.images, [c.replace("\n", " · ") for c in strip.captions], title=" ".join(chosen))
+        labels = [c.replace("\n", " · ").replace(" sd", " σ").replace("-", "\N{MINUS SIGN}") for c in strip.captions]
+        title = ", ".join(_in_words(instruction) for instruction in bench.instructions(chosen))
+        save_slider(out, strip.images, labels, title=title, what=what)
     elif out.suffix == ".mp4":
         save_video(out, strip.images, scale=scale)
     else:
         save_animation(out, strip.images, scale=scale)
+
+
+def _in_words(asked: Instruction) -> str:
+    amount = {
+        "steps": f"{asked.amount:+g} steps",
+        "sigmas": f"{asked.amount:+g} σ",
+        "at least": f"to {asked.amount:g} or more",
+        "at most": f"to {asked.amount:g} or less",
+    }[asked.unit]
+    where = "" if asked.layers is None else f" at {layer_span(asked.layers)}"
+    return f"{readable(asked.concept)} {amount}{where}"
 
 
 def _workbench(run: Path, device: str) -> Workbench:
@@ -169,46 +198,75 @@ def side_effects(
             raise ValueError(f"unknown concept {name!r}; there are boundaries for: {', '.join(bench.boundaries)}")
         layers = recommend(bench.rescoring, name).layers
         edits[name] = Edit(bench.boundaries[name], 2.0, layers)
-    sections = []
+    variants, missing = {}, {}
     for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
         with progress_bars() as bars:
             found = matched(bench.generator, bench.scorer, variant, target=target)
-            missing = sorted(set(edits) - set(found))
+            if not found:
+                raise ValueError(f"no edit moves its own score by {target:g} standard deviations; ask for less")
             effects = measure_effects(bench.generator, bench.scorer, found, num=num, progress=_progress(bars, title))
-        label = f"Change of every score under every edit, in standard deviations: {title.lower()}"
-        note = f"<p>Out of reach: {', '.join(missing)}.</p>" if missing else ""
-        sections.append((title, f'<div class="scroll">{effects_chart(effects, label)}</div>{note}'))
-    out.write_text(page("What else an edit changes", *sections), encoding="utf-8")
+        variants[title], missing[title] = (effects, found), sorted(set(edits) - set(found))
+    out.write_text(side_effects_page(variants, missing, target), encoding="utf-8")
+    for title, (effects, _) in variants.items():
+        told = ", ".join(f"{n} {float(o):.2f}" for n, o in zip(effects.names, off_target(effects), strict=True))
+        console.print(f"{title}, other scores move (in σ) by: {told}", highlight=False)
     console.print(f"{out}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def mix(
-    seed: Annotated[list[int], typer.Option("--seed", help="Sample that receives layers; may be repeated.")],
-    donor: Annotated[list[int], typer.Option("--donor", help="Sample that lends them; may be repeated.")],
     out: Annotated[Path, typer.Option("--out", help="PNG file.")],
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", help="Sample that receives layers; may be repeated.")
+    ] = None,
+    donor: Annotated[list[int] | None, typer.Option("--donor", help="Sample that lends them; may be repeated.")] = None,
+    codes: Annotated[
+        Path | None, typer.Option("--codes", help="Codes that receive, such as inverted pictures.")
+    ] = None,
+    donor_codes: DonorCodes = None,
     layers: Annotated[str, typer.Option(help="As 0,3-5, or bottom, lower, upper, top (the palette).")] = "top",
     generator: Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")] = "rooms",
     device: Device = "cpu",
 ) -> None:
-    """Style mixing: layers of one sample in another; the last ones carry the palette."""
+    """Style mixing: layers of one sample or picture in another; the last ones carry the palette."""
     bench = Workbench(load_generator(generator, device), {}, weights=weights_digest("generators", generator))
     stages = groups(bench.generator.num_layers)
     where = parse_layers(layers, num_layers=bench.generator.num_layers, names=stages)
-    if len(seed) == len(donor) == 1:
-        made = edit(bench, [], seed=seed[0], loans=[Loan(donor[0], where)])
+    takers, names = _sources(bench, seed, codes, "--seed", "--codes")
+    donors, lenders = _sources(bench, donor, donor_codes, "--donor", "--donor-codes")
+    if len(takers) == len(donors) == 1:
+        loan = Loan(donor[0], where) if donor else Loan(None, where, digest_of_codes(donors[0]))
+        given = {"seed": seed[0]} if seed else {"code": takers[0]}
+        made = edit(bench, [], loans=[loan], donors=list(donors), **given)
         save_picture(out, made.image, made.recipe)
     else:
-        codes, donors = starts(bench, seed), starts(bench, donor)
-        mixed = mixing_grid(codes, donors, where)
-        rows = [torch.cat([codes[k : k + 1], mixed[k]]) for k in range(len(codes))]
-        grid = torch.cat([donors[:1], donors, *rows])
-        images = draw(bench.generator, grid)
+        mixed = mixing_grid(takers, donors, where)
+        rows = [torch.cat([takers[k : k + 1], mixed[k]]) for k in range(len(takers))]
+        images = draw(bench.generator, torch.cat([donors[:1], donors, *rows]))
         images[0] = 255
-        captions = ["", *(f"donor {k}" for k in donor)] + [""] * (len(grid) - len(donor) - 1)
-        names = [f"layers {format_layers(where)}", *(f"seed {k}" for k in seed)]
-        save_sheet(out, contact_sheet(images, len(donor) + 1, captions=captions, rows=names))
+        lent = f"layers {format_layers(where)} of"
+        captions = ["", *lenders]
+        for name in names:
+            captions += [name, *(f"{lent} {lender}" for lender in lenders)]
+        save_sheet(out, contact_sheet(images, len(donors) + 1, captions=captions))
     console.print(f"{out}", highlight=False, soft_wrap=True)
+
+
+def _sources(
+    bench: Workbench, seeds: list[int] | None, codes: Path | None, by_seed: str, by_codes: str
+) -> tuple[Tensor, list[str]]:
+    """Codes of samples or from a file, and what to call them."""
+    if (not seeds) == (codes is None):
+        raise ValueError(f"give {by_seed} or {by_codes}, and not both")
+    if codes is None:
+        return starts(bench, seeds or []), [f"seed {k}" for k in seeds or []]
+    found = load_codes(codes).to(bench.generator.device)
+    expected = (bench.generator.num_layers, bench.generator.code_dim)
+    if tuple(found.shape[1:]) != expected:
+        raise ValueError(
+            f"codes of {bench.generator.name!r} have shape {expected}; {codes} has {tuple(found.shape[1:])}"
+        )
+    return found, [f"code {k}" for k in range(len(found))]
 
 
 @app.command()
@@ -222,53 +280,26 @@ def transition(
     strength: Annotated[float | None, typer.Option(help="Steps λ per leg; by default worth 2 σ.")] = None,
     layers: Annotated[str | None, typer.Option(help="Where; by default what the re-scoring recommends.")] = None,
     shown: Annotated[int, typer.Option(help="Samples to show.")] = 6,
+    codes: Annotated[Path | None, typer.Option("--codes", help="Start from codes, such as inverted pictures.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Turns one kind of scene into others and counts what became of the objects (Fig. 5)."""
     bench = _workbench(run, device)
     L = bench.generator.num_layers
     where = None if layers is None else parse_layers(layers, num_layers=L, names=groups(L))
+    begin = None if codes is None else _sources(bench, None, codes, "--seed", "--codes")[0]
     journey = travel(
-        bench, load_segmenter(segmenter, device), categories, num=num, steps=steps, strength=strength, layers=where
-    )
+        bench, load_segmenter(segmenter, device), categories, codes=begin, num=num, steps=steps, strength=strength,
+        layers=where,
+    )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    (out / "transition.html").write_text(_transition_page(journey, shown), encoding="utf-8")
+    (out / "transition.html").write_text(transition_page(journey, shown=shown), encoding="utf-8")
     (out / "transition.json").write_text(_transition_json(journey), encoding="utf-8")
     for k, mapping in enumerate(journey.mappings):
         stays = {row.name: row for row in kept(mapping)}
         told = ", ".join(f"{percent(stays[n].share)} of {n}" for n in ("stuff", "things") if n in stays)
         console.print(f"{categories[k]} → {categories[k + 1]}: {told} keep their class", highlight=False)
     console.print(f"{out / 'transition.html'}", highlight=False, soft_wrap=True)
-
-
-def _transition_page(journey: Journey, shown: int) -> str:
-    mapping = journey.mappings[0]
-    rows = []
-    for k in range(min(shown, len(journey.seeds))):
-        cells = []
-        for images in (journey.images[k], None):
-            for station in range(journey.images.shape[1]):
-                uri = (
-                    mask_uri(journey.masks[k, station], mapping.classes)
-                    if images is None
-                    else picture_uri(images[station])
-                )
-                what = "object classes" if images is None else f"sample {int(journey.seeds[k])}"
-                cells.append(f'<div class="picture"><img src="{uri}" alt="{what}, station {station}"></div>')
-        half = len(cells) // 2
-        style = f'style="--n:{half}"'
-        rows.append(
-            f'<div class="pictures" {style}>{"".join(cells[:half])}</div>'
-            f'<div class="pictures" {style}>{"".join(cells[half:])}</div>'
-        )
-    sections = [
-        ("On the way", f'<div class="strips pixelated">{"".join(f"<div>{row}</div>" for row in rows)}</div>'),
-        ("What became of the objects", sankey(journey.mappings, journey.categories)),
-    ]
-    for k, leg in enumerate(journey.mappings):
-        title = f"{journey.categories[k]} to {journey.categories[k + 1]}".replace("_", " ")
-        sections.append((title, f'<div class="charts"><div>{kept_table(leg)}</div><div>{flow_table(leg)}</div></div>'))
-    return page(" to ".join(name.replace("_", " ") for name in journey.categories), *sections)
 
 
 def _transition_json(journey: Journey) -> str:
@@ -320,8 +351,9 @@ def invert_(
     about = {"generator": model.name, "photographs": [path.name for path in photographs]}
     save_codes(out, torch.stack([result.code for result in found]), about)
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
+    captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
     sheet = out.with_suffix(".png")
-    save_sheet(sheet, contact_sheet(pairs, 2, rows=[path.name[:24] for path in photographs]))
+    save_sheet(sheet, contact_sheet(pairs, 2, captions=captions, rows=[path.name[:24] for path in photographs]))
     console.print(table)
     console.print(f"Codes: {out}, pictures: {sheet}", highlight=False, soft_wrap=True)
 

@@ -100,7 +100,7 @@ class Desk:
         code = self.start(look)
         for loan in look.loans:
             code = code.clone()
-            code[list(loan.layers)] = self._sample(loan.seed)[list(loan.layers)]
+            code[list(loan.layers)] = self._sample(loan.seed or 0)[list(loan.layers)]
         if not look.edits:
             return code
         edits = [Edit(self.bench.boundaries[e.concept], e.amount, e.layers or ()) for e in look.edits]
