@@ -31,6 +31,8 @@ STAGES = (
     Stage(16, images=24, fade_images=8, batch=4, gamma=0.1),
 )
 TINY = Settings(stages=STAGES, network=NETWORK, r1_every=2, ema_half_life=16.0)
+SKIP = replace(TINY, network=replace(NETWORK, architecture="skip"))
+BOTH = pytest.mark.parametrize("plan", [TINY, SKIP], ids=["adain", "skip"])
 
 
 def pictures(count=32, size=16, seed=0):
@@ -221,8 +223,9 @@ def tensors_of(trainer, path):
 
 
 class TestTrainer:
+    @BOTH
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_an_interruption_changes_no_bit(self, tmp_path, dtype):
+    def test_an_interruption_changes_no_bit(self, tmp_path, dtype, plan):
         def run(trainer, start, stop):
             for step in range(start, stop):
                 if step == 4:
@@ -230,18 +233,19 @@ class TestTrainer:
                 trained(trainer, 1)
             return trainer
 
-        whole = run(Trainer(TINY, memory, dtype=dtype), 0, 9)
-        first = run(Trainer(TINY, memory, dtype=dtype), 0, 6)
+        whole = run(Trainer(plan, memory, dtype=dtype), 0, 9)
+        first = run(Trainer(plan, memory, dtype=dtype), 0, 6)
         first.save(tmp_path / "half")
-        second = Trainer(TINY, memory, dtype=dtype)
+        second = Trainer(plan, memory, dtype=dtype)
         second.load(tmp_path / "half")
         assert second.progress == first.progress
         one, other = tensors_of(whole, tmp_path / "a"), tensors_of(run(second, 6, 9), tmp_path / "b")
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
 
-    def test_growing_keeps_what_was_learned(self):
-        trainer = trained(Trainer(TINY, memory), 3)
+    @BOTH
+    def test_growing_keeps_what_was_learned(self, plan):
+        trainer = trained(Trainer(plan, memory), 3)
         before = {name: t.clone() for name, t in trainer.average.state_dict().items()}
         assert trainer.advance_stage()
         after = trainer.average.state_dict()
@@ -297,10 +301,11 @@ class TestTrainer:
         draws = [Trainer(TINY, memory, rank=rank, world=2)._step_generator().initial_seed() for rank in (0, 1)]
         assert draws[0] != draws[1]
 
-    def test_learns_a_colour(self):
+    @BOTH
+    def test_learns_a_colour(self, plan):
         colour = (200, 60, 30)
         stage = Stage(8, images=10_000, batch=8, gamma=0.05)
-        plan = Settings(stages=(stage,), network=NETWORK, ema_half_life=200.0)
+        plan = Settings(stages=(stage,), network=plan.network, ema_half_life=200.0)
         trainer = Trainer(plan, partial(one_colour, colour), dtype=torch.float32)
         target = torch.tensor(colour) / 127.5 - 1
 
@@ -325,6 +330,11 @@ class TestTrainer:
             assert torch.equal(tensor, full[f"generator.{name}"].half().float())
         assert trainer.progress.step == 3
         trained(trainer, 1)
+
+    def test_a_checkpoint_of_the_other_architecture_is_refused(self, tmp_path):
+        trained(Trainer(TINY, memory), 1).save(tmp_path / "adain")
+        with pytest.raises(RunMismatchError, match="another network"):
+            Trainer(SKIP, memory).load(tmp_path / "adain")
 
     def test_checkpoints_of_something_else_are_refused(self, tmp_path):
         path = tmp_path / "checkpoint"
@@ -383,6 +393,16 @@ class TestTraining:
         assert all(torch.equal(one[name], other[name]) for name in one)
         steps = [json.loads(line)["step"] for line in (tmp_path / "parts/log.jsonl").read_text().splitlines()]
         assert steps == list(range(1, 11))
+
+    def test_the_skip_architecture_from_nothing_to_a_generator(self, pool, tmp_path):
+        path = train_generator(pool, tmp_path / "out", SKIP, processes=1)
+        generator = RoomsGenerator.load(path)
+        assert generator.config == SKIP.network
+        trainer = Trainer(SKIP, memory)
+        trainer.load(tmp_path / "out" / CHECKPOINT)
+        codes = generator.map(generator.latents(range(4)))
+        images = trainer.average(generator._truncate(codes)).clamp(-1, 1)
+        torch.testing.assert_close(generator.synthesize(codes), images, atol=0.02, rtol=0)
 
     def test_a_finished_training_stays_as_it_is(self, tmp_path):
         run = partial(train_generator, memory, tmp_path, TINY, processes=1)

@@ -9,7 +9,7 @@ from higan.generators.biggan import BigGANConfig, BigGANNetwork
 from higan.generators.module import ModuleGenerator, from_module
 from higan.generators.pggan import PGGANConfig, PGGANNetwork
 from higan.generators.pretrained import wrap
-from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork
+from higan.generators.rooms import RoomsConfig, RoomsGenerator, build_network
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
@@ -102,9 +102,9 @@ def hooked():
     return from_module(network, 5, name="hooked")
 
 
-def rooms():
-    config = RoomsConfig(resolution=16, latent_dim=6, code_dim=8, mapping_layers=2, channels=(8, 8, 4))
-    return RoomsGenerator(RoomsNetwork(config, seed=1), torch.zeros(8))
+def rooms(architecture="adain"):
+    config = RoomsConfig(16, latent_dim=6, code_dim=8, mapping_layers=2, channels=(8, 8, 4), architecture=architecture)
+    return RoomsGenerator(build_network(config, seed=1), torch.zeros(8))
 
 
 ADAPTERS = {
@@ -115,4 +115,5 @@ ADAPTERS = {
     "transparent": TransparentGenerator,
     "transparent, entangled": lambda: TransparentGenerator(0.7, arrangement="shuffled", resolution=16, psi=0.7),
     "rooms": rooms,
+    "rooms skip": lambda: rooms("skip"),
 }

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -79,7 +79,18 @@ def rooms_train_generator(
     stage_minutes: Annotated[
         list[float] | None, typer.Option(help="Minutes at 16, 32, … pixels; give it once per stage.")
     ] = None,
+    stage_images: Annotated[
+        list[int] | None, typer.Option(help="Images at 16, 32, … pixels; give it once per stage.")
+    ] = None,
     resolution: Annotated[int, typer.Option(help="Of the finished generator: 32, 64 or 128.")] = 64,
+    channels: Annotated[
+        list[int] | None, typer.Option(help="Width at 4, 8, 16, … pixels; give it once per resolution.")
+    ] = None,
+    architecture: Annotated[
+        Literal["adain", "skip"], typer.Option(help="adain: StyleGAN type, one RGB; skip: StyleGAN2 type, summed RGB.")
+    ] = "adain",
+    mixing: Annotated[float, typer.Option(help="Probability of style mixing.")] = 0.7,
+    seed: Annotated[int, typer.Option(help="Of the first weights and of every draw.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Lower it for the last part of a training.")] = 2e-3,
     ema_half_life: Annotated[float, typer.Option(help="Of the averaged generator, in images.")] = 4000.0,
     start_from: Annotated[Path | None, typer.Option(help="Checkpoint to go on from when the folder is new.")] = None,
@@ -90,8 +101,10 @@ def rooms_train_generator(
     from higan.rooms.dataset import open_data, write_data
     from higan.rooms.trainer import default_settings
 
-    settings = default_settings(resolution, stage_minutes or (), learning_rate=learning_rate)
-    settings = replace(settings, ema_half_life=ema_half_life)
+    settings = default_settings(resolution, stage_minutes or (), stage_images or (), learning_rate=learning_rate)
+    widths = tuple(channels) if channels else settings.network.channels
+    network = replace(settings.network, resolution=resolution, channels=widths, architecture=architecture)
+    settings = replace(settings, network=network, ema_half_life=ema_half_life, mixing=mixing, seed=seed)
     folder = data or out / "data"
     if data is None:
         with progress_bars() as bars:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 from higan.types import Generator
 
-__all__ = ["FAMILIES", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
+__all__ = ["FAMILIES", "SIBLINGS", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
+
+SIBLINGS = ("rooms-32-s0", "rooms-32-s1", "rooms-32-nomix-s0", "rooms-32-skip-s0")
+"""Small generators of the same rooms that differ in one thing each: seed, style mixing, architecture."""
 
 FAMILIES: Mapping[str, tuple[type, type]] = {
     "biggan": (BigGANConfig, BigGANNetwork),
@@ -69,6 +73,7 @@ def _load_transparent(device: torch.device) -> Generator:
 
 _EMBEDDED: Mapping[str, Callable[[torch.device], Generator]] = {
     "rooms": _load_rooms,
+    **{name: partial(_load_rooms, path=WEIGHTS / f"{name}.safetensors") for name in SIBLINGS},
     "toy": _load_toy,
     "transparent": _load_transparent,
 }
@@ -81,7 +86,7 @@ def load_generator(
     truncation_layers: int | None = None,
     noise: Noise = "stored",
 ) -> Generator:
-    """Open a generator by its name (``rooms``, ``toy``, ``transparent``) or from any weight file that is known here.
+    """Open a generator by its name (``rooms``, `SIBLINGS`, ``toy``, ``transparent``) or from a weight file of any kind.
 
     Family, resolution, widths and number of classes are read off the file. No code stored in it is run.
 
@@ -241,7 +246,7 @@ def _inspection(checkpoint: Checkpoint, network: nn.Module, generator: Any, fami
         code_dim=generator.code_dim,
         latent_dim=generator.latent_dim,
         num_classes=0 if rooms else generator.num_classes,
-        layer_resolutions=tuple(4 << k // 2 for k in layers) if rooms else generator.network.layer_resolutions,
+        layer_resolutions=generator.network.layer_resolutions,
         layer_widths=(generator.code_dim,) * len(layers) if rooms else generator.layer_widths,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         size=checkpoint.size,

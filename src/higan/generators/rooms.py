@@ -1,11 +1,12 @@
-"""The default generator: a small StyleGAN of rendered rooms with one AdaIN layer per style.
+"""The default generator: a small StyleGAN of rendered rooms with one AdaIN layer per style, and its adapter.
 
 Architecture after Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks" (2019),
 reduced: a mapping network turns a normalised latent into one code, every layer convolves, is instance-normalised and
 then scaled and shifted by an affine function of its code; a 1×1 convolution makes RGB at the last resolution only.
 No noise inputs. Two layers per resolution, so L = 2·log2(resolution) - 2.
 
-This file holds all that inference needs; the trainer in ``higan.rooms`` imports the network from here.
+`RoomsGenerator` serves the StyleGAN2 type in ``rooms_skip`` as well. All that inference needs is here; the trainer in
+``higan.rooms`` imports the networks.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,60 +24,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from higan.errors import CorruptFileError, UnknownFormatError
+from higan.generators.rooms_parts import (
+    SLOPE,
+    EqualisedConv,
+    EqualisedLinear,
+    MappingNetwork,
+    RoomsConfig,
+    config_from_json,
+    upsample,
+)
+from higan.generators.rooms_skip import SkipNetwork, SkipState
 from higan.weights import read_weights, write_weights
 
-__all__ = ["RoomsConfig", "RoomsGenerator", "RoomsNetwork", "adain", "estimate_mean_code"]
+__all__ = ["Network", "RoomsConfig", "RoomsGenerator", "RoomsNetwork", "adain", "build_network", "estimate_mean_code"]
 
 _FORMAT = "higan-rooms-generator-1"
 
-_SLOPE = 0.2
 _EPSILON = 1e-5
 
 Adain = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class RoomsConfig:
-    """Everything that fixes the shape of a `RoomsNetwork`.
-
-    ``channels`` lists the widths at 4, 8, 16, … pixels; it may be longer than ``resolution`` needs, so that a network
-    grows by ``dataclasses.replace(config, resolution=2 * config.resolution)``. ``mapping_lr`` is the factor by which
-    the mapping network learns slower than the rest.
-    """
-
-    resolution: int = 64
-    latent_dim: int = 64
-    code_dim: int = 128
-    mapping_layers: int = 4
-    mapping_lr: float = 0.1
-    channels: tuple[int, ...] = (128, 128, 64, 48, 24, 16)
-
-    def __post_init__(self) -> None:
-        resolution = self.resolution
-        if resolution < 8 or resolution & (resolution - 1):
-            raise ValueError(f"resolution must be a power of two of at least 8; got {resolution}")
-        if len(self.channels) < self.num_layers // 2:
-            raise ValueError(
-                f"channels must list {self.num_layers // 2} widths, one for each resolution from 4 to {resolution}; "
-                f"got {len(self.channels)}"
-            )
-        sizes = {"latent_dim": self.latent_dim, "code_dim": self.code_dim, "mapping_layers": self.mapping_layers}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}")
-        if min(self.channels) < 1:
-            raise ValueError(f"channels must be at least 1; got {self.channels}")
-        if not self.mapping_lr > 0:
-            raise ValueError(f"mapping_lr must be above 0; got {self.mapping_lr}")
-
-    @property
-    def num_layers(self) -> int:
-        """L, two per resolution from 4 pixels up."""
-        return 2 * (self.resolution.bit_length() - 1) - 2
-
-    def channels_at(self, resolution: int) -> int:
-        """Width of the feature maps of that many pixels."""
-        return self.channels[resolution.bit_length() - 3]
 
 
 def adain(
@@ -88,51 +53,12 @@ def adain(
     Sums are taken over flat pixels rather than by ``instance_norm``, which is several times slower on channels-last
     memory.
     """
-    active = F.leaky_relu(features, _SLOPE)
+    active = F.leaky_relu(features, SLOPE)
     pixels = active.shape[2] * active.shape[3]
     centred = active - (active.sum((2, 3), keepdim=True) / pixels)
     variance = (centred * centred).sum((2, 3)) / pixels
     gain = (1 + scale) * torch.rsqrt(variance + _EPSILON)
     return centred * gain[:, :, None, None] + shift[:, :, None, None]
-
-
-class EqualisedLinear(nn.Module):
-    """Linear layer whose weights have unit variance and are scaled by He's constant when used.
-
-    ``lr`` slows learning down: parameters are stored 1/lr times as large (Karras et al. 2018, section 4.1).
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, generator: torch.Generator, *, lr: float = 1.0, gain: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, generator=generator) / lr)
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.lr = lr
-        self.scale = gain * lr / math.sqrt(inputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, inputs) to (n, outputs) in the dtype of ``x``."""
-        return F.linear(x, (self.weight * self.scale).to(x.dtype), (self.bias * self.lr).to(x.dtype))
-
-
-class EqualisedConv(nn.Module):
-    """Convolution whose weights have unit variance and are scaled by He's constant when used."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, generator: torch.Generator, *, stride: int = 1, gain: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel, generator=generator))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.stride = stride
-        self.padding = kernel // 2
-        self.scale = gain / math.sqrt(inputs * kernel * kernel)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, inputs, h, w) to (n, outputs, h / stride, w / stride) in the dtype of ``x``."""
-        weight = (self.weight * self.scale).to(x.dtype).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x, weight, self.bias.to(x.dtype), self.stride, self.padding)
 
 
 class StyleLayer(nn.Module):
@@ -159,11 +85,6 @@ class StyleLayer(nn.Module):
         return adain(x, scale, shift)
 
 
-def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
-    """Bilinear up-sampling by two."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 class RoomsNetwork(nn.Module):
     """The network alone: mapping, layers and RGB; no truncation, no checks.
 
@@ -178,10 +99,7 @@ class RoomsNetwork(nn.Module):
         self.config = config
         self.adain: Adain = adain
         generator = torch.Generator().manual_seed(seed)
-        widths = [config.latent_dim] + [config.code_dim] * config.mapping_layers
-        self.mapping = nn.ModuleList(
-            EqualisedLinear(i, o, generator, lr=config.mapping_lr, gain=math.sqrt(2)) for i, o in pairwise(widths)
-        )
+        self.mapping = MappingNetwork(config, generator)
         first = config.channels_at(4)
         self.constant = nn.Parameter(torch.randn(first, 4, 4, generator=generator))
         self.layers = nn.ModuleList()
@@ -197,10 +115,8 @@ class RoomsNetwork(nn.Module):
 
     def map(self, z: Float[Tensor, "n Dz"]) -> Float[Tensor, "n D"]:
         """The code that all layers of a sample share."""
-        x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
-        for layer in self.mapping:
-            x = F.leaky_relu(layer(x), _SLOPE)
-        return x
+        code: Tensor = self.mapping(z)
+        return code
 
     def prepare(
         self, codes: Float[Tensor, "n L D"], layer: int, dtype: torch.dtype = torch.float32
@@ -231,6 +147,16 @@ class RoomsNetwork(nn.Module):
         x = self._layer(coarse + 1).convolve(x)
         return torch.lerp(blurred, self.resume(x, codes, coarse + 1), fade)
 
+    @property
+    def layer_resolutions(self) -> tuple[int, ...]:
+        """Pixels of what every layer makes."""
+        return tuple(4 << k // 2 for k in range(len(self.layers)))
+
+    def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
+        """The matrix that turns the code of a layer into its scales and shifts."""
+        style = self._layer(layer).style
+        return style.weight * style.scale
+
     def _layer(self, layer: int) -> StyleLayer:
         return cast(StyleLayer, self.layers[layer])
 
@@ -244,8 +170,17 @@ class RoomsNetwork(nn.Module):
         return x
 
 
+Network = RoomsNetwork | SkipNetwork
+State = Tensor | SkipState
+
+
+def build_network(config: RoomsConfig, *, seed: int = 0) -> Network:
+    """A fresh network of the architecture that the configuration names."""
+    return (SkipNetwork if config.architecture == "skip" else RoomsNetwork)(config, seed=seed)
+
+
 class RoomsGenerator:
-    """Adapter of the `Generator` protocol around a `RoomsNetwork`.
+    """Adapter of the `Generator` protocol around a network of either architecture.
 
     Args:
         network: the trained network; it is put into evaluation mode on ``device``.
@@ -262,7 +197,7 @@ class RoomsGenerator:
 
     def __init__(
         self,
-        network: RoomsNetwork,
+        network: Network,
         mean_code: Float[Tensor, " D"],
         *,
         name: str = "rooms",
@@ -319,10 +254,10 @@ class RoomsGenerator:
         """
         return self.resume(self.prepare(codes, 0), codes, 0)
 
-    def prepare(self, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n c h w"]:
-        """Activations of everything before the style of ``layer``, which depend on ``codes[:, :layer]`` alone.
+    def prepare(self, codes: Float[Tensor, "n L D"], layer: int) -> State:
+        """What the network holds before the style of ``layer``, which depends on ``codes[:, :layer]`` alone.
 
-        Edits at ``layer`` and above can share them; the convolution of ``layer`` itself lies before its style.
+        Edits at ``layer`` and above can share it; under ``adain`` the convolution of ``layer`` lies before its style.
 
         Raises:
             ValueError: as ``synthesize``, or the layer is out of range.
@@ -330,29 +265,27 @@ class RoomsGenerator:
         _check_layer(layer, self.num_layers)
         return self.network.prepare(self._truncate(codes), layer, self.dtype)
 
-    def resume(
-        self, state: Float[Tensor, "m c h w"], codes: Float[Tensor, "n L D"], layer: int
-    ) -> Float[Tensor, "n 3 H W"]:
-        """Images from the activations that ``prepare`` returned for the same layer.
+    def resume(self, state: Any, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n 3 H W"]:
+        """Images from the state that ``prepare`` returned for the same layer.
 
         Raises:
             ValueError: as ``synthesize``, or the layer is out of range, or the state has another batch size.
         """
         _check_layer(layer, self.num_layers)
-        if state.shape[0] != codes.shape[0]:
-            raise ValueError(f"state and codes must agree in batch size; got {state.shape[0]} and {codes.shape[0]}")
+        count = (state if isinstance(state, Tensor) else state[0]).shape[0]
+        if count != codes.shape[0]:
+            raise ValueError(f"state and codes must agree in batch size; got {count} and {codes.shape[0]}")
         images = self.network.resume(state, self._truncate(codes), layer)
         return images.float().contiguous().clamp(-1, 1)
 
     def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
-        """The matrix that turns the code of a layer into its scales and shifts.
+        """The matrix that turns the code of a layer into its scales and, under ``adain``, shifts.
 
         Raises:
             ValueError: there is no such layer.
         """
         _check_layer(layer, self.num_layers)
-        style = cast(StyleLayer, self.network.layers[layer]).style
-        return style.weight * style.scale
+        return self.network.style_weights(layer)
 
     def _truncate(self, codes: Tensor) -> Tensor:
         if codes.ndim != 3 or codes.shape[1:] != (self.num_layers, self.code_dim):
@@ -392,7 +325,7 @@ class RoomsGenerator:
                 f"{path} is no rooms generator: expected {_FORMAT!r}, got {header.get('format')!r}"
             )
         try:
-            network = RoomsNetwork(config_from_json(header["config"]))
+            network = build_network(config_from_json(header["config"]))
             mean_code = tensors.pop("mean_code").float()
             network.load_state_dict(tensors)
             saved = {"name": Path(path).stem, "metadata": header["metadata"], "truncation": header["psi"]}
@@ -401,7 +334,7 @@ class RoomsGenerator:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
 
 
-def estimate_mean_code(network: RoomsNetwork, samples: int = 65536) -> Float[Tensor, " D"]:
+def estimate_mean_code(network: Network, samples: int = 65536) -> Float[Tensor, " D"]:
     """Mean of the codes of that many latents, drawn from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     device = network.constant.device
@@ -411,11 +344,6 @@ def estimate_mean_code(network: RoomsNetwork, samples: int = 65536) -> Float[Ten
             z = torch.randn(min(4096, samples - start), network.config.latent_dim, generator=generator)
             total += network.map(z.to(device)).double().sum(0)
     return (total / samples).float().clone()
-
-
-def config_from_json(values: Mapping[str, Any]) -> RoomsConfig:
-    """The configuration that ``asdict`` and JSON made of a `RoomsConfig`."""
-    return RoomsConfig(**{**values, "channels": tuple(values["channels"])})
 
 
 def _check_layer(layer: int, num_layers: int) -> None:

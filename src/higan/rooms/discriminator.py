@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from higan.generators.rooms import EqualisedConv, EqualisedLinear, RoomsConfig
+from higan.generators.rooms_parts import EqualisedConv, EqualisedLinear, RoomsConfig
 
 __all__ = ["Discriminator", "minibatch_std"]
 

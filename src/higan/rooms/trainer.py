@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from higan.errors import CorruptFileError, RunMismatchError, UnknownFormatError
-from higan.generators.rooms import RoomsConfig, RoomsNetwork, config_from_json, upsample
+from higan.generators.rooms import RoomsConfig, RoomsNetwork, build_network
+from higan.generators.rooms_parts import config_from_json, upsample
 from higan.rooms.discriminator import Discriminator
 from higan.rooms.fused_adain import fused_adain
 from higan.rooms.sources import Source
@@ -101,11 +102,17 @@ class Settings:
             raise ValueError(f"r1_every and group must be at least 1 and ema_half_life above 0; got {self}")
 
 
-def default_settings(resolution: int = 64, minutes: Sequence[float] = (), *, learning_rate: float = 2e-3) -> Settings:
-    """The stages from 16 pixels up to ``resolution``; the k-th one also ends after ``minutes[k]``.
+def default_settings(
+    resolution: int = 64,
+    minutes: Sequence[float] = (),
+    images: Sequence[int] = (),
+    *,
+    learning_rate: float = 2e-3,
+) -> Settings:
+    """The stages from 16 pixels up to ``resolution``; the k-th one ends after ``images[k]`` or ``minutes[k]``.
 
     Raises:
-        ValueError: a resolution that the stages do not reach, or more minutes than stages.
+        ValueError: a resolution that the stages do not reach, or more lengths than stages.
     """
     stages = [stage for stage in DEFAULT_STAGES if stage.resolution <= resolution]
     while stages[-1].resolution < resolution <= 256:
@@ -113,10 +120,13 @@ def default_settings(resolution: int = 64, minutes: Sequence[float] = (), *, lea
         stages.append(Stage(2 * stages[-1].resolution, images=10_000_000, gamma=2 * stages[-1].gamma))
     if stages[-1].resolution != resolution:
         raise ValueError(f"resolution must be 16, 32, 64, 128 or 256; got {resolution}")
-    if len(minutes) > len(stages):
-        raise ValueError(f"there are {len(stages)} stages up to {resolution} pixels; got {len(minutes)} lengths")
+    longest = max(len(minutes), len(images))
+    if longest > len(stages):
+        raise ValueError(f"there are {len(stages)} stages up to {resolution} pixels; got {longest} lengths")
     for k, length in enumerate(minutes):
         stages[k] = replace(stages[k], minutes=length)
+    for k, number in enumerate(images):
+        stages[k] = replace(stages[k], images=number)
     return Settings(stages=tuple(replace(stage, learning_rate=learning_rate) for stage in stages))
 
 
@@ -280,9 +290,10 @@ class Trainer:
     def _build(self, stage: int) -> None:
         config = replace(self.settings.network, resolution=self.settings.stages[stage].resolution)
         seed = self.settings.seed
-        self.generator = RoomsNetwork(config, seed=seed).to(self.device)
+        self.generator = build_network(config, seed=seed).to(self.device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.generator.adain = fused_adain
+        if isinstance(self.generator, RoomsNetwork):
+            self.generator.adain = fused_adain
         self.discriminator = Discriminator(config, group=self.settings.group, seed=seed + 1).to(self.device)
         rate = self.settings.stages[stage].learning_rate
         self.optimiser_g = _adam(self.generator, rate, self.settings.beta2)
