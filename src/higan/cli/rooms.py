@@ -174,7 +174,8 @@ def rooms_quality(
     from higan.scorers.loading import WEIGHTS as SCORERS
     from higan.scorers.rooms import RoomsScorer
 
-    path = GENERATORS / "rooms.safetensors" if generator == "rooms" else Path(generator)
+    embedded = GENERATORS / f"{generator}.safetensors"
+    path = embedded if embedded.is_file() else Path(generator)
     model = RoomsGenerator.load(path, device=device, truncation=psi)
     judge = RoomsScorer.load(SCORERS / "rooms.safetensors", device)
     quality = measure_quality(
