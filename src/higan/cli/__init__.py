@@ -1,6 +1,6 @@
 """The command line: the only place that prints, parses and exits."""
 
-from higan.cli import benchmark, edit, files, rooms, studio, study
+from higan.cli import benchmark, edit, files, rooms, studio, study, userstudy
 from higan.cli.app import app, main
 
-__all__ = ["app", "benchmark", "edit", "files", "main", "rooms", "studio", "study"]
+__all__ = ["app", "benchmark", "edit", "files", "main", "rooms", "studio", "study", "userstudy"]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from higan.hierarchy import Peak, Profile, peaks
+from higan.hierarchy import Peak, Profile, Shares, peaks
 from higan.report.words import LEVEL_NAMES, number, percent, signed
 from higan.types import LEVELS, Level
 
-__all__ = ["HeatRow", "effect_bar", "heat_map", "profile_chart", "stage_chart"]
+__all__ = ["HeatRow", "effect_bar", "heat_map", "profile_chart", "share_chart", "stage_chart"]
 
 
 _Number = float | int
@@ -146,11 +146,18 @@ def _spoken(profile: Profile, found: Sequence[Peak]) -> str:
 
 def stage_chart(profile: Profile) -> str:
     """Fig. 3(a) as the paper draws it: the share of every level's effect at each stage, one line per level."""
-    shares = profile.by_group
+    return share_chart(profile.levels, profile.by_group)
+
+
+def share_chart(levels: Sequence[Level], shares: Shares, what: str = "Share of each level's effect over stages") -> str:
+    """Shares of V levels at X stages with their intervals, one line per level; ``what`` is said to who cannot see it.
+
+    ``wins`` that are not numbers are not told.
+    """
     left, right, top, bottom, width, height = 44.0, 114.0, 24.0, 52.0, 420.0, 340.0
     step = (width - left - right) / max(len(shares.names) - 1, 1)
     xs = [left + 14 + k * (step - 14 / max(len(shares.names) - 1, 1)) for k in range(len(shares.names))]
-    most = float(shares.high.max()) if profile.levels else 1.0
+    most = float(shares.high.max()) if levels else 1.0
     limit = max(0.25, math.ceil(most * 4 - 1e-9) / 4)
 
     def y(share: _Number) -> _Number:
@@ -167,22 +174,21 @@ def stage_chart(profile: Profile) -> str:
         parts.append(_text(x, height - bottom + 36, span, anchor="middle", class_="tick"))
     parts.append(_text(left - 8, height - bottom + 36, "layers", anchor="end", class_="tick"))
     ends = _apart([y(float(mean[-1])) for mean in shares.mean], 15, lowest=y(0))
-    for v, level in enumerate(profile.levels):
-        parts.append(_stage_line(profile, v, level, xs, y))
+    for v, level in enumerate(levels):
+        parts.append(_stage_line(shares, v, level, xs, y))
         parts.append(
             tag("g", _text(width - right + 10, ends[v] + 4, LEVEL_NAMES[level], class_="name"), class_=f"level-{level}")
         )
     spoken = [
         f"{LEVEL_NAMES[level]}: "
         + ", ".join(f"{name} {percent(float(m))}" for name, m in zip(shares.names, shares.mean[v], strict=True))
-        for v, level in enumerate(profile.levels)
+        for v, level in enumerate(levels)
     ]
-    label = "Share of each level's effect over stages. " + ("; ".join(spoken) or "No level could be verified")
+    label = f"{what}. " + ("; ".join(spoken) or "No level could be verified")
     return _svg(width, height, label, *parts)
 
 
-def _stage_line(profile: Profile, v: int, level: Level, xs: Sequence[_Number], y: Callable[[_Number], _Number]) -> str:
-    shares = profile.by_group
+def _stage_line(shares: Shares, v: int, level: Level, xs: Sequence[_Number], y: Callable[[_Number], _Number]) -> str:
     mean, low, high = (part[v].tolist() for part in (shares.mean, shares.low, shares.high))
     edge = [*zip(xs, high, strict=True), *reversed([*zip(xs, low, strict=True)])]
     parts = [
@@ -191,10 +197,9 @@ def _stage_line(profile: Profile, v: int, level: Level, xs: Sequence[_Number], y
     ]
     best = mean.index(max(mean))
     for k, (x, share, name) in enumerate(zip(xs, mean, shares.names, strict=True)):
-        words = (
-            f"{LEVEL_NAMES[level]}, {name}: {percent(share)} ({percent(low[k])} to {percent(high[k])}); "
-            f"strongest in {percent(float(shares.wins[v, k]))} of resamples"
-        )
+        words = f"{LEVEL_NAMES[level]}, {name}: {percent(share)} ({percent(low[k])} to {percent(high[k])})"
+        if not math.isnan(float(shares.wins[v, k])):
+            words += f"; strongest in {percent(float(shares.wins[v, k]))} of resamples"
         parts.append(
             tag(
                 "circle", tag("title", escape(words)), cx=x, cy=y(share), r=6 if k == best else 3,

@@ -140,7 +140,10 @@ class Answers:
             if number >= MOST_RATERS:
                 raise UserStudyError(f"the study is full: it has {MOST_RATERS:,} raters")
             shown = nickname_of(nickname) or f"rater {number + 1}"
-            block = number if block is None else block
+            if block is None:
+                # Counted among their like, so that simulated raters leave no gap in the blocks of people.
+                query = "SELECT count(*) FROM raters WHERE origin = ?"
+                block = int(db.execute(query, (origin,)).fetchone()[0])
             db.execute("INSERT INTO raters VALUES (?, ?, ?, ?, ?)", (number, block, _digest(token), shown, origin))
         return Rater(number, block, shown, origin), token
 

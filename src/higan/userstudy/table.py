@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Collection
 
 from higan.userstudy.answers import Answers
 
@@ -16,8 +17,10 @@ COLUMNS = (
 _RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 
-def to_csv(answers: Answers) -> str:
+def to_csv(answers: Answers, raters: Collection[int] | None = None) -> str:
     """One row per answer with the truth about its trial; ``passed`` is 1 or 0 in catch trials, else empty.
+
+    Of these raters, by their numbers, or of all.
 
     ``origin`` says ``simulated`` in every row that no person gave. Words that a spreadsheet might take for a formula
     get an apostrophe in front.
@@ -27,9 +30,11 @@ def to_csv(answers: Answers) -> str:
     writer.writerow(COLUMNS)
     design = answers.study.design
     trials = design.trials
-    raters = {rater.number: rater for rater in answers.raters()}
+    known = {rater.number: rater for rater in answers.raters() if raters is None or rater.number in raters}
     for given in answers.all():
-        rater, trial = raters[given.rater], trials[given.trial]
+        if given.rater not in known:
+            continue
+        rater, trial = known[given.rater], trials[given.trial]
         stage = trial.stage or ""
         writer.writerow(
             [

@@ -1,0 +1,66 @@
+// Answers stay in this browser until they are saved as a file: the page may lie on any host, or in a folder.
+import { fail, run } from "./rating.js";
+
+const study = JSON.parse(document.getElementById("study").textContent);
+const place = `higan-user-study-${study.id}`;
+let kept = null;
+
+function read() {
+  try {
+    kept = JSON.parse(localStorage.getItem(place)) ?? null;
+  } catch {
+    kept = null; // private windows may refuse: the answers then live as long as the page
+  }
+  return kept;
+}
+
+function write() {
+  try {
+    localStorage.setItem(place, JSON.stringify(kept));
+  } catch {
+    // as above
+  }
+}
+
+function state() {
+  const answered = new Set(kept.answers.map((answer) => answer.trial));
+  const block = study.blocks[kept.block % study.blocks.length];
+  const trials = block.map((k) => study.trials[k]).filter((trial) => !answered.has(trial.id));
+  return { total: block.length, trials };
+}
+
+function chosenBlock() {
+  const asked = new URLSearchParams(location.hash.slice(1)).get("block");
+  if (/^\d{1,6}$/.test(asked ?? "")) return (Number(asked) - 1 + study.blocks.length) % study.blocks.length;
+  return crypto.getRandomValues(new Uint32Array(1))[0] % study.blocks.length;
+}
+
+const backend = {
+  about: async () => ({ title: study.title, total: study.blocks[0].length }),
+  picture: (name) => `pictures/${name}.png`,
+  resume: async () => (read() ? state() : null),
+  join: async (nickname) => {
+    const random = crypto.getRandomValues(new Uint8Array(16));
+    const rater = [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    kept = { rater, nickname, block: chosenBlock(), answers: [] };
+    write();
+    return state();
+  },
+  send: async (trial, choice, seconds) => {
+    if (!kept.answers.some((answer) => answer.trial === trial)) kept.answers.push({ trial, choice, seconds });
+    write();
+  },
+  finish: async () => ({
+    name: `answers-${study.id.slice(0, 6)}-${kept.rater.slice(0, 6)}.json`,
+    file: JSON.stringify({ format: study.format, study: study.id, ...kept }, null, 1),
+  }),
+  restart: () => {
+    try {
+      localStorage.removeItem(place);
+    } catch {
+      // nothing was kept
+    }
+  },
+};
+
+run(backend).catch(fail);
