@@ -57,7 +57,8 @@ def bench(run, toy):
 
 @pytest.fixture(scope="module")
 def client(run, toy):
-    with TestClient(create_app(run, *toy, segmenter=ToySegmenter()), base_url="http://127.0.0.1") as client:
+    app = create_app(run, *toy, segmenter=ToySegmenter(), inversion_steps=60)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         yield client
 
 

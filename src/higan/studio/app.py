@@ -58,6 +58,7 @@ def create_app(
     host: str = "127.0.0.1",
     names: tuple[str, ...] = (),
     token: str | None = None,
+    inversion_steps: int = 400,
 ) -> FastAPI:
     """The studio of a run, behind `higan.web.guards.Guard`.
 
@@ -69,12 +70,15 @@ def create_app(
         host: the address that will be listened on.
         names: further host names to answer for.
         token: needed where other machines can reach the address.
+        inversion_steps: of optimisation for every photograph.
 
     Raises:
         RunError: a step of the study is missing.
-        ValueError: the run was made with a generator of another shape, or a token is needed.
+        ValueError: the run was made with a generator of another shape, no steps, or a token is needed.
     """
-    studio = _Studio(run, Desk(open_workbench(run, generator, scorer), segmenter))
+    if inversion_steps < 1:
+        raise ValueError(f"inversion_steps must be at least 1; got {inversion_steps}")
+    studio = _Studio(run, Desk(open_workbench(run, generator, scorer), segmenter), inversion_steps)
     app = FastAPI(title="higan studio", openapi_url=None, lifespan=studio.lifespan)
     for path, method, handler in studio.routes():
         app.router.add_route(path, _told(handler), methods=[method])
@@ -91,13 +95,13 @@ def create_app(
 class _Studio:
     """Everything that the routes share."""
 
-    def __init__(self, run: Run, desk: Desk) -> None:
+    def __init__(self, run: Run, desk: Desk, inversion_steps: int) -> None:
         self.run = run
         self.desk = desk
         self.assets = load_assets("higan.studio.page")
         self.facts = json.dumps(about(desk.bench) | self._more(), allow_nan=False).encode()
         self.thumbnails: Kept[tuple[int, int], Encoded] = Kept(512)
-        self.inverter = Inverter(desk)
+        self.inverter = Inverter(desk, inversion_steps)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:

@@ -166,10 +166,17 @@ def _width(stations: int) -> str:
 
 
 class Inverter:
-    """Turns photographs into codes. What all share, the shape of the code space, is measured at the first one."""
+    """Turns photographs into codes. What all share, the shape of the code space, is measured at the first one.
 
-    def __init__(self, desk: Desk) -> None:
+    Args:
+        desk: keeps the codes.
+        steps: of optimisation, in all.
+    """
+
+    def __init__(self, desk: Desk, steps: int = 400) -> None:
         self._desk = desk
+        self._shared = steps * 3 // 8
+        self._single = steps - self._shared
         self._space: CodeSpace | None = None
 
     def __call__(self, content: bytes, progress: Progress) -> Mapping[str, Any]:
@@ -184,7 +191,14 @@ class Inverter:
         if self._space is None:
             self._space = code_space(generator)
         with torch.enable_grad():
-            found = invert(generator, picture, space=self._space, progress=progress)
+            found = invert(
+                generator,
+                picture,
+                space=self._space,
+                shared_steps=self._shared,
+                layer_steps=self._single,
+                progress=progress,
+            )
         return {
             "upload": self._desk.keep_upload(found.code),
             "photograph": picture_uri(picture),

@@ -2,20 +2,26 @@
 
 import { ask } from "./api.js";
 
+/** A button that cancels once: its signal is heard from the first click on, whatever is under way then. */
+export function cancelling(button) {
+  const stop = new AbortController();
+  button.onclick = () => stop.abort();
+  return stop.signal;
+}
+
 /** The result of a job, or null where it was cancelled; `progress(job)` hears how far it is. */
-export async function follow(job, { cancel, progress = () => {} }) {
-  const stop = () => ask(`api/jobs/${job.job}`, { method: "DELETE" }).catch(() => {});
-  cancel.addEventListener("click", stop);
-  try {
-    for (;;) {
-      progress(job);
-      if (job.state === "done") return job.result;
-      if (job.state === "cancelled") return null;
-      if (job.state === "failed") throw new Error(job.error);
-      await new Promise((resolve) => setTimeout(resolve, 200));
-      job = await (await ask(`api/jobs/${job.job}`)).json();
+export async function follow(job, signal, progress = () => {}) {
+  let told = false;
+  for (;;) {
+    if (signal.aborted && !told) {
+      told = true;
+      await ask(`api/jobs/${job.job}`, { method: "DELETE" });
     }
-  } finally {
-    cancel.removeEventListener("click", stop);
+    progress(job);
+    if (job.state === "done") return job.result;
+    if (job.state === "cancelled") return null;
+    if (job.state === "failed") throw new Error(job.error);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    job = await (await ask(`api/jobs/${job.job}`)).json();
   }
 }

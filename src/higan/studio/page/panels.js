@@ -4,7 +4,7 @@ import { $, h, roving, signed, span } from "./dom.js";
 import { ask, Pump, thumbnail } from "./api.js";
 import { sent, touched } from "./look.js";
 import { layerStrip } from "./layers.js";
-import { follow } from "./jobs.js";
+import { cancelling, follow } from "./jobs.js";
 
 const NAMES = ["changes", "sweep", "grid", "joint", "mix", "transition"];
 
@@ -167,10 +167,11 @@ export class Panels {
       if (chosen[0] === chosen[1]) { words.textContent = "Choose two different ones."; return; }
       start.disabled = true;
       cancel.hidden = false;
+      const signal = cancelling(cancel);
       words.textContent = "Turning 24 samples and counting what became of every pixel …";
       try {
         const job = await (await ask("api/transition", { body: { categories: chosen, num: 24 } })).json();
-        const result = await follow(job, { cancel });
+        const result = await follow(job, signal);
         words.textContent = result ? "" : "Cancelled.";
         if (result) this.#showTransition(result);
       } catch (error) {

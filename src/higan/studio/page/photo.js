@@ -2,7 +2,7 @@
 
 import { $, h } from "./dom.js";
 import { ask } from "./api.js";
-import { follow } from "./jobs.js";
+import { cancelling, follow } from "./jobs.js";
 
 export function photographs(looks, study, fail) {
   $("photograph").addEventListener("change", async () => {
@@ -17,14 +17,13 @@ export function photographs(looks, study, fail) {
     $("job-words").textContent = "Sending …";
     $("job-bar").removeAttribute("value");
     $("photo-result").replaceChildren();
+    const signal = cancelling($("job-cancel"));
     try {
       const job = await (await ask("api/photographs", { body: new Blob([file]) })).json();
-      const found = await follow(job, {
-        cancel: $("job-cancel"),
-        progress: ({ state, done, total }) => {
-          $("job-words").textContent = state === "waiting" ? "Waiting for others …" : total > 1 ? `Looking for its code: step ${done} of ${total}` : "Looking for its code …";
-          if (total > 1) { $("job-bar").max = total; $("job-bar").value = done; }
-        },
+      const found = await follow(job, signal, ({ state, done, total }) => {
+        const doing = total > 1 ? `Looking for its code: step ${done} of ${total}` : "Looking for its code …";
+        $("job-words").textContent = signal.aborted ? "Stopping …" : state === "waiting" ? "Waiting for others …" : doing;
+        if (total > 1) { $("job-bar").max = total; $("job-bar").value = done; }
       });
       if (found) show(found);
     } catch (error) {

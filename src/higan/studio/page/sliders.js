@@ -41,23 +41,23 @@ export class Sliders {
       },
     });
     const output = h("output", { for: id });
-    const where = h("span", { class: "where" });
-    const zero = h("button", { onclick: () => this.#move(concept, 0, true), "aria-label": `${concept.label} back to zero` }, "reset");
-    const proper = h("button", { onclick: () => this.#where(concept, concept.layers, true) }, `recommended ${span(concept.layers)}`);
+    const where = h("span", {});
+    const zero = h("button", { class: "link", onclick: () => this.#move(concept, 0, true), "aria-label": `${concept.label} back to zero` }, "reset");
+    const proper = h("button", { class: "link", onclick: () => this.#where(concept, concept.layers, true) }, "recommended: " + span(concept.layers));
     const strip = layerStrip(this.study, {
       label: `Layers that ${concept.label} moves`, profile: concept.profile,
       change: (layers, over) => this.#where(concept, layers, over),
     });
-    const more = h("div", { class: "more" }, strip.element, h("div", { class: "bottom" }, proper, zero));
+    const more = h("div", { class: "more" }, strip.element);
     const element = h("div", { class: `concept level-${concept.level}` },
-      h("div", { class: "top" }, h("label", { for: id }, concept.label), output),
+      h("div", { class: "top" }, h("label", { for: id }, concept.label), zero, output),
       slider,
       h("div", { class: "bottom", id: `${id}-note` }, interval(concept, strongest),
-        `Δs ${concept.effect.toFixed(2)} [${concept.low.toFixed(2)}, ${concept.high.toFixed(2)}]`, where),
+        `Δs ${concept.effect.toFixed(2)} [${concept.low.toFixed(2)}, ${concept.high.toFixed(2)}]`, h("span", { class: "where" }, proper, where)),
       more,
     );
     element.addEventListener("focusin", () => this.#open(concept.name));
-    this.#rows.set(concept.name, { concept, element, slider, output, where, strip, more, proper });
+    this.#rows.set(concept.name, { concept, element, slider, output, where, strip, more, proper, zero });
     return element;
   }
 
@@ -67,7 +67,8 @@ export class Sliders {
 
   #move(concept, strength, over) {
     this.focused = concept.name;
-    this.#put(concept, { ...this.#edit(concept), strength }, over);
+    // Held arrow keys are one step to undo.
+    this.#put(concept, { ...this.#edit(concept), strength }, over, concept.name);
   }
 
   #where(concept, layers, over) {
@@ -75,9 +76,9 @@ export class Sliders {
     this.#put(concept, { ...this.#edit(concept), layers }, over);
   }
 
-  #put(concept, edit, over) {
+  #put(concept, edit, over, tag = "") {
     const look = { ...this.looks.now, edits: { ...this.looks.now.edits, [concept.name]: edit } };
-    if (over) this.looks.settle(look, concept.name);
+    if (over) this.looks.settle(look, tag);
     else this.looks.move(look);
   }
 
@@ -90,7 +91,7 @@ export class Sliders {
   }
 
   update() {
-    for (const { concept, element, slider, output, where, strip, more, proper } of this.#rows.values()) {
+    for (const { concept, element, slider, output, where, strip, more, proper, zero } of this.#rows.values()) {
       const { strength, layers } = this.#edit(concept);
       const moved = Boolean(strength && layers.length);
       if (+slider.value !== strength) slider.value = strength;
@@ -99,8 +100,8 @@ export class Sliders {
       slider.style.setProperty("--to", `${Math.max(50, at)}%`);
       const usual = span(layers) === span(concept.layers);
       const sigmas = strength * concept.per_step;
-      const words = !moved ? "0" : usual ? `${signed(sigmas, 1)} σ` : `${signed(strength, 1)} λ`;
-      output.textContent = words;
+      output.textContent = moved ? amount(concept, { strength, layers }) : "0";
+      zero.hidden = !moved;
       output.title = moved ? `${signed(strength, 2)} steps λ` + (usual ? `, worth ${signed(sigmas, 2)} standard deviations of the score on average` : "") : "";
       slider.setAttribute("aria-valuetext", !moved ? "not moved" : usual ? `${signed(sigmas, 1)} standard deviations` : `${signed(strength, 1)} steps`);
       where.textContent = layers.length ? `layer${layers.length > 1 ? "s" : ""} ${span(layers)}` : "no layers";
@@ -110,6 +111,12 @@ export class Sliders {
       strip.set(layers);
     }
   }
+}
+
+/** An edit in words: at the recommended layers, the standard deviations it is worth on average; elsewhere its steps. */
+export function amount(concept, { strength, layers }) {
+  const usual = span(layers) === span(concept.layers);
+  return usual ? `${signed(strength * concept.per_step, 1)} σ` : `${signed(strength, 1)} λ`;
 }
 
 /** Δs as a bar with its interval. */

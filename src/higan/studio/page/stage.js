@@ -1,8 +1,9 @@
 // The picture: as it is, before, where it changed, which pixel belongs to what.
 
-import { $, h, signed, span } from "./dom.js";
+import { $, h, span } from "./dom.js";
 import { ask, Pump } from "./api.js";
 import { plain, sent, touched } from "./look.js";
+import { amount } from "./sliders.js";
 
 const CHANGED = [213, 94, 0];
 
@@ -41,7 +42,7 @@ export class Stage {
     if (this.overlay === "segments") this.masks.want(sent(look));
     const edits = sent(look).edits.map((e) => {
       const concept = this.study.concepts.find((c) => c.name === e.concept);
-      return `${concept?.label ?? e.concept} ${signed(e.strength, 1)}`;
+      return `${concept.label} ${amount(concept, e)}`;
     });
     const mix = look.mix && sent(look).mix.length ? [`layers ${span(look.mix.layers)} of sample ${look.mix.seed}`] : [];
     const who = look.upload ? "Photograph" : `Sample ${look.seed}`;

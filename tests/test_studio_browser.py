@@ -1,0 +1,316 @@
+"""The studio as a person uses it: the embedded generator, a real server, a real browser."""
+
+import io
+import json
+import re
+import shutil
+import urllib.request
+
+import pytest
+import torch
+from PIL import Image
+
+from higan import load_generator, load_scorer, load_segmenter
+from higan.export import read_recipe
+from higan.photographs import open_photograph
+from higan.recipes import Recipe
+from higan.studio import create_app, shipped_study
+from higan.web.serve import running
+from higan.workbench import edit, open_workbench, repeat
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+
+SAMPLE = 7
+PIXELS = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, k) => k % 4 < 3)"
+
+
+@pytest.fixture(scope="module")
+def models():
+    return load_generator("rooms"), load_scorer("rooms")
+
+
+@pytest.fixture(scope="module")
+def address(models):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    app = create_app(shipped_study(), *models, segmenter=load_segmenter("rooms"), inversion_steps=120)
+    with running(app) as address:
+        yield address
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+
+
+class Heard(list):
+    """What went wrong on a page, and what it asked other hosts for."""
+
+
+@pytest.fixture
+def open_page(browser, address):
+    contexts = []
+
+    def opened(hash_="", **options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.heard = Heard()
+        page.on("console", lambda message: page.heard.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.heard.append(str(error)))
+        page.on(
+            "request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else page.heard.append(r.url)
+        )
+        page.goto(address + hash_)
+        page.wait_for_selector("#frame[data-drawn]")
+        return page
+
+    yield opened
+    for context in contexts:
+        for page in context.pages:
+            assert page.heard == []
+        context.close()
+
+
+def shows(page, look):
+    """Wait until the picture on the page is that of a look."""
+    page.wait_for_function(
+        "wanted => document.querySelector('#frame').dataset.shows === JSON.stringify(JSON.parse(wanted))",
+        arg=json.dumps(look),
+    )
+
+
+def pixels(page, canvas="#picture"):
+    flat = torch.tensor(page.eval_on_selector(canvas, PIXELS), dtype=torch.uint8)
+    side = round((len(flat) / 3) ** 0.5)
+    return flat.reshape(side, side, 3).permute(2, 0, 1)
+
+
+def close(a, b):
+    """The same picture: convolutions add up in another order for other batch sizes."""
+    return int((a.int() - b.int()).abs().max()) <= 1
+
+
+def slider(page, name):
+    found = page.locator(f"[data-concept={name}]")
+    found.scroll_into_view_if_needed()
+    return found
+
+
+def drag(page, name, share):
+    """By the mouse, from the middle to a share of the way to the end, in many small moves."""
+    handle = slider(page, name)
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for k in range(1, 41):
+        page.mouse.move(x + share * k / 40 * (box["width"] / 2 - 9), y)
+    page.mouse.up()
+    return float(handle.input_value())
+
+
+def test_first_view_shows_a_sample_the_gallery_and_every_verified_concept(open_page, models):
+    page = open_page()
+    bench = open_workbench(shipped_study(), *models)
+    assert close(pixels(page), edit(bench, [], seed=SAMPLE).image)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.thumb img')].slice(0, 12).every(i => i.complete && i.naturalWidth)"
+    )
+    names = page.eval_on_selector_all("input[type=range]", "all => all.map(one => one.dataset.concept)")
+    assert len(names) >= 20
+    assert page.locator(".level h2").all_inner_texts()[0].startswith("Layout")
+    for row in page.locator(".concept .bottom").all_inner_texts()[:3]:
+        assert re.search(r"Δs \d\.\d\d \[\d\.\d\d, \d\.\d\d\]", row)
+        assert re.search(r"layers? \d", row)
+
+
+def test_more_samples_come_as_one_scrolls_and_a_click_chooses_one(open_page):
+    page = open_page()
+    page.wait_for_selector(".thumb")
+    before = page.locator(".thumb").count()
+    page.eval_on_selector("#thumbs", "t => t.scrollTo(0, t.scrollHeight)")
+    page.wait_for_function(f"() => document.querySelectorAll('.thumb').length > {before}")
+    page.locator(".thumb").nth(20).click()
+    shows(page, {"seed": 20, "mix": [], "edits": []})
+    page.fill("#seed", "123456")
+    page.click("#goto button")
+    shows(page, {"seed": 123456, "mix": [], "edits": []})
+    page.fill("#seed", "-3")
+    page.click("#goto button")
+    assert page.eval_on_selector("#seed", "e => e.validity.customError")
+
+
+def test_a_drag_ends_on_the_last_position_and_joint_edits_are_undone_and_redone(open_page, models):
+    page = open_page()
+    first = drag(page, "natural_light", 0.6)
+    second = drag(page, "warm_colours", -0.5)
+    assert first > 0 > second
+    layers = {c["name"]: c["layers"] for c in page.evaluate("fetch('api/study').then(a => a.json())")["concepts"]}
+    one = {"concept": "natural_light", "strength": first, "layers": layers["natural_light"]}
+    two = {"concept": "warm_colours", "strength": second, "layers": layers["warm_colours"]}
+    shows(page, {"seed": SAMPLE, "mix": [], "edits": [one, two]})
+    bench = open_workbench(shipped_study(), *models)
+    asked = [f"{e['concept']}={e['strength']:+.9f}@{','.join(map(str, e['layers']))}" for e in (one, two)]
+    assert close(pixels(page), edit(bench, asked, seed=SAMPLE).image)
+    # Each drag is one step back, however many moves it had.
+    page.keyboard.press("Control+z")
+    shows(page, {"seed": SAMPLE, "mix": [], "edits": [one]})
+    page.click("#undo")
+    shows(page, {"seed": SAMPLE, "mix": [], "edits": []})
+    assert page.is_disabled("#undo")
+    assert float(slider(page, "natural_light").input_value()) == 0
+    page.keyboard.press("Control+Shift+z")
+    page.click("#redo")
+    shows(page, {"seed": SAMPLE, "mix": [], "edits": [one, two]})
+    page.wait_for_selector("#panel-changes .bars .asked")
+    assert {"natural light", "warm colours"} == set(page.locator("#panel-changes .asked").all_inner_texts())
+    page.keyboard.press("r")
+    shows(page, {"seed": SAMPLE, "mix": [], "edits": []})
+
+
+def test_the_address_holds_the_state_and_opens_it_elsewhere(open_page):
+    page = open_page()
+    strength = drag(page, "wood", 0.7)
+    page.click("#tab-mix")
+    page.locator(".thumb").nth(5).click()
+    page.wait_for_function("() => location.hash.includes('mix=')")
+    shared = page.evaluate("location.hash")
+    other = open_page(shared)
+    state = json.loads(other.get_attribute("#frame", "data-shows"))
+    assert state["seed"] == SAMPLE
+    assert state["mix"] == [{"seed": 5, "layers": [8, 9]}]
+    assert state["edits"][0]["strength"] == pytest.approx(strength)
+    assert close(pixels(other), pixels(page))
+    odd = open_page("#seed=99999999999&edit=nobody~1~0&edit=wood~x~0&mix=5~77&edit=%3Cscript%3E~1~0")
+    assert json.loads(odd.get_attribute("#frame", "data-shows")) == {"seed": SAMPLE, "mix": [], "edits": []}
+    assert "left out" in odd.inner_text("#toast")
+
+
+def test_layers_are_switched_by_dragging_across_and_by_keys(open_page):
+    page = open_page("#seed=7&edit=natural_light~0.5~9")
+    strip = page.get_by_role("group", name="Layers that natural light moves")
+    strip.scroll_into_view_if_needed()
+    boxes = [strip.locator("button").nth(k).bounding_box() for k in (4, 6)]
+    at = [(box["x"] + box["width"] / 2, box["y"] + 8) for box in boxes]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=12)
+    page.mouse.up()
+    edit_of = {"concept": "natural_light", "strength": 0.5}
+    shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4, 5, 6, 9]}]})
+    strip.locator("button").nth(6).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press(" ")
+    shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4, 5, 6, 7, 9]}]})
+    page.keyboard.press("Control+z")
+    shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4, 5, 6, 9]}]})
+
+
+def test_before_difference_and_segments(open_page, models):
+    page = open_page("#seed=7&edit=natural_light~0.5~9")
+    bench = open_workbench(shipped_study(), *models)
+    page.focus("body")
+    page.keyboard.down("b")
+    page.wait_for_selector("#before:not([hidden])")
+    assert close(pixels(page, "#before"), edit(bench, [], seed=7).image)
+    page.keyboard.up("b")
+    assert page.is_hidden("#before")
+    page.keyboard.press("d")
+    page.wait_for_function(
+        "() => document.querySelector('#overlay').width === 64 && !document.querySelector('#overlay').hidden"
+    )
+    assert len(pixels(page, "#overlay").flatten().unique()) > 1
+    page.click("#segments")
+    page.wait_for_selector("#legend li")
+    assert "wall" in page.inner_text("#legend")
+
+
+def test_strips_and_transitions(open_page):
+    page = open_page("#seed=7&edit=natural_light~0.5~9&edit=wood~1~6-9")
+    for tab, count in (("sweep", 5), ("joint", 4), ("grid", 16)):
+        page.click(f"#tab-{tab}")
+        page.wait_for_function(f"() => document.querySelectorAll('#panel-{tab} img').length === {count}")
+    page.click("#tab-transition")
+    page.select_option("#from", "bedroom")
+    page.select_option("#to", "dining_room")
+    page.click("text=Turn them")
+    page.wait_for_selector("#panel-transition svg.sankey")
+    assert page.locator("#panel-transition .stations").count() == 4
+
+
+def test_downloads_are_the_picture_with_its_recipe(open_page, models, tmp_path):
+    page = open_page("#seed=7&edit=natural_light~0.5~9&mix=5~8")
+    saved = {}
+    for kind in ("picture", "recipe", "gif", "strip"):
+        page.click("#download summary")
+        with page.expect_download() as download:
+            page.click(f"[data-kind={kind}]")
+        saved[kind] = tmp_path / download.value.suggested_filename
+        download.value.save_as(saved[kind])
+    assert [path.suffix for path in saved.values()] == [".png", ".json", ".gif", ".png"]
+    recipe = read_recipe(saved["picture"])
+    assert recipe == Recipe.from_json(saved["recipe"].read_text())
+    bench = open_workbench(shipped_study(), *models)
+    assert torch.equal(repeat(bench, recipe).image, open_photograph(saved["picture"], 64))
+    with Image.open(saved["gif"]) as animation:
+        assert animation.n_frames > 8
+
+
+def test_a_photograph_is_uploaded_inverted_and_edited(open_page, models, tmp_path):
+    bench = open_workbench(shipped_study(), *models)
+    photograph = tmp_path / "photo.jpg"
+    buffer = edit(bench, [], seed=2**31 + 5).image.permute(1, 2, 0).numpy()
+    Image.fromarray(buffer).resize((200, 150)).save(photograph)
+    page = open_page()
+    page.set_input_files("#photograph", photograph)
+    page.wait_for_selector("#job:not([hidden])")
+    page.click("#job-cancel")
+    page.wait_for_selector("#job[hidden]", state="attached")
+    assert "seed" in json.loads(page.get_attribute("#frame", "data-shows"))
+    page.set_input_files("#photograph", photograph)
+    page.wait_for_function("() => document.querySelector('#job-bar').value > 0", timeout=60_000)
+    page.wait_for_function("() => JSON.parse(document.querySelector('#frame').dataset.shows).upload", timeout=120_000)
+    assert "grey levels" in page.inner_text("#photo-result")
+    plain = pixels(page)
+    error = (plain.float() - open_photograph(photograph, 64).float()).square().mean().sqrt()
+    assert float(error) < 30
+    drag(page, "natural_light", 0.8)
+    page.wait_for_function("() => JSON.parse(document.querySelector('#frame').dataset.shows).edits.length === 1")
+    assert not close(pixels(page), plain)
+
+
+def test_readable_on_a_phone_and_by_keyboard_alone(open_page):
+    page = open_page("#seed=9", viewport={"width": 375, "height": 812}, has_touch=True, color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 21, 24)"
+    slider(page, "bedroom").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => JSON.parse(document.querySelector('#frame').dataset.shows).edits.length === 1")
+    page.keyboard.press("Delete")
+    shows(page, {"seed": 9, "mix": [], "edits": []})
+    page.keyboard.press("n")
+    shows(page, {"seed": 10, "mix": [], "edits": []})
+    page.keyboard.press("?")
+    assert page.evaluate("document.querySelector('#help').open")
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, input, select')].filter(e => "
+        "!(e.textContent || e.getAttribute('aria-label') || e.labels?.length)).map(e => e.outerHTML)"
+    )
+    assert unnamed == []
+
+
+def test_two_people_do_not_see_each_others_photographs(address):
+    """Without its name, which nobody can guess, an upload cannot be asked for."""
+    request = urllib.request.Request(
+        f"{address}api/picture", json.dumps({"look": {"upload": "0" * 32}}).encode(), {"X-Client": "somebody"}
+    )
+    with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+        urllib.request.urlopen(request)
+    assert "upload it again" in json.load(io.TextIOWrapper(refused.value))["error"]
+    refused.value.close()
