@@ -19,7 +19,7 @@ ORDER = (
     {"editing", "boundaries"},
     {"statistics", "refits"},
     {"rescoring"},
-    {"directions", "hierarchy", "transitions"},
+    {"directions", "hierarchy", "transitions", "trust"},
     {"rooms"},
     {"study"},
     {"report"},

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from jaxtyping import UInt8
 from rich.table import Table
+from torch import Tensor
 
 from higan import __version__, load_segmenter, store, study
 from higan.cli.app import (
@@ -45,9 +47,20 @@ from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_op
 from higan.engines import Engine, open_engine
 from higan.errors import MissingWeightsError
 from higan.hierarchy import finding, profile
+from higan.photographs import open_photograph
+from higan.rooms.dataset import sample_rooms
 from higan.statistics import rank
 from higan.types import Generator, Scorer, Segmenter
 
+RENDERED = "rooms"
+"""Instead of the name of a photograph: three rendered rooms that nothing was trained on."""
+_HELD_OUT = 20_000_000
+PhotographFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--photograph", help="Picture to invert and edit beside samples, or rooms for rendered ones; may be repeated."
+    ),
+]
 Label = Annotated[int | None, typer.Option("--label", help="Class of a conditional generator.")]
 
 
@@ -63,7 +76,7 @@ def demo(
     """The whole study on the embedded world; ends with a report."""
     _study(
         "rooms", "rooms", "rooms", out, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
-        device=device,
+        device=device, photographs=[RENDERED],
     )  # fmt: skip
 
 
@@ -91,6 +104,7 @@ def run(
     workers: Workers = None,
     address: Address = None,
     shard_size: ShardSize = 2000,
+    photograph: PhotographFiles = None,
 ) -> None:
     """The whole study on your generator and scorer; ends with a report."""
     _study(
@@ -112,6 +126,7 @@ def run(
         label=label,
         engine=open_engine(engine, workers=workers, devices=device.split(","), address=address),
         shard_size=shard_size,
+        photographs=photograph or (),
     )
 
 
@@ -135,17 +150,20 @@ def _study(
     label: int | None = None,
     engine: Engine | None = None,
     shard_size: int = 2000,
+    photographs: Sequence[str] = (),
 ) -> None:
     models = Models(generator_name, scorer_name, dict(options), label, digests_of(generator_name, scorer_name))
     here = _device_here(device)
     generator, scorer = models(here)
     segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, here)
+    pictures = _opened(photographs, generator)
     names = {
         "generator": generator_name,
         "scorer": scorer_name,
         "segmenter": segmenter_name,
         "scorer_options": dict(options),
         "label": label,
+        "photographs": list(photographs),
     }
     folder = _open(out, generator, scorer, names, models, num=num, seed=seed, shard_size=shard_size)
     say_guesses(scorer)
@@ -174,7 +192,7 @@ def _study(
             batch_size=batch_size,
             report=bars,
         )
-        path = _write_report(folder, generator, scorer, segmenter, bars)
+        path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
     console.print(_ranking(folder))
     console.print(f"\n[bold]{finding(profile(rescoring))}[/]\n", highlight=False)
     console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
@@ -240,8 +258,24 @@ def _ranking(folder: store.Run) -> Table:
     return table
 
 
+def _opened(photographs: Sequence[str], generator: Generator) -> UInt8[Tensor, "P 3 H W"] | None:
+    """Pictures for the report, by file; `RENDERED` stands for rooms that nothing was trained on."""
+    pictures = []
+    for name in photographs:
+        if name == RENDERED:
+            pictures += [*sample_rooms(range(_HELD_OUT, _HELD_OUT + 3), generator.resolution).images]
+        else:
+            pictures.append(open_photograph(name, generator.resolution))
+    return torch.stack(pictures) if pictures else None
+
+
 def _write_report(
-    folder: store.Run, generator: Generator, scorer: Scorer, segmenter: Segmenter | None, bars: Report
+    folder: store.Run,
+    generator: Generator,
+    scorer: Scorer,
+    segmenter: Segmenter | None,
+    bars: Report,
+    photographs: UInt8[Tensor, "P 3 H W"] | None = None,
 ) -> Path:
     from higan.report import write_report
 
@@ -250,6 +284,7 @@ def _write_report(
         generator,
         scorer,
         segmenter=segmenter,
+        photographs=photographs,
         minutes=sum(step["seconds"] for step in study.steps_of(folder).values()) / 60,
         progress=lambda done, total: bars("report", done, total),
     )
@@ -339,12 +374,17 @@ def rescore(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")], device: Device = "cpu") -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    photograph: PhotographFiles = None,
+    device: Device = "cpu",
+) -> None:
     """Draws the report of a finished run again."""
     opened = store.load_run(folder)
     generator, scorer, segmenter = _models_of(opened, device)
+    pictures = _opened(photograph or opened.provenance.get("photographs") or (), generator)
     with progress_bars() as bars:
-        path = _write_report(opened, generator, scorer, segmenter, bars)
+        path = _write_report(opened, generator, scorer, segmenter, bars, pictures)
     console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 

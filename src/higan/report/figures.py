@@ -15,10 +15,23 @@ from higan.report.pictures import Change, Drawn, Easel, Picture, Strip, differen
 from higan.report.study import Entry, Study
 from higan.report.words import layer_span, readable, signed
 from higan.transitions import travel
+from higan.trust import Success, compare, successes
 from higan.types import LEVELS, Edit, Placement, SegmentClass, Segmenter
 from higan.workbench import open_workbench
 
-__all__ = ["CATEGORIES", "Transition", "both_ways", "joint", "lead", "mixing", "palette", "stage_grid", "transition"]
+__all__ = [
+    "CATEGORIES",
+    "Photographs",
+    "Transition",
+    "both_ways",
+    "joint",
+    "lead",
+    "mixing",
+    "palette",
+    "photographs",
+    "stage_grid",
+    "transition",
+]
 
 CATEGORIES = ("bedroom", "living_room", "dining_room")
 """Names under which scorers know the rooms that Fig. 5 turns into one another."""
@@ -181,6 +194,58 @@ def transition(
             for name, leg in zip(names[1:], journey.legs, strict=True)
         ),
         num=len(journey.seeds),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Photographs:
+    """Pictures that the generator did not make, as codes and edited, beside the same edits of samples.
+
+    ``errors`` are in grey levels, ``percentiles`` the share of samples whose code lies nearer to the mean.
+    """
+
+    strips: tuple[Strip, ...]
+    rows: tuple[tuple[Entry, Success], ...]
+    steps: int
+    num_samples: int
+    errors: tuple[float, ...]
+    start_errors: tuple[float, ...]
+    percentiles: tuple[float, ...]
+
+
+def photographs(
+    study: Study, easel: Easel, pictures: UInt8[Tensor, "P 3 H W"], *, each: int = 2, steps: int = 240, num: int = 48
+) -> Photographs | None:
+    """Edit success on inverted pictures beside that on samples; None where nothing is verified.
+
+    The ``each`` strongest concepts of every level, at their most proper layers; the strongest of a level is shown.
+    """
+    entries = [entry for level in LEVELS for entry in study.verified(level)[:each]]
+    if not entries:
+        return None
+    edits = {entry.name: Edit(entry.boundary, entry.strength, entry.stage.layers) for entry in entries}
+    known = [concept.name for concept in easel.scorer.concepts]
+    std = torch.zeros(len(known))
+    for column, concept in enumerate(easel.concepts):
+        std[known.index(concept.name)] = easel.std[column]
+    found = compare(easel.generator, easel.scorer, edits, pictures, std=std, num=num, steps=steps)
+    shown = [k for k, entry in enumerate(entries) if entry.level not in [e.level for e in entries[:k]]]
+    strips = []
+    for p, inversion in enumerate(found.inversions):
+        row = [Picture(picture_uri(pictures[p]), f"photograph {p + 1}", "photograph")]
+        row.append(_captioned(found.images[p, 0], "its code", []))
+        for e in shown:
+            change = Change(entries[e].name, entries[e].level, float(found.inverted[e, found.own[e], p]))
+            row.append(_captioned(found.images[p, 1 + e], readable(entries[e].name), [change]))
+        strips.append(Strip("", None, f"{inversion.error:.0f} grey levels off", tuple(row)))
+    return Photographs(
+        strips=tuple(strips),
+        rows=tuple(zip(entries, successes(found), strict=True)),
+        steps=steps,
+        num_samples=num,
+        errors=tuple(i.error for i in found.inversions),
+        start_errors=tuple(i.start_error for i in found.inversions),
+        percentiles=tuple(i.percentile for i in found.inversions),
     )
 
 

@@ -9,8 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import UInt8
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
+from torch import Tensor
 
 from higan.population import sample_seeds
 from higan.report import figures, words
@@ -37,6 +39,7 @@ def write_report(
     path: Path | None = None,
     *,
     segmenter: Segmenter | None = None,
+    photographs: UInt8[Tensor, "P 3 H W"] | None = None,
     seeds: Sequence[int] | None = None,
     minutes: float | None = None,
     progress: Progress | None = None,
@@ -51,6 +54,8 @@ def write_report(
         scorer: the run's scorer; every edited picture is scored again.
         path: where to; ``report.html`` in the run folder by default. Written whole or not at all.
         segmenter: adds masks of a category transition, if the scorer knows bedrooms, living and dining rooms.
+        photographs: pictures of the generator's resolution, to be inverted and edited beside samples; takes minutes
+            where the generator is large.
         seeds: samples to draw pictures from, at least one; by default 24 that neither probing nor re-scoring used.
         minutes: how long the study took, to be told.
         progress: called after every figure.
@@ -77,6 +82,7 @@ def write_report(
         "palette": lambda: figures.palette(found, easel),
         "mixing": lambda: figures.mixing(found, easel),
         "transition": lambda: figures.transition(found, easel, segmenter) if segmenter else None,
+        "photographs": lambda: figures.photographs(found, easel, photographs) if photographs is not None else None,
     }
     drawn: dict[str, Any] = {}
     for done, (name, draw) in enumerate(plans.items(), 1):

@@ -1,0 +1,174 @@
+"""How far edits of photographs can be trusted: the same edits on sampled codes and on the codes of inverted pictures.
+
+Boundaries are fitted to sampled codes, and edits are verified on them. A picture that the generator did not make gets a
+code that optimisation has found (`higan.inversion`); nothing says that a step along a boundary does there what it does
+elsewhere. ``compare`` takes the step in both places and reads the same scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from higan.editing import apply
+from higan.inversion import Features, Inversion, code_space, invert
+from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
+from higan.statistics import resample_weights
+from higan.types import Concept, Edit, Generator, Scorer
+
+__all__ = ["Success", "Trust", "compare", "successes"]
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trust:
+    """Changes of C scores under E edits, in standard deviations: of K sampled codes, and of P inverted pictures.
+
+    ``own`` is each edit's own column. ``images`` are those of the inverted codes, as they are and under every edit.
+    """
+
+    names: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    own: tuple[int, ...]
+    sampled: Float[Tensor, "E C K"]
+    inverted: Float[Tensor, "E C P"]
+    inversions: tuple[Inversion, ...]
+    images: UInt8[Tensor, "P 1+E 3 H W"]
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """One edit: how far its own score moves on samples and on inverted pictures, with 95 % intervals.
+
+    ``ratio`` is the second by the first, 1 where a photograph is edited as well as a sample; ``off_sampled`` and
+    ``off_inverted`` are the root mean squares of all other scores' mean changes.
+    """
+
+    name: str
+    sampled: float
+    inverted: float
+    low: float
+    high: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    off_sampled: float
+    off_inverted: float
+
+
+def compare(
+    generator: Generator,
+    scorer: Scorer,
+    edits: Mapping[str, Edit],
+    pictures: UInt8[Tensor, "P 3 H W"],
+    *,
+    std: Float[Tensor, " C"] | None = None,
+    num: int = 48,
+    steps: int = 240,
+    features: Features | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Trust:
+    """Invert pictures, edit their codes and fresh samples alike, and record every score's change.
+
+    Args:
+        generator: differentiable.
+        scorer: its concepts are the columns.
+        edits: by name; each one's concept must be the scorer's.
+        pictures: at the generator's resolution.
+        std: standard deviation of every score, in the scorer's order; by default that of the samples.
+        num: K, at least 2.
+        steps: of every inversion, three eighths of them on one code for all layers.
+        features: of a predictor, compared beside the pixels (`higan.inversion.invert`).
+        seed: chooses the samples; neither probing nor re-scoring has used them.
+        progress: called after every picture.
+
+    Raises:
+        ValueError: no edits or pictures, fewer than two samples, an edit of a concept that the scorer does not know.
+        GeneratorError: no gradient reaches the codes.
+    """
+    check_concepts(scorer)
+    names = [concept.name for concept in scorer.concepts]
+    unknown = sorted({edit.boundary.concept.name for edit in edits.values()} - set(names))
+    if unknown or not edits or not len(pictures) or num < 2:
+        raise ValueError(
+            f"comparing takes edits of concepts that the scorer knows, a picture and two samples; got {len(edits)} "
+            f"edits, {len(pictures)} pictures, {num} samples, and unknown concepts: {', '.join(unknown) or 'none'}"
+        )
+    space = code_space(generator)
+    inversions = []
+    for k, picture in enumerate(pictures):
+        first = steps * 3 // 8
+        inversions.append(
+            invert(
+                generator, picture, space=space, features=features, shared_steps=first, layer_steps=steps - first,
+                seed=seed,
+            )
+        )  # fmt: skip
+        if progress is not None:
+            progress(k + 1, len(pictures))
+    chosen = list(edits.values())
+    seeds = sample_seeds(num, seed=seed, purpose="verify", first=2**23 + 2**21)
+    codes = torch.stack([found.code for found in inversions]).to(generator.device)
+    before, sampled, _ = _moved(generator, scorer, sample(generator, seeds), chosen)
+    _, inverted, images = _moved(generator, scorer, codes, chosen)
+    unit = (before.std(0) if std is None else std.cpu()).float()[None, :, None]
+    safe = unit.clamp(min=torch.finfo(unit.dtype).tiny)
+    return Trust(
+        names=tuple(edits),
+        concepts=scorer.concepts,
+        own=tuple(names.index(edit.boundary.concept.name) for edit in chosen),
+        sampled=torch.where(unit > 0, sampled / safe, 0.0),
+        inverted=torch.where(unit > 0, inverted / safe, 0.0),
+        inversions=tuple(inversions),
+        images=images,
+    )
+
+
+def _moved(
+    generator: Generator, scorer: Scorer, codes: Float[Tensor, "n L D"], edits: Sequence[Edit]
+) -> tuple[Float[Tensor, "n C"], Float[Tensor, "E C n"], UInt8[Tensor, "n 1+E 3 H W"]]:
+    """Scores as they are, their changes under every edit, and the pictures of both."""
+
+    def drawn(these: Tensor) -> tuple[Tensor, Tensor]:
+        images = [render(generator, part) for part in these.split(_AT_ONCE)]
+        return torch.cat([i.cpu() for i in images]), torch.cat([score(scorer, i).cpu() for i in images])
+
+    image, before = drawn(codes)
+    pictures, changes = [image], []
+    for edit in edits:
+        image, after = drawn(apply(codes, [edit]))
+        pictures.append(image)
+        changes.append((after - before).T)
+    return before, torch.stack(changes), torch.stack(pictures, 1)
+
+
+def successes(trust: Trust, *, num_resamples: int = 2000, seed: int = 0) -> tuple[Success, ...]:
+    """One row per edit; intervals are percentiles of a bootstrap over samples and over pictures, independently."""
+    rows = []
+    picked = [resample_weights(part.shape[-1], num_resamples, seed + k) for k, part in
+              enumerate((trust.sampled, trust.inverted))]  # fmt: skip
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    for e, name in enumerate(trust.names):
+        own = trust.own[e]
+        parts = [part[e].double() for part in (trust.sampled, trust.inverted)]
+        means = [part.mean(1) for part in parts]
+        again = [weights.double() @ part[own] for weights, part in zip(picked, parts, strict=True)]
+        others = [k for k in range(len(trust.concepts)) if k != own]
+        off = [float(mean[others].square().mean().sqrt()) if others else 0.0 for mean in means]
+        ratio = again[1] / torch.where(again[0].abs() > 1e-9, again[0], 1e-9)
+        low, high = torch.quantile(again[1], ends).tolist()
+        ratio_low, ratio_high = torch.quantile(ratio, ends).tolist()
+        sampled, inverted = float(means[0][own]), float(means[1][own])
+        rows.append(
+            Success(
+                name, sampled, inverted, low, high,
+                inverted / sampled if abs(sampled) > 1e-9 else float("nan"), ratio_low, ratio_high, *off,
+            )
+        )  # fmt: skip
+    return tuple(rows)
