@@ -15,7 +15,7 @@ ORDER = (
     {"extras", "preprocessing"},
     {"store"},
     {"engines"},
-    {"population", "conformance"},
+    {"population", "conformance", "samples"},
     {"editing", "boundaries"},
     {"statistics", "refits"},
     {"rescoring"},

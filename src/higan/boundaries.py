@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,6 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from higan.linear import Loss, Metric, metric_of, solve
+from higan.samples import Samples, columns_of, samples_of
 from higan.types import Boundary, Population
 
 __all__ = ["Mode", "fit", "project_out", "random_directions"]
@@ -27,10 +28,12 @@ __all__ = ["Mode", "fit", "project_out", "random_directions"]
 Mode = Literal["extreme", "all"]
 
 _CACHE = 2**24
+_GATHER = 2**28
+_BLOCK = 2**25
 
 
 def fit(
-    population: Population,
+    population: Population | Samples,
     concepts: Sequence[str] | None = None,
     *,
     mode: Mode = "extreme",
@@ -52,7 +55,8 @@ def fit(
     normal is as good as random and its accuracy near chance.
 
     Args:
-        population: N samples.
+        population: N samples, in memory or wherever a `higan.samples.Samples` has them: score columns are asked for
+            some at a time, and codes of extreme samples alone or in blocks, to the same result.
         concepts: names to fit; all if None.
         mode: ``extreme`` or ``all``.
         num_extreme: n, capped at N // 2; a value in (0, 1] is a share of N.
@@ -67,8 +71,9 @@ def fit(
     Raises:
         ValueError: unknown concept, fewer than 4 samples, a share or penalty out of range, non-finite data.
     """
-    columns = list(range(len(population.concepts))) if concepts is None else [population.index(c) for c in concepts]
-    n = _num_extreme(num_extreme, len(population))
+    samples = samples_of(population)
+    columns = columns_of(samples, concepts)
+    n = _num_extreme(num_extreme, len(samples))
     if not 0 < train_fraction < 1:
         raise ValueError(f"train_fraction must lie between 0 and 1; got {train_fraction}")
     if not (C > 0 and ridge > 0):
@@ -77,33 +82,47 @@ def fit(
         raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {loss!r}")
     if not columns:
         raise ValueError("there must be at least one concept to fit; got none")
-    if not bool(torch.isfinite(population.codes).all() and torch.isfinite(population.scores[:, columns]).all()):
-        raise ValueError("codes and scores must be finite; got NaN or infinity")
     if mode == "all":
-        return _fit_all(population, columns, n, train_fraction=train_fraction, ridge=ridge, seed=seed)
+        return _fit_all(samples, columns, n, train_fraction=train_fraction, ridge=ridge, seed=seed)
     if mode != "extreme":
         raise ValueError(f"mode must be 'extreme' or 'all'; got {mode!r}")
+    spaces = _spaces(samples)
+    kind = spaces[0].mean
     if memory is None:
-        memory = _CACHE if population.codes.device.type == "cpu" else 2**30
+        memory = _CACHE if kind.device.type == "cpu" else 2**30
     if not memory > 0:
         raise ValueError(f"memory must be above 0 bytes; got {memory}")
-    per_concept = 2 * n * population.codes.shape[2] * population.codes.dtype.itemsize
+    per_concept = 2 * n * samples.code_shape[1] * kind.dtype.itemsize
     chunk = max(1, memory // per_concept)
-    spaces = [_Space.of(codes) for codes in population.codes.unbind(1)]
-    return tuple(
-        boundary
-        for start in range(0, len(columns), chunk)
-        for boundary in _fit_extreme(
-            population,
-            columns[start : start + chunk],
-            n,
-            spaces,
-            train_fraction=train_fraction,
-            loss=loss,
-            C=C,
-            seed=seed,
-        )
-    )
+    # Codes are fetched for many concepts at once and solved for few, so that a run is not read again for each.
+    fetched = max(1, _GATHER // (per_concept * samples.code_shape[0] * chunk)) * chunk
+    boundaries: list[Boundary] = []
+    for some in _split(columns, fetched):
+        order = _shuffled_extremes(_finite(samples.scores(some)), [samples.concepts[c].name for c in some], n, seed)
+        rows, place = order.unique(return_inverse=True)
+        codes = samples.codes(rows)
+        for few, where in zip(_split(some, chunk), place.split(chunk), strict=True):
+            fitted = _fit_extreme(codes, where, spaces, train_fraction=train_fraction, loss=loss, C=C)
+            boundaries += _boundaries(samples, few, *fitted)
+    return tuple(boundaries)
+
+
+def _split(columns: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(columns), size):
+        yield columns[start : start + size]
+
+
+def _blocks(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+    """All samples in turn, a few megabytes of codes at a time: their numbers and their codes."""
+    rows, width = samples.code_shape
+    for block in torch.arange(len(samples)).split(max(1, _BLOCK // (4 * rows * width))):
+        yield block, samples.codes(block)
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError("codes and scores must be finite; got NaN or infinity")
+    return tensor
 
 
 def _num_extreme(num_extreme: int | float, num_samples: int) -> int:
@@ -119,96 +138,123 @@ def _num_extreme(num_extreme: int | float, num_samples: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Space:
-    """The codes of one layer, what all concepts share of them."""
+    """What all concepts share of the codes of one layer."""
 
-    codes: Float[Tensor, "n D"]
     mean: Float[Tensor, " D"]
     metric: Metric
 
-    @classmethod
-    def of(cls, codes: Float[Tensor, "n D"]) -> _Space:
-        """Second moments need no more than some samples: they only speed the solver up."""
-        mean = codes.double().mean(0).to(codes.dtype)
-        stride = max(1, len(codes) // (16 * codes.shape[1]))
-        some = torch.nn.functional.pad(codes[::stride] - mean, (0, 1), value=1.0)
-        return cls(codes, mean, metric_of(some))
-
-    def centred(self, rows: Int64[Tensor, " m"]) -> Float[Tensor, "m E"]:
+    def centred(self, codes: Float[Tensor, "m D"]) -> Float[Tensor, "m E"]:
         """Codes less their mean, and a constant: the solver penalises the bias; here there is little to penalise."""
-        x = self.codes.new_ones(len(rows), self.codes.shape[1] + 1)
-        torch.sub(self.codes.index_select(0, rows), self.mean, out=x[:, :-1])
+        x = codes.new_ones(len(codes), codes.shape[1] + 1)
+        torch.sub(codes, self.mean, out=x[:, :-1])
         return x
 
 
+def _spaces(samples: Samples) -> list[_Space]:
+    """One per layer. Second moments need no more than some samples: they only speed the solver up."""
+    total = _finite(sum((codes.double().sum(0) for _, codes in _blocks(samples)), start=torch.zeros(())))
+    stride = max(1, len(samples) // (16 * samples.code_shape[1]))
+    some = samples.codes(torch.arange(0, len(samples), stride))
+    means = (total / len(samples)).to(some.dtype)
+    return [
+        _Space(mean, metric_of(torch.nn.functional.pad(codes - mean, (0, 1), value=1.0)))
+        for mean, codes in zip(means, some.unbind(1), strict=True)
+    ]
+
+
+_Layers = list[tuple[Tensor, Tensor, Tensor]]
+"""Normals, biases and held-out accuracies, layer by layer."""
+
+
 def _fit_extreme(
-    population: Population,
-    columns: list[int],
-    n: int,
+    codes: Float[Tensor, "m l D"],
+    order: Int64[Tensor, "C 2 n"],
     spaces: list[_Space],
     *,
     train_fraction: float,
     loss: Loss,
     C: float,
-    seed: int,
-) -> list[Boundary]:
-    order = _shuffled_extremes(population, columns, n, seed)
+) -> tuple[_Layers, int]:
+    n = order.shape[2]
     num_train = min(max(int(n * train_fraction), 1), n - 1)
-    label = torch.tensor([1.0, -1.0], dtype=torch.float64, device=population.codes.device)
+    label = torch.tensor([1.0, -1.0], dtype=torch.float64, device=codes.device)
     train = order[:, :, :num_train].flatten(1)
     held = order[:, :, num_train:].flatten(1)
-    y_train = label.repeat_interleave(num_train).expand(len(columns), -1)
+    y_train = label.repeat_interleave(num_train).expand(len(order), -1)
     y_held = label.repeat_interleave(n - num_train)
     layers = []
-    for space in spaces:
-        x = torch.stack([space.centred(rows) for rows in train])
+    for space, layer in zip(spaces, codes.unbind(1), strict=True):
+        x = torch.stack([space.centred(layer[rows]) for rows in train])
         weights = solve(loss, x, y_train, space.metric, C=C)
-        decision = torch.stack([space.centred(rows) @ w.to(x) for rows, w in zip(held, weights, strict=True)])
+        decision = torch.stack([space.centred(layer[rows]) @ w.to(x) for rows, w in zip(held, weights, strict=True)])
         w, b = _unit(weights[:, :-1], weights[:, -1] - weights[:, :-1] @ space.mean.double())
         layers.append((w.to(x), b.to(x), (decision.sign() == y_held).double().mean(1)))
-    return _boundaries(population, columns, layers, 2 * num_train)
+    return layers, 2 * num_train
 
 
 def _fit_all(
-    population: Population, columns: list[int], n: int, *, train_fraction: float, ridge: float, seed: int
+    samples: Samples, columns: list[int], n: int, *, train_fraction: float, ridge: float, seed: int
 ) -> tuple[Boundary, ...]:
-    device = population.codes.device
-    shuffled = torch.randperm(len(population), generator=torch.Generator().manual_seed(seed)).to(device)
-    num_train = min(max(int(len(population) * train_fraction), 2), len(population) - 1)
-    train = shuffled[:num_train]
-    held = torch.zeros(len(population), dtype=torch.bool, device=device)
-    held[shuffled[num_train:]] = True
-    scores = population.scores[:, columns].double()
-    target = _standardise(scores[train])
-    label = _extreme_labels(scores, n)
-    layers = []
-    for codes in population.codes.unbind(1):
-        x = codes[train].double()
-        mean = x.mean(0)
-        x = x - mean
-        gram = x.T @ x
-        # The relative penalty keeps directions in which codes hardly vary from blowing up.
-        gram.diagonal().add_(ridge * gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny))
-        w = torch.linalg.solve(gram, x.T @ target).T
-        flat = w.norm(dim=1) == 0
-        fallback = random_directions(len(columns), w.shape[1], seed=seed).to(w)
-        w = torch.where(flat[:, None], fallback, w)
-        w, b = _unit(w, -w @ mean)
-        decision = codes[held].double() @ w.T + b
-        extreme = label[held]
-        hits = ((decision.sign() == extreme) & (extreme != 0)).sum(0)
-        layers.append((w.to(codes.dtype), b.to(codes.dtype), hits / (extreme != 0).sum(0)))
-    return tuple(_boundaries(population, columns, layers, num_train))
+    shuffled = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+    num_train = min(max(int(len(samples) * train_fraction), 2), len(samples) - 1)
+    train = torch.zeros(len(samples), dtype=torch.bool)
+    train[shuffled[:num_train]] = True
+    size = max(1, _GATHER // (len(samples) * torch.float64.itemsize))
+    boundaries: list[Boundary] = []
+    mean, gram = _moments(samples, train, ridge)
+    for some in _split(columns, size):
+        layers = _ridge(samples, some, n, train, mean, gram, seed)
+        boundaries += _boundaries(samples, some, layers, num_train)
+    return tuple(boundaries)
 
 
-def _boundaries(
-    population: Population, columns: list[int], layers: list[tuple[Tensor, Tensor, Tensor]], num_train: int
-) -> list[Boundary]:
+def _moments(samples: Samples, train: Tensor, ridge: float) -> tuple[Float[Tensor, "l D"], Float[Tensor, "l D D"]]:
+    """Mean and penalised second moments of the training codes, in two passes over blocks of them."""
+    mean = sum((codes[train[rows]].double().sum(0) for rows, codes in _blocks(samples)), start=torch.zeros(()))
+    mean = _finite(mean) / train.sum().item()
+    gram = torch.zeros(*mean.shape, mean.shape[-1], dtype=mean.dtype, device=mean.device)
+    for rows, codes in _blocks(samples):
+        x = (codes[train[rows]].double() - mean).transpose(0, 1)
+        gram += x.mT @ x
+    # The relative penalty keeps directions in which codes hardly vary from blowing up.
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    diagonal += ridge * diagonal.mean(1, keepdim=True).clamp(min=torch.finfo(gram.dtype).tiny)
+    return mean, gram
+
+
+def _ridge(
+    samples: Samples, columns: list[int], n: int, train: Tensor, mean: Tensor, gram: Tensor, seed: int
+) -> _Layers:
+    scores = _finite(samples.scores(columns)).double()
+    target = torch.zeros_like(scores)
+    target[train] = _standardise(scores[train])
+    label = torch.where(train.to(scores.device)[:, None], 0.0, _extreme_labels(scores, n))
+    moment = sum(
+        ((codes.double() - mean).transpose(0, 1).mT @ target[rows] for rows, codes in _blocks(samples)),
+        start=torch.zeros(()),
+    )
+    w = torch.linalg.solve(gram, moment).mT
+    fallback = random_directions(len(columns), w.shape[2], seed=seed).to(w)
+    w = torch.where(w.norm(dim=2, keepdim=True) == 0, fallback, w)
+    found = [_unit(normals, -normals @ centre) for normals, centre in zip(w, mean, strict=True)]
+    normals, biases = torch.stack([w for w, _ in found]), torch.stack([b for _, b in found])
+    hits = torch.zeros(len(found), len(columns), dtype=torch.int64, device=w.device)
+    for rows, codes in _blocks(samples):
+        decision = codes.double().transpose(0, 1) @ normals.mT + biases[:, None]
+        extreme = label[rows]
+        hits += ((decision.sign() == extreme) & (extreme != 0)).sum(1)
+    accuracies = hits / (label != 0).sum(0)
+    dtype = codes.dtype
+    return [(w.to(dtype), b.to(dtype), a) for w, b, a in zip(normals, biases, accuracies, strict=True)]
+
+
+def _boundaries(samples: Samples, columns: list[int], layers: _Layers, num_train: int) -> list[Boundary]:
     normals, biases, accuracies = (torch.stack(parts, 1) for parts in zip(*layers, strict=True))
-    shared = normals.shape[1] == 1 and population.num_layers > 1
+    shared = normals.shape[1] == 1 and samples.num_layers > 1
     best = accuracies.amax(1).tolist()
     return [
         Boundary(
-            concept=population.concepts[column],
+            concept=samples.concepts[column],
             normal=normals[k, 0] if shared else normals[k],
             bias=biases[k, 0] if shared else biases[k],
             holdout_accuracy=best[k],
@@ -218,12 +264,11 @@ def _boundaries(
     ]
 
 
-def _shuffled_extremes(population: Population, columns: list[int], n: int, seed: int) -> Int64[Tensor, "C 2 n"]:
+def _shuffled_extremes(scores: Float[Tensor, "N C"], names: Sequence[str], n: int, seed: int) -> Int64[Tensor, "C 2 n"]:
     """Indices of the n highest and n lowest scores per concept, each class in an order drawn for that concept."""
     extremes = []
-    for column in columns:
-        order = torch.argsort(population.scores[:, column], stable=True)
-        name = population.concepts[column].name
+    for column, name in zip(scores.unbind(1), names, strict=True):
+        order = torch.argsort(column, stable=True)
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
         shuffles = [torch.randperm(n, generator=generator).to(order.device) for _ in range(2)]

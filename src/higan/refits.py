@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from higan.boundaries import Mode, fit
+from higan.samples import Dealt, Part, Samples, columns_of, samples_of
 from higan.types import Boundary, Concept, Population
 
 __all__ = ["permuted", "stabilities"]
@@ -22,7 +23,7 @@ _FEWEST = 8
 
 
 def permuted(
-    population: Population,
+    population: Population | Samples,
     num: int,
     concepts: Sequence[str] | None = None,
     *,
@@ -52,18 +53,34 @@ def permuted(
         raise ValueError(f"the number of permuted fits must be at least 0; got {num}")
     if num == 0:
         return ()
-    columns = list(range(len(population.concepts))) if concepts is None else [population.index(c) for c in concepts]
-    varied = [c for c in columns if bool((population.scores[:, c] != population.scores[0, c]).any())] or columns
+    samples = samples_of(population)
+    varied = _varied(samples, columns_of(samples, concepts), num)
     generator = torch.Generator().manual_seed(seed)
-    deals = [torch.randperm(len(population), generator=generator) for _ in range(num)]
-    scores = [population.scores[deal, varied[m % len(varied)]] for m, deal in enumerate(deals)]
-    names = tuple(Concept(f"permuted {m}", "attribute") for m in range(num))
-    shuffled = Population(population.seeds, population.codes, torch.stack(scores, 1), names, population.num_layers)
+    shuffled = Dealt(
+        samples,
+        tuple(Concept(f"permuted {m}", "attribute") for m in range(num)),
+        tuple(varied[m % len(varied)] for m in range(num)),
+        tuple(torch.randperm(len(samples), generator=generator) for _ in range(num)),
+    )
     return fit(shuffled, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
 
 
+def _varied(samples: Samples, columns: list[int], num: int) -> list[int]:
+    """The first ``num`` columns whose scores are not all the same; all columns where there are none such."""
+    varied: list[int] = []
+    for start in range(0, len(columns), num):
+        some = columns[start : start + num]
+        scores = samples.scores(some)
+        varied += [
+            column for column, differs in zip(some, (scores != scores[0]).any(0).tolist(), strict=True) if differs
+        ]
+        if len(varied) >= num:
+            break
+    return varied or columns
+
+
 def stabilities(
-    population: Population,
+    population: Population | Samples,
     concepts: Sequence[str] | None = None,
     *,
     mode: Mode = "extreme",
@@ -79,22 +96,15 @@ def stabilities(
     Raises:
         ValueError: as for `higan.boundaries.fit`.
     """
-    num_concepts = len(population.concepts) if concepts is None else len(concepts)
-    if len(population) < _FEWEST:
+    samples = samples_of(population)
+    num_concepts = len(samples.concepts) if concepts is None else len(concepts)
+    if len(samples) < _FEWEST:
         return torch.full((num_concepts,), torch.nan)
-    share = num_extreme if num_extreme <= 1 else max(2, min(int(num_extreme), len(population) // 2) // 2)
-    halves = torch.randperm(len(population), generator=torch.Generator().manual_seed(seed)).chunk(2)
+    share = num_extreme if num_extreme <= 1 else max(2, min(int(num_extreme), len(samples) // 2) // 2)
+    halves = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).chunk(2)
+    parts = [Part(samples, half.sort().values) for half in halves]
     one, other = (
-        torch.stack([b.normal for b in fit(_part(population, half), concepts, mode=mode, num_extreme=share, C=C)])
-        for half in halves
+        torch.stack([b.normal for b in fit(part, concepts, mode=mode, num_extreme=share, C=C)]) for part in parts
     )
     cosine = (one.double() * other.double()).sum(-1)
     return cosine.reshape(num_concepts, -1).mean(1).float()
-
-
-def _part(population: Population, rows: Tensor) -> Population:
-    rows = rows.sort().values.to(population.codes.device)
-    return Population(
-        population.seeds[rows], population.codes[rows], population.scores[rows], population.concepts,
-        population.num_layers,
-    )  # fmt: skip

@@ -59,6 +59,7 @@ __all__ = [
     "load_run",
     "missing_shards",
     "open_run",
+    "read_columns",
     "read_population",
     "read_shard",
     "save_boundaries",
@@ -66,6 +67,7 @@ __all__ = [
     "save_permuted",
     "save_rescoring",
     "shard_indices",
+    "shard_kind",
     "verify",
     "write_file",
     "write_json",
@@ -372,6 +374,43 @@ def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> P
         torch.from_numpy(seeds.copy()), torch.from_numpy(codes.copy()), torch.from_numpy(scores), tuple(chosen),
         content["num_layers"],
     )  # fmt: skip
+
+
+def shard_kind(run: Run, shard: int) -> tuple[tuple[Concept, ...], int, tuple[int, int]]:
+    """Concepts, L and the shape (l, D) of the codes of a shard.
+
+    Raises:
+        CorruptRunError: it is no shard of this program.
+    """
+    target, _ = _shard_paths(run, shard)
+    try:
+        content = json.loads(pq.read_schema(target).metadata[_CONTENT.encode()])
+        rows, width = content["code_shape"]
+        return tuple(Concept(*entry) for entry in content["concepts"]), content["num_layers"], (rows, width)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise CorruptRunError(f"{target} is not a shard of this program: {error}") from error
+
+
+def read_columns(run: Run, shard: int, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some columns of a shard, flat; of the file only these are read, and only their pages are checked.
+
+    Raises:
+        CorruptRunError: the shard is missing, damaged, or has no such columns.
+    """
+    target, _ = _shard_paths(run, shard)
+    try:
+        with pq.ParquetFile(target, page_checksum_verification=True) as file:
+            table = file.read(list(columns))
+        if table.num_rows != len(shard_indices(run, shard)):
+            raise CorruptRunError(f"{target} holds {table.num_rows} samples; delete it and sample again")
+        return {name: _flat(table[name].combine_chunks()) for name in columns}
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise CorruptRunError(f"{target} is damaged or lacks a column: {error}; sample again to replace it") from error
+
+
+def _flat(array: pa.Array) -> np.ndarray:
+    """Copied, since what the file reader hands out may not be written to."""
+    return np.array(array.flatten() if pa.types.is_fixed_size_list(array.type) else array)
 
 
 def read_population(run: Run, concepts: Sequence[str] | None = None) -> Population:

@@ -25,6 +25,7 @@ from higan.layers import placements
 from higan.population import OpenModels, distribute, fill, render, sample, score
 from higan.refits import permuted, stabilities
 from higan.rescoring import cost, rescore
+from higan.samples import OnDisk
 from higan.types import Boundary, Generator, Rescoring, Scorer
 
 __all__ = ["Cost", "Report", "estimate", "fit_step", "open_study", "rescore_step", "sample_step", "steps_of"]
@@ -183,7 +184,7 @@ def fit_step(
     start = time.monotonic()
     tell = _named(report, "fit") or (lambda done, total: None)
     tell(0, 3)
-    population = store.read_population(run)
+    population = OnDisk.open(run)
     fitted = fit(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
     tell(1, 3)
     stable = stabilities(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
