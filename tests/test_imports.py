@@ -19,6 +19,7 @@ ORDER = (
     {"editing", "boundaries"},
     {"statistics", "refits"},
     {"rescoring"},
+    {"adaptive"},
     {"directions", "hierarchy", "transitions", "trust"},
     {"rooms"},
     {"study"},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from higan.boundaries import random_directions
@@ -22,7 +22,7 @@ from higan.layers import check_layers, placements
 from higan.population import Progress, check_concepts, check_images, render, sample, sample_seeds, score
 from higan.types import Boundary, Concept, Generator, Placement, RaggedGenerator, Rescoring, Scorer, StagedGenerator
 
-__all__ = ["Checkpoint", "cost", "rescore"]
+__all__ = ["Checkpoint", "Plan", "cost", "key_of", "plan_of", "rescore"]
 
 
 @runtime_checkable
@@ -86,24 +86,29 @@ def rescore(
         ValueError: no boundaries, two for one concept, unknown concept, bad layers, counts or step.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
-    places = placements(generator.num_layers) if places is None else tuple(places)
-    columns = _check(generator, scorer, boundaries, places, num=num, num_random=num_random, batch_size=batch_size)
-    for direction in permuted:
-        offset(direction, torch.ones(generator.num_layers), places[0].layers, generator.code_dim)
-    steps = edit_step(generator.truncation.to(generator.device), step, step_mode).expand(len(places), -1)
-    widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
-    directions = [*boundaries, *_null_boundaries(boundaries[0], num_random, seed, widths), *permuted]
-    plan = _Plan(generator, scorer, columns, directions, places, steps)
+    plan = plan_of(
+        generator,
+        scorer,
+        boundaries,
+        num=num,
+        step=step,
+        seed=seed,
+        places=places,
+        num_random=num_random,
+        permuted=permuted,
+        step_mode=step_mode,
+        batch_size=batch_size,
+    )
     seeds = sample_seeds(num, seed=seed, purpose="verify")
-    key = _key(plan, seed, num, batch_size)
-    total = cost(len(boundaries), places, num=num, num_random=num_random, num_permuted=len(permuted))
+    key = key_of(plan, seed, num, batch_size)
+    total = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
     units = []
     done = 0
     for index, batch in enumerate(torch.split(seeds, batch_size)):
         images = len(batch) * total // num
         unit = None if checkpoint is None else checkpoint.load(key, index)
         if unit is None:
-            unit = plan.run(batch, len(boundaries), _shifted(progress, done, total))
+            unit = plan.run(batch, progress=_shifted(progress, done, total))
             if checkpoint is not None:
                 checkpoint.save(key, index, unit)
         elif progress is not None:
@@ -114,7 +119,7 @@ def rescore(
     null = (torch.stack([unit["null"] for unit in units]).sum(0) / num).float()
     return Rescoring(
         concepts=tuple(boundary.concept for boundary in boundaries),
-        placements=tuple(places),
+        placements=plan.places,
         step=step,
         seeds=seeds,
         originals=originals,
@@ -123,9 +128,38 @@ def rescore(
         null=null[:num_random],
         score_std=originals.double().std(0).float(),
         permuted=null[num_random:] if permuted else None,
-        steps=steps.cpu().float().contiguous(),
+        steps=plan.steps.cpu().float().contiguous(),
         step_mode=step_mode,
     )
+
+
+def plan_of(
+    generator: Generator,
+    scorer: Scorer,
+    boundaries: Sequence[Boundary],
+    *,
+    num: int,
+    step: float,
+    seed: int,
+    places: Sequence[Placement] | None,
+    num_random: int,
+    permuted: Sequence[Boundary],
+    step_mode: StepMode,
+    batch_size: int,
+) -> Plan:
+    """What `rescore` will do, checked before it starts.
+
+    Raises:
+        ValueError: see `rescore`.
+    """
+    places = placements(generator.num_layers) if places is None else tuple(places)
+    columns = _check(generator, scorer, boundaries, places, num=num, num_random=num_random, batch_size=batch_size)
+    for direction in permuted:
+        offset(direction, torch.ones(generator.num_layers), places[0].layers, generator.code_dim)
+    steps = edit_step(generator.truncation.to(generator.device), step, step_mode).expand(len(places), -1)
+    widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
+    directions = [*boundaries, *_null_boundaries(boundaries[0], num_random, seed, widths), *permuted]
+    return Plan(generator, scorer, columns, directions, places, steps)
 
 
 def _check(
@@ -177,68 +211,98 @@ def _null_boundaries(like: Boundary, num_random: int, seed: int, widths: Sequenc
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """Everything a unit of work needs besides its seeds."""
+class Plan:
+    """Everything a unit of work needs besides its seeds.
+
+    The first directions are the boundaries, one for each of ``columns``; the others make the null.
+    """
 
     generator: Generator
     scorer: Scorer
     columns: list[int]
     directions: list[Boundary]
-    places: Sequence[Placement]
+    places: tuple[Placement, ...]
     steps: Float[Tensor, "P L"]
 
-    def run(self, seeds: Tensor, num_boundaries: int, progress: Progress | None) -> dict[str, Tensor]:
-        """Originals and every edit of these samples.
+    def originals(self, seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n C"]:
+        """Scores of the unedited samples."""
+        return self._score(render(self.generator, sample(self.generator, seeds)))
 
-        Sums are kept in double precision, so that adding units up does not depend on how many there are.
+    def run(
+        self,
+        seeds: Int64[Tensor, " n"],
+        *,
+        wanted: Bool[Tensor, "N P"] | None = None,
+        originals: Float[Tensor, "n C"] | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Tensor]:
+        """Originals and every edit of these samples, or those edits only that are ``wanted`` of N directions.
+
+        What is not wanted has changes of NaN, and sums of zero. Sums are kept in double precision, so that adding units
+        up does not depend on how many there are.
         """
         codes = sample(self.generator, seeds)
-        originals = self._score(render(self.generator, codes))
+        done = 0
+        if originals is None:
+            originals = self._score(render(self.generator, codes))
+            done = len(codes)
         num_places, num_concepts, num_directions = len(self.places), len(self.columns), len(self.directions)
-        num_null = num_directions - num_boundaries
-        changes = torch.empty(num_boundaries, num_places, len(codes))
-        effects = torch.empty(num_boundaries, num_places, num_concepts, dtype=torch.float64)
-        null = torch.empty(num_null, num_places, num_concepts, dtype=torch.float64)
-        done = len(codes)
-        for layers, slots in self._distinct():
-            for d, images in enumerate(self._edited(codes, layers, self.steps[slots[0]])):
+        changes = torch.full((num_concepts, num_places, len(codes)), math.nan)
+        effects = torch.zeros(num_concepts, num_places, num_concepts, dtype=torch.float64)
+        null = torch.zeros(num_directions - num_concepts, num_places, num_concepts, dtype=torch.float64)
+        for layers, slots in self.distinct():
+            chosen = [d for d in range(num_directions) if wanted is None or bool(wanted[d, slots].any())]
+            for d, images in self._edited(codes, layers, self.steps[slots[0]], chosen):
                 change = self._score(images) - originals
                 for p in slots:
-                    if d < num_boundaries:
+                    if d < num_concepts:
                         changes[d, p] = change[:, d]
                         effects[d, p] = change.double().sum(0)
                     else:
-                        null[d - num_boundaries, p] = change.double().clamp(min=0).sum(0)
+                        null[d - num_concepts, p] = change.double().clamp(min=0).sum(0)
                 done += len(codes)
                 if progress is not None:
                     progress(done, 0)
         return {"originals": originals, "changes": changes, "effects": effects, "null": null}
 
-    def _distinct(self) -> list[tuple[tuple[int, ...], list[int]]]:
+    def distinct(self) -> list[tuple[tuple[int, ...], list[int]]]:
         """Sets of layers, each once, with the placements that ask for it; ordered by first layer."""
         slots: dict[tuple[int, ...], list[int]] = {}
         for p, placement in enumerate(self.places):
             slots.setdefault(placement.layers, []).append(p)
         return sorted(slots.items(), key=lambda item: (min(item[0]), item[0]))
 
-    def _edited(self, codes: Tensor, layers: tuple[int, ...], steps: Tensor) -> Iterator[UInt8[Tensor, "n 3 H W"]]:
-        """Images of the codes moved along one direction after the other."""
+    def aligned(self, wanted: Bool[Tensor, "N P"]) -> Bool[Tensor, "N P"]:
+        """The same for placements of the same layers, which are drawn together."""
+        wanted = wanted.clone()
+        for _, slots in self.distinct():
+            wanted[:, slots] = wanted[:, slots].any(1, keepdim=True)
+        return wanted
+
+    def num_edits(self, wanted: Bool[Tensor, "N P"]) -> int:
+        """Images per sample, the original not counted."""
+        return sum(int(wanted[:, slots].any(1).sum()) for _, slots in self.distinct())
+
+    def _edited(
+        self, codes: Tensor, layers: tuple[int, ...], steps: Tensor, chosen: Sequence[int]
+    ) -> Iterator[tuple[int, UInt8[Tensor, "n 3 H W"]]]:
+        """Images of the codes moved along one chosen direction after the other."""
         first = min(layers)
         staged = self.generator if isinstance(self.generator, StagedGenerator) and first > 0 else None
         with torch.inference_mode():
-            state = staged.prepare(codes, first) if staged else None
-        for direction in self.directions:
-            moved = codes + offset(direction, steps, layers, codes.shape[2]).to(codes.dtype)
+            state = staged.prepare(codes, first) if staged and chosen else None
+        for d in chosen:
+            moved = codes + offset(self.directions[d], steps, layers, codes.shape[2]).to(codes.dtype)
             with torch.inference_mode():
                 images = staged.resume(state, moved, first) if staged else self.generator.synthesize(moved)
                 checked = check_images(self.generator, images, len(codes))
-            yield checked
+            yield d, checked
 
     def _score(self, images: Tensor) -> Float[Tensor, "n C"]:
         return score(self.scorer, images)[:, self.columns].cpu()
 
 
-def _key(plan: _Plan, seed: int, num: int, batch_size: int) -> str:
+def key_of(plan: Plan, seed: int, num: int, batch_size: int) -> str:
     """Names a re-scoring by everything its numbers depend on, so that units of different ones never mix."""
     digest = hashlib.sha256()
     settings = {

@@ -1,0 +1,415 @@
+"""Verification that stops where nothing is left to learn: Eq. (1) by successive elimination.
+
+The question is what `higan.rescoring.rescore` would say with all K samples: which concepts are the strongest k at
+placement ``all``, and at which single layer each verified concept is strongest. All that is open is measured on one
+batch of samples after the other, in the order of the fixed run, so that a cell's first m samples are the fixed run's
+first m. What is decided is measured no more::
+
+    a concept is in    when it surely beats all but k others            (and out when k others surely beat it)
+    a layer is out     when the concept's strongest layer surely beats it
+    a concept is left  when its change is surely no larger than that of the strongest of the random directions
+    random directions  go on at ``all`` only, and only while a concept could still fall on either side of them
+
+"Surely" means an interval for the mean of paired differences over the K samples that holds at every moment at once, so
+that looking after every batch costs nothing. Sums of n of K samples drawn without replacement are a Brownian bridge in
+the limit; divided by 1 - n/K they are a martingale of variance n / (1 - n/K) (Doob's time change). Robbins' normal
+mixture bounds it for ever (Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic
+confidence sequences", eq. 14), with the variance estimated as in the asymptotic confidence sequences of Waudby-Smith,
+Arbour, Sinha, Kennedy & Ramdas (2024). It assumes a finite variance and a first batch large enough for the mean to be
+near normal. Comparisons share the error by Bonferroni's inequality.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from higan.editing import StepMode
+from higan.population import Progress, sample_seeds
+from higan.rescoring import Checkpoint, Plan, cost, key_of, plan_of
+from higan.types import Boundary, Generator, Placement, Rescoring, Scorer
+
+__all__ = ["Adaptive", "Race", "half_width", "rescore_adaptively"]
+
+_AIM = 1 / 8
+"""The share of K at which intervals are tightest."""
+_NULL_LEVEL = 0.95
+_SMALLEST_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adaptive:
+    """An adaptive re-scoring, and what it settled.
+
+    ``rescoring`` holds NaN among its changes where a sample was not taken, and all statistics leave those out; means
+    over samples (``effects``, ``null``) are over those of their own cell. ``counts`` says how many that are. ``top``
+    are the strongest k concepts, strongest first, ``peaks`` the strongest layer of every concept, or None where it was
+    left because nothing tells it from the null; ``top_decided`` and ``peaks_decided`` say whether the asked confidence
+    was reached before the last sample. ``images`` were drawn, where the fixed run takes ``budget``.
+    """
+
+    rescoring: Rescoring
+    counts: Int64[Tensor, "C P"]
+    null_counts: Int64[Tensor, " P"]
+    top: tuple[str, ...]
+    top_decided: bool
+    peaks: tuple[int | None, ...]
+    peaks_decided: tuple[bool, ...]
+    images: int
+    budget: int
+
+
+def half_width(variance: Float[Tensor, "*s"], n: int, num: int, alpha: float) -> Float[Tensor, "*s"]:
+    """Half the width, after n of ``num`` samples, of the interval that holds at every n with probability 1 - alpha.
+
+    Of the mean over all ``num`` samples, from the mean over n, given the variance of a sample; zero at the end.
+    """
+    if n >= num:
+        return torch.zeros_like(variance)
+    time, aim = n / (1 - n / num), _AIM * num / (1 - _AIM)
+    strictness = 2 * math.log(1 / alpha)
+    rho = aim / (strictness + math.log1p(strictness))
+    return (variance * ((time + rho) * (math.log((time + rho) / rho) + strictness))).sqrt() / time
+
+
+@dataclass(slots=True, eq=False)
+class Race:
+    """Who is still in the running; knows nothing of images.
+
+    Args:
+        places: must hold ``all``, of all layers, and every single layer.
+        num_concepts: C.
+        num: K.
+        top: k.
+        order: also settle the order among the strongest k.
+        confidence: with which all decisions together are those of the fixed run.
+    """
+
+    places: tuple[Placement, ...]
+    num_concepts: int
+    num: int
+    top: int = 10
+    order: bool = False
+    confidence: float = 0.95
+    inside: Tensor = field(init=False)
+    outside: Tensor = field(init=False)
+    settled: Tensor = field(init=False)
+    candidates: Tensor = field(init=False)
+    left: Tensor = field(init=False)
+    clear: Tensor = field(init=False)
+    everything: int = field(init=False)
+    layers: list[int] = field(init=False)
+    top_decided: bool = field(init=False, default=False)
+    peaks_decided: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        num_layers = 1 + max(layer for place in self.places for layer in place.layers)
+        sets = [place.layers for place in self.places]
+        needed = [tuple(range(num_layers)), *((layer,) for layer in range(num_layers))]
+        missing = [layers for layers in needed if layers not in sets]
+        if missing:
+            raise ValueError(f"adaptive verification needs all layers together and each alone; missing: {missing}")
+        if self.top < 1:
+            raise ValueError(f"top must be at least 1; got {self.top}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1; got {self.confidence}")
+        self.everything, *self.layers = (sets.index(layers) for layers in needed)
+        C = self.num_concepts
+        self.inside, self.outside, self.left, self.clear = (torch.zeros(C, dtype=torch.bool) for _ in range(4))
+        self.peaks_decided = torch.zeros(C, dtype=torch.bool)
+        self.settled = torch.eye(C, dtype=torch.bool)
+        self.candidates = torch.ones(C, num_layers, dtype=torch.bool)
+        if self.top >= C:
+            self.inside[:] = True
+
+    def wanted(self) -> tuple[Bool[Tensor, "C P"], Bool[Tensor, " P"]]:
+        """Cells to go on with: of concepts, and of the random directions."""
+        cells = torch.zeros(self.num_concepts, len(self.places), dtype=torch.bool)
+        undecided = ~(self.left | self.clear)
+        pool = ~(self.inside | self.outside)
+        unordered = self.inside & (~self.settled[:, ~self.outside]).any(1) & self.order
+        cells[:, self.everything] = undecided | pool | unordered
+        open_ = ~self.left & (self.candidates.sum(1) > 1)
+        cells[:, self.layers] = self.candidates & open_[:, None]
+        null = torch.zeros(len(self.places), dtype=torch.bool)
+        null[self.everything] = bool(undecided.any())
+        return cells, null
+
+    def update(
+        self,
+        changes: Float[Tensor, "C P n"],
+        originals: Float[Tensor, "K C"],
+        nulls: Sequence[Float[Tensor, "R C"]],
+    ) -> None:
+        """Decide what the first n samples decide.
+
+        Args:
+            changes: NaN in cells that are no longer wanted.
+            originals: scores of all unedited samples, whose standard deviation is the unit between concepts.
+            nulls: truncated mean change of every concept under every meaningless direction at ``all``, of each kind.
+        """
+        n = changes.shape[-1]
+        rise = changes.double().clamp(min=0)
+        error = (1 - self.confidence) / 3
+        level = torch.stack([torch.quantile(null.double(), _NULL_LEVEL, dim=0) for null in nulls]).amax(0)
+        self._compare_with_null(rise[:, self.everything], level, n, error)
+        std = originals.double().std(0)
+        unit = torch.where(std > 0, std, torch.inf)
+        self._rank(rise[:, self.everything] / unit[:, None], n, error)
+        self._compare_layers(rise[:, self.layers], n, error)
+        if n < self.num:
+            self.top_decided = bool((self.inside | self.outside).all())
+            self.peaks_decided = (self.candidates.sum(1) == 1) & ~self.left
+
+    def verdict(self, changes: Float[Tensor, "C P K"], originals: Float[Tensor, "K C"]) -> tuple[list[int], list[int]]:
+        """The strongest k concepts, strongest first, and the strongest layer of every concept, -1 of those left."""
+        mean = changes.double().clamp(min=0).nanmean(-1)
+        std = originals.double().std(0)
+        effect = torch.where(std > 0, mean[:, self.everything] / std.clamp(min=1e-300), 0.0)
+        # What is in comes before what is open, whatever the means of cells that stopped early.
+        standing = effect + self.inside * 1e6 - self.outside * 1e6
+        chosen = standing.argsort(descending=True, stable=True)[: self.top]
+        top = chosen[effect[chosen].argsort(descending=True, stable=True)]
+        peaks = torch.where(self.candidates, mean[:, self.layers], -torch.inf).argmax(1)
+        return top.tolist(), torch.where(self.left, -1, peaks).tolist()
+
+    def _compare_with_null(self, rise: Float[Tensor, "C n"], level: Float[Tensor, " C"], n: int, error: float) -> None:
+        going = ~(self.left | self.clear)
+        mean = rise.mean(1)
+        half = half_width(rise.var(1), n, self.num, error / self.num_concepts)
+        self.left |= going & ((mean + half < level) | ((level == 0) & (mean + half == 0)))
+        self.clear |= going & (mean - half > level)
+        if n >= self.num:
+            self.clear |= ~self.left
+
+    def _rank(self, effects: Float[Tensor, "C n"], n: int, error: float) -> None:
+        k = self.top
+        pairs = k * max(self.num_concepts - k, 0) + self.order * k * (k - 1) // 2
+        surely = _surely_above(effects, n, self.num, error / max(pairs, 1))
+        self.settled |= surely | surely.T
+        while True:
+            pool = ~(self.inside | self.outside)
+            free = k - int(self.inside.sum())
+            beats = surely & pool & pool[:, None]
+            newly_in = pool & (beats.sum(1) >= int(pool.sum()) - free)
+            newly_out = pool & (beats.sum(0) >= free) & ~newly_in
+            if not bool((newly_in | newly_out).any()):
+                return
+            self.inside |= newly_in
+            self.outside |= newly_out
+
+    def _compare_layers(self, rise: Float[Tensor, "C L n"], n: int, error: float) -> None:
+        comparisons = self.num_concepts * max(rise.shape[1] - 1, 1)
+        for c in range(self.num_concepts):
+            rows = self.candidates[c].nonzero()[:, 0]
+            if bool(self.left[c]) or len(rows) < 2:
+                continue
+            surely = _surely_above(rise[c, rows], n, self.num, error / comparisons)
+            self.candidates[c, rows[surely.any(0)]] = False
+
+
+def _surely_above(values: Float[Tensor, "a n"], n: int, num: int, alpha: float) -> Bool[Tensor, "a a"]:
+    """Whether the mean of row i over all ``num`` samples surely exceeds that of row j; never where a row has NaN."""
+    mean = values.mean(1)
+    centred = values - mean[:, None]
+    moments = centred @ centred.T / max(n - 1, 1)
+    spread = moments.diagonal()
+    variance = (spread[:, None] + spread - 2 * moments).clamp(min=0)
+    return mean[:, None] - mean > half_width(variance, n, num, alpha)
+
+
+def rescore_adaptively(
+    generator: Generator,
+    scorer: Scorer,
+    boundaries: Sequence[Boundary],
+    *,
+    num: int = 1000,
+    top: int = 10,
+    order: bool = False,
+    confidence: float = 0.95,
+    step: float = 2.0,
+    seed: int = 0,
+    places: Sequence[Placement] | None = None,
+    num_random: int = 20,
+    permuted: Sequence[Boundary] = (),
+    step_mode: StepMode = "official",
+    batch_size: int = 32,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
+) -> Adaptive:
+    """`higan.rescoring.rescore`, measuring only what is still open.
+
+    Originals of all ``num`` samples are scored first, because every comparison between concepts needs their standard
+    deviations. Every cell gets at least one batch.
+
+    Args:
+        generator: draws.
+        scorer: scores.
+        boundaries: one per concept.
+        num: K, the most samples any cell gets.
+        top: k, how many strongest concepts to settle.
+        order: also settle the order among them.
+        confidence: with which everything settled is what all K samples would say.
+        step: λ.
+        seed: chooses samples and random directions.
+        places: sets of layers; all together and each alone must be among them.
+        num_random: R, number of random directions.
+        permuted: directions fitted to permuted scores.
+        step_mode: see `higan.editing.edit_step`.
+        batch_size: samples between two looks; at least 16.
+        checkpoint: keeps finished batches.
+        progress: called with images done and the most there can be.
+
+    Raises:
+        ValueError: as `rescore`, or a batch too small to judge from, or places that lack what is to be settled.
+    """
+    if batch_size < _SMALLEST_BATCH:
+        raise ValueError(f"batch_size must be at least {_SMALLEST_BATCH} to judge a variance from; got {batch_size}")
+    plan = plan_of(
+        generator,
+        scorer,
+        boundaries,
+        num=num,
+        step=step,
+        seed=seed,
+        places=places,
+        num_random=num_random,
+        permuted=permuted,
+        step_mode=step_mode,
+        batch_size=batch_size,
+    )
+    race = Race(plan.places, len(boundaries), num, top, order, confidence)
+    budget = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
+    seeds = sample_seeds(num, seed=seed, purpose="verify")
+    key = f"adaptive-{key_of(plan, seed, num, batch_size)}"
+    ledger = _Ledger.empty(plan, num)
+    done = 0
+
+    def tell(images: int, _: int = 0) -> None:
+        if progress is not None:
+            progress(done + images, budget)
+
+    batches = torch.split(seeds, batch_size)
+    for index, batch in enumerate(batches):
+        unit = _load(checkpoint, f"{key}-originals", index)
+        if unit is None:
+            unit = {"originals": plan.originals(batch)}
+            _save(checkpoint, f"{key}-originals", index, unit)
+        ledger.originals[index * batch_size :][: len(batch)] = unit["originals"]
+        done += len(batch)
+        tell(0)
+    wanted = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
+    for index, batch in enumerate(batches):
+        unit = _load(checkpoint, key, index)
+        if unit is None or not torch.equal(unit["wanted"], wanted):
+            start = index * batch_size
+            unit = plan.run(
+                batch, wanted=wanted, originals=ledger.originals[start : start + len(batch)], progress=tell
+            ) | {"wanted": wanted}
+            _save(checkpoint, key, index, unit)
+        done += len(batch) * plan.num_edits(wanted)
+        tell(0)
+        ledger.add(unit, wanted, index * batch_size, len(batch))
+        n = index * batch_size + len(batch)
+        race.update(ledger.changes[..., :n], ledger.originals, ledger.nulls_at(race.everything, num_random))
+        cells, null = race.wanted()
+        wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
+        if not bool(wanted.any()):
+            break
+    return _summary(plan, race, ledger, seeds, num_random, step=step, step_mode=step_mode, images=done, budget=budget)
+
+
+def _load(checkpoint: Checkpoint | None, key: str, index: int) -> dict[str, Tensor] | None:
+    found = None if checkpoint is None else checkpoint.load(key, index)
+    return None if found is None else dict(found)
+
+
+def _save(checkpoint: Checkpoint | None, key: str, index: int, unit: dict[str, Tensor]) -> None:
+    if checkpoint is not None:
+        checkpoint.save(key, index, unit)
+
+
+@dataclass(slots=True, eq=False)
+class _Ledger:
+    """What was measured so far: changes sample by sample, the rest as sums with their counts."""
+
+    originals: Tensor
+    changes: Tensor
+    effects: Tensor
+    null: Tensor
+    counts: Tensor
+    null_counts: Tensor
+
+    @classmethod
+    def empty(cls, plan: Plan, num: int) -> _Ledger:
+        C, P, N = len(plan.columns), len(plan.places), len(plan.directions)
+        return cls(
+            originals=torch.empty(num, C),
+            changes=torch.full((C, P, num), math.nan),
+            effects=torch.zeros(C, P, C, dtype=torch.float64),
+            null=torch.zeros(N - C, P, C, dtype=torch.float64),
+            counts=torch.zeros(C, P, dtype=torch.int64),
+            null_counts=torch.zeros(P, dtype=torch.int64),
+        )
+
+    def add(self, unit: dict[str, Tensor], wanted: Bool[Tensor, "N P"], start: int, size: int) -> None:
+        """One batch."""
+        C = len(self.counts)
+        measured = ~unit["changes"].isnan()
+        self.changes[..., start : start + size] = unit["changes"]
+        self.effects += unit["effects"]
+        self.null += unit["null"]
+        self.counts += measured.sum(-1)
+        self.null_counts += size * wanted[C:].any(0)
+
+    def nulls_at(self, place: int, num_random: int) -> list[Tensor]:
+        """Mean truncated change under every random direction, and under every permuted one if there are any."""
+        means = self.null[:, place] / self.null_counts[place]
+        return [part for part in (means[:num_random], means[num_random:]) if len(part)]
+
+
+def _summary(
+    plan: Plan,
+    race: Race,
+    ledger: _Ledger,
+    seeds: Tensor,
+    num_random: int,
+    *,
+    step: float,
+    step_mode: StepMode,
+    images: int,
+    budget: int,
+) -> Adaptive:
+    concepts = tuple(plan.scorer.concepts[column] for column in plan.columns)
+    null = (ledger.null / ledger.null_counts[:, None]).float()
+    rescoring = Rescoring(
+        concepts=concepts,
+        placements=plan.places,
+        step=step,
+        seeds=seeds,
+        originals=ledger.originals,
+        changes=ledger.changes,
+        effects=(ledger.effects / ledger.counts[..., None]).float(),
+        null=null[:num_random],
+        score_std=ledger.originals.double().std(0).float(),
+        permuted=null[num_random:] if len(null) > num_random else None,
+        steps=plan.steps.cpu().float().contiguous(),
+        step_mode=step_mode,
+    )
+    top, peaks = race.verdict(ledger.changes, ledger.originals)
+    return Adaptive(
+        rescoring=rescoring,
+        counts=ledger.counts,
+        null_counts=ledger.null_counts,
+        top=tuple(concepts[c].name for c in top),
+        top_decided=race.top_decided,
+        peaks=tuple(None if layer < 0 else layer for layer in peaks),
+        peaks_decided=tuple(race.peaks_decided.tolist()),
+        images=images,
+        budget=budget,
+    )
