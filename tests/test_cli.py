@@ -75,6 +75,13 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
     assert "planted 2" in table
     code, table = higan("rescore", tmp_path / "steps", "--verify", 40)
     assert code == 0
+    # 40 originals, 40 × (1 concept + 20 random + 20 permuted) × 9 sets of layers
+    assert table.startswith("14,800 images, about")
+    code, table = higan("rescore", tmp_path / "steps", "--verify", 64, "--adaptive", "--top", 1)
+    assert code == 0
+    assert table.startswith("at most 23,680 images, at most about")
+    assert "of 23,680 images" in table
+    assert "Strongest 1: settled. Strongest layer: settled for 1 of 1 concepts" in table
     assert [c.name for c in store.load_rescoring(store.load_run(tmp_path / "steps")).concepts] == ["planted 2"]
     code, printed = higan("report", tmp_path / "steps")
     assert code == 0

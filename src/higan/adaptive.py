@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -62,6 +63,18 @@ class Adaptive:
     peaks_decided: tuple[bool, ...]
     images: int
     budget: int
+
+    def outcome(self) -> dict[str, Any]:
+        """What was settled, and what it took, as JSON."""
+        names = [concept.name for concept in self.rescoring.concepts]
+        return {
+            "top": list(self.top),
+            "top_decided": self.top_decided,
+            "peaks": dict(zip(names, self.peaks, strict=True)),
+            "peaks_decided": dict(zip(names, self.peaks_decided, strict=True)),
+            "images": self.images,
+            "budget": self.budget,
+        }
 
 
 def half_width(variance: Float[Tensor, "*s"], n: int, num: int, alpha: float) -> Float[Tensor, "*s"]:
@@ -135,7 +148,7 @@ class Race:
         unordered = self.inside & (~self.settled[:, ~self.outside]).any(1) & self.order
         cells[:, self.everything] = undecided | pool | unordered
         open_ = ~self.left & (self.candidates.sum(1) > 1)
-        cells[:, self.layers] = self.candidates & open_[:, None]
+        cells[:, self.layers] |= self.candidates & open_[:, None]
         null = torch.zeros(len(self.places), dtype=torch.bool)
         null[self.everything] = bool(undecided.any())
         return cells, null
@@ -144,14 +157,15 @@ class Race:
         self,
         changes: Float[Tensor, "C P n"],
         originals: Float[Tensor, "K C"],
-        nulls: Sequence[Float[Tensor, "R C"]],
+        nulls: Sequence[Tensor],
     ) -> None:
         """Decide what the first n samples decide.
 
         Args:
             changes: NaN in cells that are no longer wanted.
             originals: scores of all unedited samples, whose standard deviation is the unit between concepts.
-            nulls: truncated mean change of every concept under every meaningless direction at ``all``, of each kind.
+            nulls: truncated mean change of every concept under every meaningless direction at ``all``, (R, C) of each
+                kind.
         """
         n = changes.shape[-1]
         rise = changes.double().clamp(min=0)

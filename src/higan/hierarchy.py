@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from higan.layers import groups
-from higan.statistics import delta, null_level, rank, resample_weights
+from higan.statistics import delta, null_level, rank, resample_weights, resampled_means
 from higan.types import LEVELS, Level, Rescoring
 
 __all__ = ["Peak", "Profile", "Shares", "finding", "groups", "peaks", "profile", "reliabilities", "spearman_brown"]
@@ -222,7 +222,7 @@ def _shares(
     rescoring: Rescoring, concept: int, columns: list[int], *, point: Tensor, null: Tensor, weights: Tensor
 ) -> Float[Tensor, "b X"]:
     """A concept's share at each place: measured in the first row, then in every bootstrap resample."""
-    resampled = weights @ rescoring.changes[concept, columns].clamp(min=0).T
+    resampled = resampled_means(rescoring.changes[concept, columns].clamp(min=0), weights).T
     values = torch.cat([point[concept, columns][None], resampled])
     excess = (values - null[concept, columns]).clamp(min=0)
     total = excess.sum(1, keepdim=True)

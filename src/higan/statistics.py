@@ -37,6 +37,7 @@ __all__ = [
     "rank",
     "ranking",
     "resample_weights",
+    "resampled_means",
     "signed",
     "standardise",
     "table",
@@ -53,12 +54,12 @@ _FEWEST_TO_POOL = 3
 
 def delta(rescoring: Rescoring) -> Float[Tensor, "C P"]:
     """Δs of Eq. (1): mean over samples of the change, cut off below at zero; in units of each score."""
-    return rescoring.changes.double().clamp(min=0).mean(-1).float()
+    return rescoring.changes.double().clamp(min=0).nanmean(-1).float()
 
 
 def signed(rescoring: Rescoring) -> Float[Tensor, "C P"]:
     """Mean change without truncation; near zero where an edit only scrambles."""
-    return rescoring.changes.double().mean(-1).float()
+    return rescoring.changes.double().nanmean(-1).float()
 
 
 def standardise(rescoring: Rescoring, values: Float[Tensor, "C *rest"]) -> Float[Tensor, "C *rest"]:
@@ -77,6 +78,15 @@ def resample_weights(num: int, num_resamples: int, seed: int) -> Float[Tensor, "
     draws = torch.randint(num, (num_resamples, num), generator=torch.Generator().manual_seed(seed))
     counts = torch.zeros(num_resamples, num).scatter_add_(1, draws, torch.ones(1).expand(num_resamples, num))
     return counts / num
+
+
+def resampled_means(values: Float[Tensor, "*s K"], weights: Float[Tensor, "B K"]) -> Float[Tensor, "*s B"]:
+    """Mean of every row in every resample; over those samples that were taken where others are NaN."""
+    taken = ~values.isnan()
+    if bool(taken.all()):
+        return values @ weights.T
+    total = values.nan_to_num(0.0) @ weights.T
+    return total / (taken.to(weights) @ weights.T).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def interval(
@@ -115,18 +125,18 @@ def interval(
 def _percentile(
     values: Float[Tensor, "P K"], weights: Float[Tensor, "B K"], ends: Float[Tensor, "2"]
 ) -> Float[Tensor, "P 2"]:
-    return torch.quantile(values @ weights.T, ends, dim=-1).T
+    return torch.quantile(resampled_means(values, weights), ends, dim=-1).T
 
 
 def _studentised(
     values: Float[Tensor, "P K"], weights: Float[Tensor, "B K"], ends: Float[Tensor, "2"]
 ) -> Float[Tensor, "P 2"]:
-    mean = values.mean(1, keepdim=True)
+    mean = values.nanmean(1, keepdim=True)
     # About the mean, so that the variance of a resample does not drown in rounding.
     centred = values - mean
-    variance = centred.square().mean(1, keepdim=True)
-    shift = centred @ weights.T
-    spread = (centred.square() @ weights.T - shift.square()).clamp(min=0) + _FLOOR * variance
+    variance = centred.square().nanmean(1, keepdim=True)
+    shift = resampled_means(centred, weights)
+    spread = (resampled_means(centred.square(), weights) - shift.square()).clamp(min=0) + _FLOOR * variance
     t = torch.where(variance > 0, shift / spread.clamp(min=torch.finfo(spread.dtype).tiny).sqrt(), 0.0)
     high, low = torch.quantile(t, ends, dim=-1)
     error = (variance[:, 0] * (1 + _FLOOR)).sqrt()

@@ -10,13 +10,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from higan import store
+from higan.adaptive import rescore_adaptively
 from higan.boundaries import Mode, fit
 from higan.editing import StepMode
 from higan.engines import Engine, InProcess
@@ -26,14 +29,16 @@ from higan.population import OpenModels, distribute, fill, render, sample, score
 from higan.refits import permuted, stabilities
 from higan.rescoring import cost, rescore
 from higan.samples import OnDisk
-from higan.types import Boundary, Generator, Rescoring, Scorer
+from higan.types import Boundary, Generator, Rescoring, Scorer, StagedGenerator
 
-__all__ = ["Cost", "Report", "estimate", "fit_step", "open_study", "rescore_step", "sample_step", "steps_of"]
+__all__ = ["Cost", "Goal", "Report", "estimate", "fit_step", "open_study", "rescore_step", "sample_step", "steps_of"]
 
 Report = Callable[[str, int, int], None]
 """Called with the name of a step, what is done and what there is to do."""
 
 _STEPS = "steps.json"
+_SLOW = 0.1
+"""Seconds per image from which on an estimate looks at single images."""
 
 T = TypeVar("T")
 
@@ -57,24 +62,57 @@ def estimate(
     batch_size: int = 64,
     num_concepts: int | None = None,
 ) -> Cost:
-    """Images of a study and the seconds they will take, from one timed batch.
+    """Images of a study and the seconds they will take, from one timed batch, and one image from every layer on.
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: a count that is too small.
         GeneratorError, ScorerError: generator or scorer break their contract, found out before work starts.
     """
-    for name, value in (("num", num), ("verify", verify), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
+    for name, value, least in (("num", num, 0), ("verify", verify, 1), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}")
     size = min(batch_size, 32)
-    score(scorer, render(generator, sample(generator, range(size))))  # the first batch pays for set-up
-    start = time.perf_counter()
-    score(scorer, render(generator, sample(generator, range(size))))
-    per_image = (time.perf_counter() - start) / size
+    codes = sample(generator, range(size))
+    score(scorer, render(generator, codes))  # the first batch pays for set-up
+    images, drawing = _timed(lambda: render(generator, codes))
+    _, scoring = _timed(lambda: score(scorer, images))
+    whole, judged = drawing / size, scoring / size
     concepts = len(scorer.concepts) if num_concepts is None else num_concepts
     places = placements(generator.num_layers)
-    images = num + cost(concepts, places, num=verify, num_random=num_random, num_permuted=num_permuted)
-    return Cost(images, images * per_image)
+    total = num + cost(concepts, places, num=verify, num_random=num_random, num_permuted=num_permuted)
+    starts = [min(layers) for layers in {place.layers for place in places}]
+    shares = _drawing_from(generator, codes[: 1 if whole > _SLOW else 4], set(starts), whole)
+    edits = verify * (concepts + num_random + num_permuted)
+    seconds = (num + verify) * (whole + judged) + edits * sum(shares[start] + judged for start in starts)
+    return Cost(total, seconds)
+
+
+def _drawing_from(generator: Generator, codes: Tensor, starts: set[int], whole: float) -> dict[int, float]:
+    """Seconds that an image takes from each of these layers on, where a generator can start there."""
+    if not isinstance(generator, StagedGenerator):
+        return dict.fromkeys(starts, whole)
+    seconds = {0: whole}
+    with torch.inference_mode():
+        for layer in starts - {0}:
+            state = generator.prepare(codes, layer)
+            _, taken = _timed(partial(generator.resume, state, codes, layer))
+            seconds[layer] = taken / len(codes)
+    return seconds
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What an adaptive re-scoring has to settle; see `higan.adaptive.rescore_adaptively`."""
+
+    top: int = 10
+    order: bool = False
+    confidence: float = 0.95
 
 
 def open_study(
@@ -212,9 +250,14 @@ def rescore_step(
     step_mode: StepMode = "official",
     seed: int = 0,
     batch_size: int = 64,
+    adaptive: Goal | None = None,
     report: Report | None = None,
 ) -> Rescoring:
-    """Re-scores the boundaries of the run, Eq. (1), and keeps the result; see `higan.rescoring.rescore`."""
+    """Re-scores the boundaries of the run, Eq. (1), and keeps the result; see `higan.rescoring.rescore`.
+
+    With a goal it measures only until that is settled (`higan.adaptive`), ``num`` samples at the most, and writes down
+    under ``outcome`` of this step what was settled; the batch size is then that of the looks.
+    """
     boundaries, null = store.load_boundaries(run), store.load_permuted(run)
     settings: dict[str, Any] = {
         "num": num,
@@ -224,27 +267,30 @@ def rescore_step(
         "seed": seed,
         "boundaries": digest([*boundaries, *null]),
     }
+    if adaptive is not None:
+        settings["adaptive"] = asdict(adaptive)
     if _is_done(run, "rescore", settings) and (kept := _kept(store.load_rescoring, run)) is not None:
         return kept
     start = time.monotonic()
+    how: dict[str, Any] = {
+        "num": num,
+        "step": step,
+        "num_random": num_random,
+        "permuted": null,
+        "step_mode": step_mode,
+        "seed": seed,
+        "checkpoint": store.Units(run),
+        "progress": _named(report, "rescore"),
+    }
     with store.writing(run):
-        rescoring = rescore(
-            generator,
-            scorer,
-            boundaries,
-            num=num,
-            step=step,
-            num_random=num_random,
-            permuted=null,
-            step_mode=step_mode,
-            seed=seed,
-            batch_size=batch_size,
-            checkpoint=store.Units(run),
-            progress=_named(report, "rescore"),
-        )
+        if adaptive is None:
+            rescoring, outcome = rescore(generator, scorer, boundaries, batch_size=batch_size, **how), None
+        else:
+            found = rescore_adaptively(generator, scorer, boundaries, **asdict(adaptive), **how)
+            rescoring, outcome = found.rescoring, found.outcome()
         _forget(run, "rescore")
         store.save_rescoring(run, rescoring)
-        _record(run, "rescore", settings, time.monotonic() - start)
+        _record(run, "rescore", settings, time.monotonic() - start, outcome)
     return rescoring
 
 
@@ -285,8 +331,15 @@ def _is_done(run: store.Run, step: str, settings: Mapping[str, Any]) -> bool:
     return steps_of(run).get(step, {}).get("settings") == settings
 
 
-def _record(run: store.Run, step: str, settings: Mapping[str, Any], seconds: float) -> None:
-    _write_steps(run, steps_of(run) | {step: {"settings": dict(settings), "seconds": round(seconds, 1)}})
+def _record(
+    run: store.Run,
+    step: str,
+    settings: Mapping[str, Any],
+    seconds: float,
+    outcome: Mapping[str, Any] | None = None,
+) -> None:
+    done = {"settings": dict(settings), "seconds": round(seconds, 1)}
+    _write_steps(run, steps_of(run) | {step: done if outcome is None else done | {"outcome": dict(outcome)}})
 
 
 def _forget(run: store.Run, step: str) -> None:

@@ -280,7 +280,7 @@ class Rescoring:
     seeds: Int64[Tensor, " K"]
     originals: Float[Tensor, "K C"]
     changes: Float[Tensor, "C P K"]
-    """Change of a concept's own score when its boundary's normal is followed."""
+    """Change of a concept's own score when its boundary's normal is followed; NaN for samples that were not taken."""
     effects: Float[Tensor, "C P C"]
     """Mean change of every score (last axis) under every concept's edit (first axis)."""
     null: Float[Tensor, "R P C"]

@@ -50,6 +50,11 @@ Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster
 ShardSize = Annotated[int, typer.Option("--shard-size", help="Samples per file, the unit of work.")]
 Num = Annotated[int, typer.Option("--num", help="Samples to probe.")]
 Verify = Annotated[int, typer.Option("--verify", help="Fresh samples to re-score.")]
+Adaptively = Annotated[
+    bool, typer.Option("--adaptive", help="Stop measuring what is settled; --verify is then the most.")
+]
+Top = Annotated[int, typer.Option("--top", help="How many strongest concepts --adaptive settles.")]
+Confidence = Annotated[float, typer.Option("--confidence", help="With which --adaptive settles.")]
 Step = Annotated[float, typer.Option("--step", help="λ, the length of an edit in code space.")]
 NumRandom = Annotated[int, typer.Option("--random", help="Random directions for the null.")]
 NumPermuted = Annotated[int, typer.Option("--permuted", help="Directions fitted to permuted scores, a second null.")]

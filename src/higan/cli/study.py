@@ -17,8 +17,10 @@ from torch import Tensor
 
 from higan import __version__, load_segmenter, store, study
 from higan.cli.app import (
+    Adaptively,
     Address,
     BatchSize,
+    Confidence,
     Device,
     Devices,
     EngineChoice,
@@ -35,6 +37,7 @@ from higan.cli.app import (
     ShardSize,
     Step,
     StepModeName,
+    Top,
     Verify,
     Workers,
     app,
@@ -88,6 +91,9 @@ def run(
     segmenter: SegmenterName = None,
     num: Num = 10_000,
     verify: Verify = 200,
+    adaptive: Adaptively = False,
+    top: Top = 10,
+    confidence: Confidence = 0.95,
     step: Step = 2.0,
     num_random: NumRandom = 20,
     num_permuted: NumPermuted = 20,
@@ -114,6 +120,7 @@ def run(
         out,
         num=num,
         verify=verify,
+        goal=study.Goal(top, confidence=confidence) if adaptive else None,
         step=step,
         num_random=num_random,
         num_permuted=num_permuted,
@@ -141,6 +148,7 @@ def _study(
     num_random: int,
     num_permuted: int,
     device: str,
+    goal: study.Goal | None = None,
     step: float = 2.0,
     step_mode: Literal["official", "equal_step"] = "official",
     fit: Literal["extreme", "all"] = "extreme",
@@ -174,7 +182,7 @@ def _study(
     console.print(
         f"[bold]{generator.name}[/] ({generator.num_layers} layers, {generator.resolution} pixels) "
         f"scored by [bold]{scorer.name}[/] ({len(scorer.concepts)} concepts): "
-        f"{cost.images:,} images, about {minutes(cost.seconds)} on this machine"
+        f"{'at most ' if goal else ''}{cost.images:,} images, about {minutes(cost.seconds)} on this machine"
     )
     with progress_bars() as bars:
         study.sample_step(
@@ -190,10 +198,12 @@ def _study(
             num_random=num_random,
             step_mode=step_mode,
             batch_size=batch_size,
+            adaptive=goal,
             report=bars,
         )
         path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
     console.print(_ranking(folder))
+    _say_settled(folder)
     console.print(f"\n[bold]{finding(profile(rescoring))}[/]\n", highlight=False)
     console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
 
@@ -349,6 +359,9 @@ def fit_(
 def rescore(
     folder: Annotated[Path, typer.Argument(help="Folder of a run with boundaries.")],
     verify: Verify = 200,
+    adaptive: Adaptively = False,
+    top: Top = 10,
+    confidence: Confidence = 0.95,
     step: Step = 2.0,
     num_random: NumRandom = 20,
     step_mode: StepModeName = "official",
@@ -358,6 +371,13 @@ def rescore(
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
     opened = store.load_run(folder)
     generator, scorer, _ = _models_of(opened, device, same=True)
+    boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)
+    cost = study.estimate(
+        generator, scorer, num=0, verify=verify, num_random=num_random, num_permuted=len(permuted),
+        batch_size=batch_size, num_concepts=len(boundaries),
+    )  # fmt: skip
+    most = "at most " if adaptive else ""
+    console.print(f"{most}{cost.images:,} images, {most}about {minutes(cost.seconds)} on this machine")
     with progress_bars() as bars:
         study.rescore_step(
             opened,
@@ -368,9 +388,27 @@ def rescore(
             num_random=num_random,
             step_mode=step_mode,
             batch_size=batch_size,
+            adaptive=study.Goal(top, confidence=confidence) if adaptive else None,
             report=bars,
         )
     console.print(_ranking(opened))
+    _say_settled(opened)
+
+
+def _say_settled(opened: store.Run) -> None:
+    """What an adaptive re-scoring settled; nothing after a fixed one."""
+    outcome = study.steps_of(opened).get("rescore", {}).get("outcome")
+    if outcome is None:
+        return
+    top, peaks = outcome["top"], {c: layer for c, layer in outcome["peaks"].items() if layer is not None}
+    sure = sum(outcome["peaks_decided"][concept] for concept in peaks)
+    images, budget = outcome["images"], outcome["budget"]
+    console.print(
+        f"Settled with {images:,} of {budget:,} images ({images / budget:.0%}). "
+        f"Strongest {len(top)}: {'settled' if outcome['top_decided'] else 'not all settled before the last sample'}. "
+        f"Strongest layer: settled for {sure} of {len(peaks)} concepts that may differ from the null.",
+        highlight=False,
+    )
 
 
 @app.command()

@@ -1,0 +1,235 @@
+"""Adaptive verification: its intervals against simulation and quadrature, its answers against the fixed run's."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from scipy.integrate import quad
+
+from higan import adaptive, statistics, store, study
+from higan import population as pop
+from higan import rescoring as rs
+from higan.boundaries import fit
+from higan.generators.toy import ToyGenerator
+from higan.hierarchy import profile
+from higan.layers import placements
+from higan.scorers.toy import ToyScorer
+from higan.types import Concept, Placement, Rescoring
+
+
+def test_width_is_where_the_mixture_of_martingales_reaches_its_bound():
+    """Robbins: the mean of exp(λS - λ²V/2) over λ ~ N(0, 1/ρ) equals 1/α on the boundary (Ville's inequality)."""
+    n, num, alpha = 96, 1000, 1e-3
+    time = n / (1 - n / num)
+    strictness = 2 * math.log(1 / alpha)
+    rho = (num / 7) / (strictness + math.log1p(strictness))
+    total = float(adaptive.half_width(torch.tensor(1.0, dtype=torch.float64), n, num, alpha)) * time
+
+    def integrand(rate):
+        return math.exp(rate * total - rate * rate * time / 2 - rate * rate * rho / 2) * math.sqrt(rho / (2 * math.pi))
+
+    assert quad(integrand, -5, 5, points=[total / (time + rho)])[0] == pytest.approx(1 / alpha, rel=1e-4)
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_intervals_hold_at_every_look(skewed):
+    """In at most a share α of 3000 populations is the mean of all K samples ever outside, with the estimated variance."""
+    num, alpha, populations = 480, 0.05, 3000
+    values = torch.randn(populations, num, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values = values.clamp(min=0) if skewed else values
+    truth = values.mean(1)
+    missed = torch.zeros(populations, dtype=torch.bool)
+    for n in range(32, num + 1, 16):
+        seen = values[:, :n]
+        missed |= (seen.mean(1) - truth).abs() > adaptive.half_width(seen.var(1), n, num, alpha) + 1e-9
+    assert float(missed.double().mean()) <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / populations)
+    assert bool(missed.any())  # not idle either
+
+
+def test_width_vanishes_with_the_last_sample():
+    widths = [float(adaptive.half_width(torch.tensor(1.0), n, 200, 0.01)) for n in (16, 32, 64, 128, 199, 200)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] == 0
+
+
+class Counting(ToyScorer):
+    """Counts images; stops with an error when told to."""
+
+    def __init__(self, most=math.inf):
+        super().__init__(6, saturating=True)
+        self.images = 0
+        self.most = most
+
+    def score(self, images):
+        self.images += len(images)
+        if self.images > self.most:
+            raise KeyboardInterrupt
+        return super().score(images)
+
+
+GENERATOR, SCORER = ToyGenerator(), ToyScorer(6, saturating=True)
+HOW = {"num": 256, "num_random": 30}
+
+
+@pytest.fixture(scope="module")
+def boundaries():
+    return fit(pop.measure(GENERATOR, SCORER, range(400), batch_size=400))
+
+
+@pytest.fixture(scope="module")
+def both(boundaries):
+    fixed = rs.rescore(GENERATOR, SCORER, boundaries, batch_size=32, **HOW)
+    return fixed, adaptive.rescore_adaptively(GENERATOR, SCORER, boundaries, top=4, **HOW)
+
+
+def test_it_says_what_the_fixed_run_says_with_fewer_images(both):
+    fixed, found = both
+    assert {row.concept.name for row in statistics.rank(fixed)[:4]} == set(found.top)
+    assert found.peaks == (0, 1, 2, 3, 4, 5, None, None)
+    assert found.peaks_decided == (True,) * 6 + (False,) * 2
+    assert found.images < found.budget / 4
+    assert found.budget == rs.cost(8, fixed.placements, **HOW)
+
+
+def test_samples_are_the_first_of_the_fixed_run(both):
+    fixed, found = both
+    ragged = found.rescoring
+    taken = ~ragged.changes.isnan()
+    assert torch.equal(taken.sum(-1), found.counts)
+    for c, p in torch.cartesian_prod(torch.arange(8), torch.arange(len(ragged.placements))).tolist():
+        m = int(found.counts[c, p])
+        assert m >= 32
+        assert torch.equal(ragged.changes[c, p, :m], fixed.changes[c, p, :m])
+        assert not bool(taken[c, p, m:].any())
+    for name in ("seeds", "originals", "score_std", "steps"):
+        assert torch.equal(getattr(ragged, name), getattr(fixed, name))
+
+
+def test_statistics_are_those_of_the_samples_that_were_taken(both):
+    """Cell by cell the same as of a re-scoring that stopped there."""
+    fixed, found = both
+    ragged = found.rescoring
+    change, ends = statistics.delta(ragged), statistics.interval(ragged)
+    for c, p in ((0, 0), (0, 1), (3, 0), (7, 2)):
+        m = int(found.counts[c, p])
+        first = {name: getattr(fixed, name)[:m] for name in ("seeds", "originals")}
+        short = dataclasses.replace(fixed, changes=fixed.changes[..., :m].contiguous(), **first)
+        assert float(change[c, p]) == pytest.approx(float(statistics.delta(short)[c, p]), abs=1e-6)
+        # Another bootstrap of the same samples: its ends agree to a fraction of the interval.
+        expected = statistics.interval(short)[c, p]
+        tolerance = 0.25 * float(expected[1] - expected[0]) + 1e-6
+        torch.testing.assert_close(ends[c, p], expected, atol=tolerance, rtol=0)
+    verified = [{row.concept.name for row in statistics.rank(r) if row.verified} for r in (ragged, fixed)]
+    assert verified[0] == verified[1] == {f"planted {layer}" for layer in range(6)}
+    assert all(math.isfinite(value) for value in profile(ragged, num_resamples=50).centre.tolist())
+
+
+def test_images_are_counted_and_announced(boundaries, both):
+    scorer, calls = Counting(), []
+    found = adaptive.rescore_adaptively(
+        GENERATOR, scorer, boundaries, top=4, progress=lambda *call: calls.append(call), **HOW
+    )
+    assert scorer.images == found.images == both[1].images == calls[-1][0]
+    assert {total for _, total in calls} == {found.budget}
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+class Memory:
+    """A checkpoint that keeps units in a dictionary."""
+
+    def __init__(self):
+        self.units = {}
+
+    def load(self, key, unit):
+        return self.units.get((key, unit))
+
+    def save(self, key, unit, tensors):
+        self.units[key, unit] = tensors
+
+
+def test_interrupted_it_goes_on_with_the_same_result(boundaries, both):
+    checkpoint, expected = Memory(), both[1]
+    with pytest.raises(KeyboardInterrupt):
+        adaptive.rescore_adaptively(
+            GENERATOR, Counting(expected.images - 200), boundaries, top=4, checkpoint=checkpoint, **HOW
+        )
+    rest = Counting()
+    found = adaptive.rescore_adaptively(GENERATOR, rest, boundaries, top=4, checkpoint=checkpoint, **HOW)
+    assert 0 < rest.images < expected.images / 2
+    assert found.images == expected.images
+    assert (found.top, found.peaks) == (expected.top, expected.peaks)
+    torch.testing.assert_close(found.rescoring.changes, expected.rescoring.changes, atol=0, rtol=0, equal_nan=True)
+    assert torch.equal(found.rescoring.null, expected.rescoring.null)
+
+
+def test_what_cannot_be_told_apart_takes_every_sample():
+    """Two concepts that are one and the same: the last place among the strongest is open to the end."""
+    places = placements(2)
+    race = adaptive.Race(places, 3, 64, top=2)
+    generator = torch.Generator().manual_seed(0)
+    same = torch.rand(1, len(places), 64, generator=generator)
+    changes = torch.cat([same + 1, same, same])
+    originals = torch.randn(64, 1, generator=generator).expand(-1, 3)
+    for n in range(16, 65, 16):
+        race.update(changes[..., :n], originals, [torch.zeros(4, 3)])
+        assert race.inside.tolist() == [True, False, False]
+        assert not race.top_decided
+        cells, null = race.wanted()
+        assert cells[:, 0].tolist() == [False, True, True]
+        assert not bool(null.any())  # everything is far above zero
+    assert len(race.verdict(changes, originals)[0]) == 2
+
+
+def test_order_takes_more_samples():
+    """Set and order: the second question keeps the strongest two in the race."""
+    generator = torch.Generator().manual_seed(0)
+    places = placements(1)
+    changes = torch.rand(4, len(places), 512, generator=generator) + torch.tensor([1.0, 1.05, 0.3, 0.0])[:, None, None]
+    originals = torch.randn(512, 1, generator=generator).expand(-1, 4)
+
+    def looks(order):
+        race = adaptive.Race(places, 4, 512, top=2, order=order)
+        for n in range(16, 513, 16):
+            race.update(changes[..., :n], originals, [torch.zeros(4, 4)])
+            if not bool(race.wanted()[0].any()):
+                return n
+        return math.inf
+
+    assert looks(order=False) < looks(order=True) < 512
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch_size": 8}, "batch_size must be at least 16"),
+        ({"top": 0}, "top must be at least 1"),
+        ({"confidence": 1.0}, "confidence must lie between 0 and 1"),
+        ({"places": [Placement("all", (0, 1, 2, 3, 4, 5))]}, "all layers together and each alone"),
+        ({"num": 1}, "num must be at least 2"),
+    ],
+)
+def test_bad_arguments_are_refused_before_work_starts(boundaries, change, words):
+    scorer = Counting()
+    with pytest.raises(ValueError, match=words):
+        adaptive.rescore_adaptively(GENERATOR, scorer, boundaries, **{**HOW, **change})
+    assert scorer.images == 0
+
+
+def test_a_study_keeps_what_was_settled(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=400)
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run, num_permuted=3)
+    goal = study.Goal(top=4)
+    rescoring = study.rescore_step(run, GENERATOR, SCORER, adaptive=goal, **HOW)
+    outcome = study.steps_of(run)["rescore"]["outcome"]
+    assert outcome["images"] < outcome["budget"] / 4
+    assert outcome["peaks"]["planted 3"] == 3
+    loaded = store.load_rescoring(run)
+    assert isinstance(loaded, Rescoring)
+    torch.testing.assert_close(loaded.changes, rescoring.changes, atol=0, rtol=0, equal_nan=True)
+    assert loaded.concepts[0] == Concept("planted 0", "layout")
+    again = study.rescore_step(run, GENERATOR, Counting(0), adaptive=goal, **HOW)
+    torch.testing.assert_close(again.changes, rescoring.changes, atol=0, rtol=0, equal_nan=True)
+    with pytest.raises(KeyboardInterrupt):
+        study.rescore_step(run, GENERATOR, Counting(0), **HOW)
