@@ -6,7 +6,7 @@ import scipy.stats
 
 from higan.types import LEVELS
 from higan.userstudy.agreement import _counts, _weighted_alpha, alpha, alpha_interval, order_test, rank_correlation
-from higan.userstudy.analysis import analyse, resample, shares, spreads
+from higan.userstudy.analysis import analyse, resample, shares, spreads, wilson
 from higan.userstudy.answers import Answers, Rater
 from higan.userstudy.design import CHOICES
 from higan.userstudy.folder import Expected
@@ -170,6 +170,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(tmp_path):
     assert np.mean(hits) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 60)
 
 
+def test_wilson_intervals_are_scipy_s():
+    for successes, num in [(0, 7), (3, 7), (7, 7), (40, 400)]:
+        low, high = wilson(np.array([successes / num]), np.array([float(num)]), 0.9)
+        expected = scipy.stats.binomtest(successes, num).proportion_ci(0.9, method="wilson")
+        assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert np.isnan(wilson(np.array([np.nan]), np.array([0.0]), 0.95)[0]).all()
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +243,9 @@ def test_simulated_raters_and_people_are_never_mixed(tmp_path):
         people = analyse(answers, num_resamples=20)
         assert [r.nickname for r in people.ratings.raters] == ["Ada"]
         assert people.shares.mean[:, 4] == pytest.approx(np.ones(4))
+        # All eight answers at a stage were the same: no resample differs, but eight answers are not certainty.
+        assert people.shares.low[:, 4] == pytest.approx([0.676] * 4, abs=1e-3)
+        assert people.shares.high[:, 0] == pytest.approx([0.324] * 4, abs=1e-3)
         assert people.comparison.people == (None,) * 4
         assert people.comparison.correlation is None
         assert people.agreement.edits is None

@@ -2,13 +2,16 @@
 
 Intervals come from one bootstrap over raters *and* pictures: both are drawn with replacement, independently, and an
 answer counts as often as its rater times its picture were drawn (Owen 2007, "The pigeonhole bootstrap"). It errs on the
-wide side. Pictures are drawn within each source, as the design has them.
+wide side, except where an answer was never or always given: no resample then differs. An interval of a share is
+therefore never narrower than Wilson's, of as many independent answers. Pictures are drawn within each source, as the
+design has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -21,7 +24,18 @@ from higan.userstudy.design import CHOICES
 from higan.userstudy.folder import Expected
 from higan.userstudy.ratings import Ratings, Screening, gather, screen
 
-__all__ = ["Agreement", "Analysis", "Comparison", "Estimate", "Needed", "analyse", "resample", "shares", "spreads"]
+__all__ = [
+    "Agreement",
+    "Analysis",
+    "Comparison",
+    "Estimate",
+    "Needed",
+    "analyse",
+    "resample",
+    "shares",
+    "spreads",
+    "wilson",
+]
 
 Over = Literal["raters", "pictures"]
 
@@ -154,22 +168,26 @@ def analyse(
     counts = resample(kept, num_resamples=num_resamples, seed=seed)
     tail = (1 - confidence) / 2
 
-    def estimate(values: Float[np.ndarray, "b *shape"]) -> Estimate:
+    def estimate(values: Float[np.ndarray, "b *shape"], num: Float[np.ndarray, "*n"] | None = None) -> Estimate:
         low, high = _quantiles(values[1:], (tail, 1 - tail))
+        if num is not None:
+            least, most = wilson(values[0], num, confidence)
+            low, high = np.fmin(low, least), np.fmax(high, most)
         return Estimate(values[0], low, high)
 
     items = flatten(kept.edits)
     spread = spreads(counts)
     own = [LEVELS.index(level) for level in LEVELS if level in study.design.sources]
+    at_stage, naming = counts[0].sum((1, 2)), counts[0][..., : len(LEVELS)].sum((0, 1))
     return Analysis(
         simulated=simulated,
         ratings=ratings,
         screening=screening,
         stages=tuple(study.design.stages),
-        answers=tuple(int(n) for n in counts[0].sum((1, 2))),
-        shares=estimate(shares(counts)),
-        spreads=estimate(spread),
-        named=estimate(_named(counts, own)) if own else None,
+        answers=tuple(int(n) for n in at_stage),
+        shares=estimate(shares(counts), at_stage[:, None]),
+        spreads=estimate(spread, naming[:, None]),
+        named=estimate(_named(counts, own), counts[0].sum(2).T) if own else None,
         centre=estimate(spread @ np.arange(len(study.design.stages))),
         agreement=Agreement(alpha(items), alpha_interval(items, confidence=confidence, seed=seed), alpha(kept.catches)),
         comparison=_compare(counts, study.expected, (tail, 1 - tail)),
@@ -242,6 +260,17 @@ def _quantiles(values: Float[np.ndarray, "b *shape"], ends: tuple[float, float])
     filled = np.where(masked.any(0), values, 0.0)
     found: Float[np.ndarray, "2 *shape"] = np.nanquantile(filled, ends, axis=0)
     return np.where(masked.any(0), found, np.nan)
+
+
+def wilson(
+    shares: Float[np.ndarray, "*shape"], num: Float[np.ndarray, "*n"], confidence: float
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Wilson's score interval of shares of ``num`` independent answers (Wilson 1927); NaN where there are none."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        middle = (shares + z**2 / (2 * num)) / (1 + z**2 / num)
+        half = z * np.sqrt(shares * (1 - shares) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)
+    return middle - half, middle + half
 
 
 # --- beside the re-scoring --------------------------------------------------------------------------------------------

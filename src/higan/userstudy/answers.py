@@ -88,6 +88,9 @@ class Answers:
         self._blocks: dict[int, frozenset[str]] = {}
         try:
             self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        try:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             with self._writing() as db:
@@ -97,13 +100,17 @@ class Answers:
                     db.execute("INSERT INTO study VALUES (?)", (study.id,))
                 stored = db.execute("SELECT id FROM study").fetchone()[0]
         except sqlite3.Error as error:
-            raise UserStudyError(
-                f"{self.path} cannot be used ({error}); it must be this study's answer file on a local disk that can "
-                "be written"
-            ) from error
+            self.close()
+            raise self._unusable(error) from error
         if stored != study.id:
             self.close()
             raise UserStudyError(f"{self.path} holds answers of another study ({stored}, here {study.id})")
+
+    def _unusable(self, error: sqlite3.Error) -> UserStudyError:
+        return UserStudyError(
+            f"{self.path} cannot be used ({error}); it must be this study's answer file on a local disk that can be "
+            "written"
+        )
 
     def close(self) -> None:
         """Close the file; whatever was acknowledged is in it."""

@@ -19,8 +19,10 @@ CHOICE_NAMES = {
     "nothing": "nothing visible",
 }
 
+_Number = float | int
 
-def _words(x: float, y: float, words: str, anchor: str = "start", class_: str = "tick") -> str:
+
+def _words(x: _Number, y: _Number, words: str, anchor: str = "start", class_: str = "tick") -> str:
     return tag("text", words, x=x, y=y, text_anchor=anchor, class_=class_)
 
 
@@ -61,10 +63,10 @@ def needed_chart(needed: tuple[Needed, ...], raters: int) -> str:
     span = math.log(sizes[-1] / sizes[0]) or 1.0
     most = max(0.1, math.ceil(max(n.half_width for n in needed) * 10) / 10)
 
-    def x(size: float) -> float:
+    def x(size: _Number) -> _Number:
         return left + (width - left - right) * math.log(size / sizes[0]) / span
 
-    def y(value: float) -> float:
+    def y(value: _Number) -> _Number:
         return top + (height - top - bottom) * (1 - value / most)
 
     parts = []
@@ -91,7 +93,7 @@ def _class(choice: str) -> str:
     return f"level-{choice}"
 
 
-def _svg(width: float, height: float, label: str, parts: list[str]) -> str:
+def _svg(width: _Number, height: _Number, label: str, parts: list[str]) -> str:
     return tag(
         "svg", *parts, class_="chart", role="img", aria_label=label, viewBox=f"0 0 {width:g} {height:g}",
         style=f"--w:{width:g}px",

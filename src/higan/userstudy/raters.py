@@ -67,9 +67,11 @@ def simulate(
         )
     mapping = planted(study.expected) if mapping is None else mapping
     chances = {stage: _chances(stage, mapping) for stage in study.design.stages}
-    rng = np.random.default_rng(seed)
+    before = sum(rater.origin == "simulated" for rater in answers.raters())
+    # Those who are there already are not simulated again, whatever the seed.
+    rng = np.random.default_rng([seed, before])
     added = []
-    for k in range(num):
+    for k in range(before, before + num):
         rater, _ = answers.join(f"simulated {k + 1}", origin="simulated", block=k)
         inattentive = 1.0 if rng.random() < careless else lapse
         trials = study.block(rater.block)
