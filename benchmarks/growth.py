@@ -64,7 +64,9 @@ def measure(step, given):
     if step == "sample":
         study.sample_step(run, generator, scorer, engine=InProcess())
     elif step.startswith("fit"):
-        study.fit_step(run, mode="all" if step == "fit all" else "extreme", num_permuted=given["random"])
+        concepts = [concept.name for concept in scorer.concepts][: given.get("fitted")]
+        mode = "all" if step == "fit all" else "extreme"
+        study.fit_step(run, concepts, mode=mode, num_permuted=given["random"])
     elif step == "verify":
         store.verify(folder)
     else:
@@ -168,12 +170,13 @@ def picture(found):
     )
 
 
-def large(num, dim, scores, modes):
+def large(num, dim, scores, fitted, modes):
     """One run of that size, every step in a process of its own."""
-    print(f"{num:,} samples, D = {dim}, {scores} scores")
+    print(f"{num:,} samples, D = {dim}, {scores} scores, {fitted or scores} fitted")
     print("| step | processor / s | peak / MiB |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        given = {**BASE, "num": num, "dim": dim, "concepts": scores, "random": 20, "folder": str(Path(folder) / "run")}
+        given = {**BASE, "num": num, "dim": dim, "concepts": scores, "random": 20, "fitted": fitted}
+        given["folder"] = str(Path(folder) / "run")
         for step in ("sample", *modes, "verify"):
             found = in_process(step, given)
             print(f"| {step} | {found['seconds']:.0f} | {found['MiB']:.0f} |", flush=True)
@@ -187,6 +190,7 @@ def main():
     parser.add_argument("--large", type=int)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--scores", type=int, default=467)
+    parser.add_argument("--fitted", type=int, help="Fit so many of the scores; all by default.")
     parser.add_argument("--modes", nargs="*", default=["fit"])
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--given", type=json.loads, help=argparse.SUPPRESS)
@@ -194,7 +198,7 @@ def main():
     if args.step:
         measure(args.step, args.given)
     elif args.large:
-        large(args.large, args.dim, args.scores, args.modes)
+        large(args.large, args.dim, args.scores, args.fitted, args.modes)
     else:
         found = curves()
         table(found)
