@@ -67,6 +67,21 @@ def test_nothing_is_stored_about_a_person_but_nickname_answers_and_how_long_they
     }
 
 
+def test_a_rater_can_be_forgotten(study):
+    with Answers(study) as answers:
+        for name in ("Ada", "Zebulon the forgotten", "Grace"):
+            rater, token = answers.join(name)
+            answers.record(rater, study.block(rater.block)[0].id, "layout")
+        answers.forget(1)
+        assert [(rater.number, rater.nickname) for rater in answers.raters()] == [(0, "Ada"), (2, "Grace")]
+        assert {given.rater for given in answers.all()} == {0, 2}
+        assert answers.find(token).nickname == "Grace"
+        assert answers.join("Edith")[0].number == 3
+        with pytest.raises(ValueError, match="there is no rater 2"):
+            answers.forget(1)
+    assert not [path for path in study.path.glob("answers*") if b"Zebulon" in path.read_bytes()]
+
+
 def test_what_is_no_answer_is_refused(study):
     with Answers(study) as answers:
         rater, _ = answers.join()

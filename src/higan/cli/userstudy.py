@@ -114,6 +114,14 @@ def progress(folder: Folder) -> None:
 
 
 @user_study.command()
+def forget(folder: Folder, rater: Annotated[int, typer.Argument(help="Number, as `progress` shows it.")]) -> None:
+    """Removes a rater with all answers."""
+    with Answers(open_study(folder)) as answers:
+        answers.forget(rater - 1)
+    console.print(f"Rater {rater} is forgotten.")
+
+
+@user_study.command()
 def export(
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", help="A folder, or a .zip.")],

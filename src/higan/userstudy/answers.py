@@ -91,7 +91,7 @@ class Answers:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             with self._writing() as db:
                 for statement in _SCHEMA.split(";"):
@@ -143,9 +143,10 @@ class Answers:
         with self._writing() as db:
             if (known := self.find(token)) is not None:
                 return known, token
-            number = int(db.execute("SELECT count(*) FROM raters").fetchone()[0])
-            if number >= MOST_RATERS:
+            there, last = db.execute("SELECT count(*), coalesce(max(number), -1) FROM raters").fetchone()
+            if there >= MOST_RATERS:
                 raise UserStudyError(f"the study is full: it has {MOST_RATERS:,} raters")
+            number = int(last) + 1
             shown = nickname_of(nickname) or f"rater {number + 1}"
             if block is None:
                 # Counted among their like, so that simulated raters leave no gap in the blocks of people.
@@ -157,6 +158,19 @@ class Answers:
     def find(self, token: str) -> Rater | None:
         """The rater whose personal link this is."""
         return next(iter(self._raters("WHERE token = ?", _digest(token))), None)
+
+    def forget(self, number: int) -> None:
+        """Remove a rater with all answers, and overwrite the place where they stood.
+
+        Raises:
+            ValueError: there is no such rater.
+        """
+        with self._writing() as db:
+            db.execute("DELETE FROM answers WHERE rater = ?", (number,))
+            if db.execute("DELETE FROM raters WHERE number = ?", (number,)).rowcount == 0:
+                raise ValueError(f"there is no rater {number + 1}")
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def raters(self) -> tuple[Rater, ...]:
         """All raters in the order in which they joined."""
