@@ -43,7 +43,7 @@ def run(tmp_path_factory, toy):
     population.fill(run, *toy)
     found = boundaries.fit(store.read_population(run), mode="all")
     store.save_boundaries(run, found)
-    store.save_rescoring(run, rescoring.rescore(*toy, found, num=40, num_random=12))
+    store.save_rescoring(run, rescoring.rescore(*toy, found, num=40, num_random=40))
     (path / "report.html").write_text("<p>report</p>")
     (path.parent / "secret.txt").write_text("not for everybody")
     (path / "linked.html").symlink_to(path.parent / "secret.txt")
@@ -500,7 +500,12 @@ def test_clients_take_turns_however_much_one_asks():
     ]
     answers, batches = in_line(questions, at_once=3)
     assert answers == [item * 2 for _, item, _ in questions]
-    assert batches == [["g0", "a0", "b0"], ["g1", "a1", "g2"], ["g3", "g4", "g5"]]
+    assert batches == [["g0", "a0", "b0"], ["g1", "a1"], ["g2"], ["g3"], ["g4"], ["g5"]]
+
+
+def test_a_client_alone_gets_a_few_at_once():
+    _, batches = in_line([("a", f"{k}", False) for k in range(10)], at_once=16)
+    assert [len(batch) for batch in batches] == [4, 4, 2]
 
 
 def test_the_newest_wish_replaces_the_one_before_and_goes_first():

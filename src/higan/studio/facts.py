@@ -45,7 +45,7 @@ def about(bench: Workbench) -> dict[str, Any]:
     rescoring, generator = bench.rescoring, bench.generator
     if rescoring is None:
         raise ValueError("the studio shows what a re-scoring found; this workbench has none")
-    verdicts = rank(rescoring, pooled=rescoring.null.shape[0] >= 3)
+    verdicts = rank(rescoring)
     shown = [v for v in verdicts if v.verified and v.concept.name in bench.boundaries]
     stages = {name: list(layers) for name, layers in groups(generator.num_layers).items()}
     spreads = _spreads(bench, [bench.boundaries[v.concept.name] for v in shown])

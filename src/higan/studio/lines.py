@@ -17,6 +17,7 @@ __all__ = ["BusyError", "FairLine", "SupersededError", "TooManyError"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+_SHARE_ALONE = 4
 
 
 class TooManyError(Exception):
@@ -43,7 +44,7 @@ class FairLine(Generic[_T, _R]):
 
     Args:
         work: from items to results, one for each, in order; called in the thread.
-        at_once: most items of a batch. A batch takes one item of every client in turn, then a second of each ….
+        at_once: most items of a batch, which takes one item of every client; a client alone gets a quarter of it.
         per_client: most items that one client may have waiting.
         total: most items that may wait in all.
         name: of the thread.
@@ -129,9 +130,13 @@ class FairLine(Generic[_T, _R]):
                     waiting.answer.set_result(result)
 
     def _take(self) -> list[_Waiting[_T, _R]]:
-        """The next batch: round after round, one item of every client whose turn it is."""
+        """The next batch: one item of every client in turn. A client alone gets a few at once, and not so many that
+        whoever comes next would feel it.
+        """
+        alone = len(self._lines) == 1
+        count = max(1, self._at_once // _SHARE_ALONE) if alone else min(self._at_once, len(self._lines))
         batch: list[_Waiting[_T, _R]] = []
-        while self._lines and len(batch) < self._at_once:
+        while self._lines and len(batch) < count:
             client, line = self._lines.popitem(last=False)
             batch.append(line.popleft())
             if line:
