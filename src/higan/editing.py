@@ -15,7 +15,7 @@ from higan.types import Boundary, Edit
 
 __all__ = ["StepMode", "apply", "edit_step", "offset", "parse_layers", "sweep"]
 
-StepMode = Literal["official", "equal_step"]
+StepMode = Literal["official", "equal_step", "equal_change"]
 
 
 def apply(codes: Float[Tensor, "n L D"], edits: Sequence[Edit]) -> Float[Tensor, "n L D"]:
@@ -55,10 +55,13 @@ def edit_step(truncation: Float[Tensor, " L"], step: float, mode: StepMode = "of
 
     - ``official`` takes the same step in code space everywhere; what the image sees is truncation · step.
     - ``equal_step`` divides by the truncation, so that the image sees the same step at every layer.
+    - ``equal_change`` is measured, placement by placement: `higan.stepping.placement_steps`.
 
     Raises:
         ValueError: unknown mode, non-finite step, or an equal step where the truncation is not above zero.
     """
+    if mode == "equal_change":
+        raise ValueError("equal changes are measured on a generator's pictures; use higan.stepping.placement_steps")
     if mode not in get_args(StepMode):
         raise ValueError(f"step mode must be one of {', '.join(get_args(StepMode))}; got {mode!r}")
     steps = torch.full_like(truncation, _finite(step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,7 @@ def profile(
     confidence: float = 0.95,
     num_resamples: int = 1000,
     over_concepts: bool = False,
+    concepts: Collection[str] | None = None,
     seed: int = 0,
 ) -> Profile:
     """Normalised Δs per level, over single layers and over stages.
@@ -90,12 +92,17 @@ def profile(
         num_resamples: of the bootstrap.
         over_concepts: draw the concepts of each level anew as well, so that intervals speak of other concepts of the
             level too, as far as those that were tried are a sample of them. One concept alone tells nothing of others.
+        concepts: names that count, where they are known beforehand; those verified at all layers if None.
         seed: of the bootstrap.
 
     Raises:
         ValueError: the re-scoring lacks placement ``all``, single layers or stages.
     """
-    verified = {row.concept.name for row in rank(rescoring, alpha=alpha, num_resamples=2, seed=seed) if row.verified}
+    if concepts is None:
+        ranked = rank(rescoring, alpha=alpha, num_resamples=2, seed=seed)
+        counted = {row.concept.name for row in ranked if row.verified}
+    else:
+        counted = set(concepts)
     num_layers = 1 + max(layer for placement in rescoring.placements for layer in placement.layers)
     at_layer = _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)])
     stages = groups(num_layers)
@@ -111,7 +118,7 @@ def profile(
     reliability: list[float] = []
     for level in LEVELS:
         members = [c for c, concept in enumerate(rescoring.concepts) if concept.level == level]
-        members = [c for c in members if rescoring.concepts[c].name in verified]
+        members = [c for c in members if rescoring.concepts[c].name in counted]
         # A concept that moves only when all layers move together says nothing about where it lives.
         members = [c for c in members if all(bool((point > null)[c, at].any()) for at in (at_layer, at_group))]
         if not members:

@@ -17,12 +17,16 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from higan.boundaries import random_directions
-from higan.editing import StepMode, edit_step, offset
+from higan.editing import StepMode, offset
 from higan.layers import check_layers, placements
 from higan.population import Progress, check_concepts, check_images, render, sample, sample_seeds, score
+from higan.stepping import image_changes, placement_steps
 from higan.types import Boundary, Concept, Generator, Placement, RaggedGenerator, Rescoring, Scorer, StagedGenerator
 
-__all__ = ["Checkpoint", "Plan", "cost", "key_of", "plan_of", "rescore"]
+__all__ = ["Checkpoint", "Plan", "cost", "key_of", "meaningless_directions", "plan_of", "rescore"]
+
+_MEASURED = 8
+"""Random directions along which equal changes of the picture are measured."""
 
 
 @runtime_checkable
@@ -77,7 +81,7 @@ def rescore(
         places: sets of layers to edit; by default all together, each alone and each stage.
         num_random: R, number of random directions; the smallest exact p-value is 1 / (R + 1).
         permuted: M directions fitted to permuted scores, a second null; see `higan.refits.permuted`.
-        step_mode: see `higan.editing.edit_step`.
+        step_mode: see `higan.stepping.placement_steps`.
         batch_size: samples per unit.
         checkpoint: keeps finished units, so that the same call goes on where it was interrupted.
         progress: called after every batch of images.
@@ -130,6 +134,7 @@ def rescore(
         permuted=null[num_random:] if permuted else None,
         steps=plan.steps.cpu().float().contiguous(),
         step_mode=step_mode,
+        image_changes=plan.image_changes(seed) if step_mode == "equal_change" else None,
     )
 
 
@@ -156,10 +161,10 @@ def plan_of(
     columns = _check(generator, scorer, boundaries, places, num=num, num_random=num_random, batch_size=batch_size)
     for direction in permuted:
         offset(direction, torch.ones(generator.num_layers), places[0].layers, generator.code_dim)
-    steps = edit_step(generator.truncation.to(generator.device), step, step_mode).expand(len(places), -1)
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
-    directions = [*boundaries, *_null_boundaries(boundaries[0], num_random, seed, widths), *permuted]
-    return Plan(generator, scorer, columns, directions, places, steps)
+    random = meaningless_directions(boundaries[0], num_random, seed, widths)
+    steps = placement_steps(generator, places, step, step_mode, directions=random[:_MEASURED], seed=seed)
+    return Plan(generator, scorer, columns, [*boundaries, *random, *permuted], places, steps)
 
 
 def _check(
@@ -196,7 +201,9 @@ def _check(
     return [known.index(name) for name in names]
 
 
-def _null_boundaries(like: Boundary, num_random: int, seed: int, widths: Sequence[int] | None) -> list[Boundary]:
+def meaningless_directions(
+    like: Boundary, num_random: int, seed: int, widths: Sequence[int] | None = None
+) -> list[Boundary]:
     """Random directions of the boundaries' shape: one row per layer where boundaries have one row per layer.
 
     The padding of layers narrower than the code stays untouched.
@@ -227,6 +234,11 @@ class Plan:
     def originals(self, seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n C"]:
         """Scores of the unedited samples."""
         return self._score(render(self.generator, sample(self.generator, seeds)))
+
+    def image_changes(self, seed: int) -> Float[Tensor, " P"]:
+        """How much the steps change pictures along the directions that equal changes are measured with."""
+        null = self.directions[len(self.columns) :]
+        return image_changes(self.generator, self.places, self.steps, null[:_MEASURED], seed=seed)
 
     def run(
         self,

@@ -9,6 +9,8 @@
     boundaries.safetensors
     permuted.safetensors              boundaries fitted to permuted scores: what a fit finds where there is nothing
     rescoring.safetensors
+    rescoring-equal_change.safetensors   … and other step modes, for comparison
+    responses.safetensors             mean change of scores against the step, both ways
     rescoring.units/…                 finished units of a re-scoring under way
 
 Every file is written under a temporary name, synced and renamed, so that it is there whole or not at all. Everything
@@ -45,7 +47,7 @@ from torch import Tensor
 
 from higan.checkpoints.official import read_boundary
 from higan.errors import CorruptRunError, RunBusyError, RunError, RunMismatchError, RunWriteError
-from higan.types import Boundary, Concept, Placement, Population, Rescoring
+from higan.types import Boundary, Concept, Placement, Population, Rescoring, Responses
 
 __all__ = [
     "Run",
@@ -56,6 +58,7 @@ __all__ = [
     "load_boundary",
     "load_permuted",
     "load_rescoring",
+    "load_responses",
     "load_run",
     "missing_shards",
     "open_run",
@@ -66,6 +69,7 @@ __all__ = [
     "save_boundary",
     "save_permuted",
     "save_rescoring",
+    "save_responses",
     "shard_indices",
     "shard_kind",
     "verify",
@@ -591,7 +595,7 @@ def _load_boundaries(path: Path) -> tuple[Boundary, ...]:
 # --- re-scoring -------------------------------------------------------------------------------------------------------
 
 
-def save_rescoring(run: Run, rescoring: Rescoring) -> None:
+def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> None:
     """Keep the re-scoring of a run, whole or not at all; its finished units are then no longer needed and removed."""
     content = {
         "kind": "rescoring",
@@ -600,25 +604,51 @@ def save_rescoring(run: Run, rescoring: Rescoring) -> None:
         "step": rescoring.step,
         "step_mode": rescoring.step_mode,
     }
-    names = ("seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps")
+    names = ("seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps", "image_changes")
     tensors = {name: tensor for name in names if (tensor := getattr(rescoring, name)) is not None}
-    _save_tensors(run.path / "rescoring.safetensors", tensors, content)
+    _save_tensors(run.path / f"{name}.safetensors", tensors, content)
     shutil.rmtree(Units(run).folder, ignore_errors=True)
 
 
-def load_rescoring(run: Run) -> Rescoring:
+def load_rescoring(run: Run, name: str = "rescoring") -> Rescoring:
     """The re-scoring of a run.
 
     Raises:
         RunError: there is none yet.
         CorruptRunError: the file is damaged.
     """
-    tensors, content = _load_tensors(run.path / "rescoring.safetensors", "rescoring")
+    tensors, content = _load_tensors(run.path / f"{name}.safetensors", "rescoring")
     return Rescoring(
         concepts=tuple(Concept(*entry) for entry in content["concepts"]),
         placements=tuple(Placement(name, tuple(layers)) for name, layers in content["placements"]),
         step=content["step"],
         step_mode=content.get("step_mode", "official"),
+        **tensors,
+    )
+
+
+def save_responses(run: Run, responses: Responses) -> None:
+    """Keep how scores answer to the step, whole or not at all."""
+    content = {
+        "kind": "responses",
+        "concepts": [[c.name, c.level] for c in responses.concepts],
+        "placements": [[p.name, list(p.layers)] for p in responses.placements],
+    }
+    names = ("steps", "mean", "low", "high", "truncated", "null_low", "null_high")
+    _save_tensors(run.path / "responses.safetensors", {name: getattr(responses, name) for name in names}, content)
+
+
+def load_responses(run: Run) -> Responses:
+    """How scores answer to the step.
+
+    Raises:
+        RunError: it has not been measured.
+        CorruptRunError: the file is damaged.
+    """
+    tensors, content = _load_tensors(run.path / "responses.safetensors", "responses")
+    return Responses(
+        concepts=tuple(Concept(*entry) for entry in content["concepts"]),
+        placements=tuple(Placement(name, tuple(layers)) for name, layers in content["placements"]),
         **tensors,
     )
 

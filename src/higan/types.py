@@ -35,6 +35,7 @@ __all__ = [
     "Population",
     "RaggedGenerator",
     "Rescoring",
+    "Responses",
     "Scorer",
     "SegmentClass",
     "Segmenter",
@@ -293,3 +294,24 @@ class Rescoring:
     """The step that each layer would take at each placement, before truncation; None in files that do not say."""
     step_mode: str = "official"
     """How ``steps`` came about; see `higan.editing.edit_step`."""
+    image_changes: Float[Tensor, " P"] | None = None
+    """Mean change of the picture under meaningless directions, in grey levels, where steps were fitted to it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Responses:
+    """How Q scores answer to S steps of different length and either sign, each at one placement; in score σ.
+
+    ``mean`` is the signed mean change with its interval, ``truncated`` is Δs of Eq. (1). ``null_low`` and ``null_high``
+    are the smallest and largest mean change among meaningless directions of the same length at the same layers.
+    """
+
+    concepts: tuple[Concept, ...]
+    placements: tuple[Placement, ...]
+    steps: Float[Tensor, " S"]
+    mean: Float[Tensor, "Q S"]
+    low: Float[Tensor, "Q S"]
+    high: Float[Tensor, "Q S"]
+    truncated: Float[Tensor, "Q S"]
+    null_low: Float[Tensor, "Q S"]
+    null_high: Float[Tensor, "Q S"]
