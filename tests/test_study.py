@@ -7,7 +7,7 @@ from higan import store, study
 from higan.errors import RunMismatchError, ScorerError
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
-from higan.statistics import rank
+from higan.statistics import delta, rank
 
 GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
 
@@ -98,3 +98,41 @@ def test_a_broken_scorer_is_found_out_before_work_starts():
 
     with pytest.raises(ScorerError, match="'broken' returned NaN or infinity for 'planted 0'"):
         study.estimate(GENERATOR, Broken(), num=10, verify=10, num_random=1)
+
+
+def test_steps_are_compared_once_and_again_when_the_rescoring_changes(tmp_path):
+    generator = ToyGenerator(4, 8, psi=0.5, psi_layers=2)
+    run = study.open_study(tmp_path / "run", generator, SCORER, num=600, shard_size=600)
+    study.sample_step(run, generator, SCORER)
+    study.fit_step(run)
+    assert study.comparison(run) is None
+    study.rescore_step(run, generator, SCORER, num=60, num_random=40)
+    calls = []
+    found = study.compare_step(run, generator, SCORER, num=10, report=lambda *call: calls.append(call))
+    assert calls[-1][0] == "steps"
+    assert calls[-1][1] == calls[-1][2]
+    assert set(found.modes) == {"equal_step", "equal_change"}
+    names = [concept.name for concept in found.responses.concepts]
+    assert names == [f"planted {k}" for k in range(4)]
+    # Truncation halves the official step at layer 0; an equal step undoes it. In σ: halved scores vary half as much.
+    official, equal = store.load_rescoring(run), found.modes["equal_step"]
+    own = equal.concepts.index(SCORER.concepts[0])
+    assert float(delta(equal)[own, 1]) == pytest.approx(2 * float(delta(official)[0, 1]), rel=0.1)
+    calls.clear()
+    again = study.compare_step(run, generator, SCORER, num=10, report=lambda *call: calls.append(call))
+    assert calls == []
+    assert torch.equal(again.responses.mean, found.responses.mean)
+    assert torch.equal(again.modes["equal_change"].steps, found.modes["equal_change"].steps)
+    study.rescore_step(run, generator, SCORER, num=70, num_random=40)
+    assert study.comparison(run) is None
+    study.compare_step(run, generator, SCORER, num=10)
+    assert study.comparison(run) is not None
+
+
+def test_where_nothing_is_verified_there_is_nothing_to_compare(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=100)
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run, ["constant"])
+    study.rescore_step(run, GENERATOR, SCORER, num=4, num_random=3)
+    assert study.compare_step(run, GENERATOR, SCORER) is None
+    assert "steps" not in study.steps_of(run)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from higan.effects import measure_changes
 from higan.layers import groups
@@ -58,7 +56,7 @@ def respond(
     pairs: Sequence[tuple[Concept, Placement]],
     *,
     step: float,
-    std: Float[Tensor, " C"],
+    std: Mapping[str, float],
     directions: Sequence[Boundary],
     num: int = 32,
     confidence: float = 0.95,
@@ -74,7 +72,7 @@ def respond(
         boundaries: hold one for every concept of ``pairs``.
         pairs: Q concepts, each with the placement it is edited at.
         step: what `GRID` is multiplied with, in units of code space.
-        std: unit of every score, in the scorer's order.
+        std: unit of the score of each of these concepts, by name.
         directions: what meaningless edits of the same lengths follow.
         num: samples.
         confidence: of the intervals.
@@ -94,18 +92,15 @@ def respond(
     own = [Edit(normals[concept.name], length, place.layers) for concept, place in pairs for length in lengths]
     places = list(dict.fromkeys(place.layers for _, place in pairs))
     null = [Edit(d, length, layers) for layers in places for d in directions for length in lengths]
+    unit = torch.tensor([std.get(concept.name, 0.0) for concept in scorer.concepts])
     changes = measure_changes(
-        generator, scorer, [*own, *null], std=std, num=num, seed=seed, first=2**22 + 2**21, batch_size=batch_size,
+        generator, scorer, [*own, *null], std=unit, num=num, seed=seed, first=2**22 + 2**21, batch_size=batch_size,
         progress=progress,
     )  # fmt: skip
     Q, S = len(pairs), len(lengths)
-    kept = torch.stack(
-        [changes[q * S : (q + 1) * S, column[concept.name]] for q, (concept, _) in enumerate(pairs)]
-    )
+    kept = torch.stack([changes[q * S : (q + 1) * S, column[concept.name]] for q, (concept, _) in enumerate(pairs)])
     meaningless = changes[Q * S :].mean(-1).reshape(len(places), len(directions), S, -1)
-    rows = [
-        meaningless[places.index(place.layers), :, :, column[concept.name]] for concept, place in pairs
-    ]
+    rows = [meaningless[places.index(place.layers), :, :, column[concept.name]] for concept, place in pairs]
     tail = (1 - confidence) / 2
     ends = torch.tensor([tail, 1 - tail])
     weights = resample_weights(num, 1000, seed)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -25,13 +25,28 @@ from higan.editing import StepMode
 from higan.engines import Engine, InProcess
 from higan.errors import CorruptRunError, RunError
 from higan.layers import placements
-from higan.population import OpenModels, distribute, fill, render, sample, score
+from higan.population import OpenModels, Progress, distribute, fill, render, sample, score
 from higan.refits import permuted, stabilities
-from higan.rescoring import cost, rescore
+from higan.rescoring import cost, meaningless_directions, rescore
+from higan.responses import chosen, respond, responses_cost
 from higan.samples import OnDisk
-from higan.types import Boundary, Generator, Rescoring, Scorer, StagedGenerator
+from higan.statistics import rank
+from higan.types import Boundary, Generator, RaggedGenerator, Rescoring, Responses, Scorer, StagedGenerator
 
-__all__ = ["Cost", "Goal", "Report", "estimate", "fit_step", "open_study", "rescore_step", "sample_step", "steps_of"]
+__all__ = [
+    "Comparison",
+    "Cost",
+    "Goal",
+    "Report",
+    "compare_step",
+    "comparison",
+    "estimate",
+    "fit_step",
+    "open_study",
+    "rescore_step",
+    "sample_step",
+    "steps_of",
+]
 
 Report = Callable[[str, int, int], None]
 """Called with the name of a step, what is done and what there is to do."""
@@ -49,6 +64,14 @@ class Cost:
 
     images: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """How much the step matters: response curves, and verified concepts re-scored under other step modes, by mode."""
+
+    responses: Responses
+    modes: Mapping[str, Rescoring]
 
 
 def estimate(
@@ -294,6 +317,99 @@ def rescore_step(
     return rescoring
 
 
+def compare_step(
+    run: store.Run,
+    generator: Generator,
+    scorer: Scorer,
+    *,
+    num: int = 24,
+    num_random: int = 8,
+    batch_size: int = 64,
+    report: Report | None = None,
+) -> Comparison | None:
+    """How much the step matters: response curves both ways, and verified concepts re-scored under other step modes.
+
+    The mode of the run's own re-scoring, and ``equal_step`` where no layer is truncated, are left out.
+
+    Args:
+        run: with boundaries and a re-scoring.
+        generator: the run's.
+        scorer: the run's.
+        num: samples.
+        num_random: random directions beside the concepts.
+        batch_size: images at a time.
+        report: called after every batch.
+
+    Returns:
+        The comparison; None where no concept is verified, so that there is nothing to compare.
+
+    Raises:
+        RunError: the run has not been re-scored.
+        ValueError: fewer than 2 samples, or no random directions.
+    """
+    settings = {"num": num, "num_random": num_random, "rescore": steps_of(run).get("rescore", {}).get("settings")}
+    done = steps_of(run).get("steps", {}).get("settings", {})
+    if settings.items() <= done.items() and (kept := comparison(run)) is not None:
+        return kept
+    rescoring = store.load_rescoring(run)
+    pairs = chosen(rescoring)
+    if not pairs:
+        return None
+    start = time.monotonic()
+    truncated = bool((generator.truncation != 1).any())
+    others = [m for m in get_args(StepMode) if m != rescoring.step_mode and (truncated or m != "equal_step")]
+    verified = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
+    boundaries = [b for b in store.load_boundaries(run) if b.concept.name in verified]
+    widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
+    curves = responses_cost(pairs, num=num, num_random=num_random)
+    each = cost(len(boundaries), rescoring.placements, num=num, num_random=num_random)
+    total = curves + each * len(others)
+    tell = _named(report, "steps")
+    with store.writing(run):
+        responses = respond(
+            generator,
+            scorer,
+            boundaries,
+            pairs,
+            step=rescoring.step,
+            std=dict(zip((c.name for c in rescoring.concepts), rescoring.score_std.tolist(), strict=True)),
+            directions=meaningless_directions(boundaries[0], num_random, 0, widths),
+            num=num,
+            batch_size=batch_size,
+            progress=_within(tell, 0, total),
+        )
+        store.save_responses(run, responses)
+        for k, mode in enumerate(others):
+            found = rescore(
+                generator,
+                scorer,
+                boundaries,
+                num=num,
+                step=rescoring.step,
+                num_random=num_random,
+                places=rescoring.placements,
+                step_mode=mode,
+                batch_size=batch_size,
+                progress=_within(tell, curves + k * each, total),
+            )
+            store.save_rescoring(run, found, f"rescoring-{mode}")
+        _record(run, "steps", settings | {"modes": others}, time.monotonic() - start)
+    return comparison(run)
+
+
+def comparison(run: store.Run) -> Comparison | None:
+    """What `compare_step` left in a run; None where it has not been done for the run's present re-scoring."""
+    steps = steps_of(run)
+    settings = steps.get("steps", {}).get("settings", {})
+    if not settings or settings.get("rescore") != steps.get("rescore", {}).get("settings"):
+        return None
+    try:
+        modes = {mode: store.load_rescoring(run, f"rescoring-{mode}") for mode in settings["modes"]}
+        return Comparison(store.load_responses(run), modes)
+    except RunError:
+        return None
+
+
 def digest(boundaries: Sequence[Boundary]) -> str:
     """Names boundaries by what an edit along them depends on, so that a re-scoring of others is known to be stale."""
     content = hashlib.sha256()
@@ -331,6 +447,12 @@ def _is_done(run: store.Run, step: str, settings: Mapping[str, Any]) -> bool:
     return steps_of(run).get(step, {}).get("settings") == settings
 
 
+def _within(progress: Progress | None, offset: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(offset + done, total)
+
+
 def _record(
     run: store.Run,
     step: str,
@@ -353,7 +475,7 @@ def _write_steps(run: store.Run, steps: Mapping[str, Any]) -> None:
     store.write_json(run.path / _STEPS, steps)
 
 
-def _named(report: Report | None, step: str) -> Callable[[int, int], None] | None:
+def _named(report: Report | None, step: str) -> Progress | None:
     if report is None:
         return None
     return lambda done, total: report(step, done, total)

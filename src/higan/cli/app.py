@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from higan import __version__
+from higan.editing import StepMode
 from higan.engines import EngineName
 from higan.errors import HiganError
 from higan.memory import keep_memory
@@ -59,7 +60,7 @@ Step = Annotated[float, typer.Option("--step", help="λ, the length of an edit i
 NumRandom = Annotated[int, typer.Option("--random", help="Random directions for the null.")]
 NumPermuted = Annotated[int, typer.Option("--permuted", help="Directions fitted to permuted scores, a second null.")]
 StepModeName = Annotated[
-    Literal["official", "equal_step"], typer.Option("--step-mode", help="Step on truncated layers.")
+    StepMode, typer.Option("--step-mode", help="What is held equal over layers: step in code space, step, or picture.")
 ]
 Fit = Annotated[Literal["extreme", "all"], typer.Option("--fit", help="extreme: the paper's SVM; all: ridge on all.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]
@@ -105,6 +106,7 @@ _STEP_NAMES = {
     "sample": "Sampling",
     "fit": "Fitting boundaries",
     "rescore": "Re-scoring",
+    "steps": "Comparing steps",
     "report": "Drawing the report",
 }
 

@@ -47,6 +47,7 @@ from higan.cli.app import (
 )
 from higan.cli.models import Models, digests_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
+from higan.editing import StepMode
 from higan.engines import Engine, open_engine
 from higan.errors import MissingWeightsError
 from higan.hierarchy import finding, profile
@@ -150,7 +151,7 @@ def _study(
     device: str,
     goal: study.Goal | None = None,
     step: float = 2.0,
-    step_mode: Literal["official", "equal_step"] = "official",
+    step_mode: StepMode = "official",
     fit: Literal["extreme", "all"] = "extreme",
     batch_size: int = 64,
     seed: int = 0,
@@ -201,6 +202,7 @@ def _study(
             adaptive=goal,
             report=bars,
         )
+        study.compare_step(folder, generator, scorer, batch_size=batch_size, report=bars)
         path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
     console.print(_ranking(folder))
     _say_settled(folder)
@@ -409,6 +411,43 @@ def _say_settled(opened: store.Run) -> None:
         f"Strongest layer: settled for {sure} of {len(peaks)} concepts that may differ from the null.",
         highlight=False,
     )
+
+
+@app.command()
+def steps(
+    folder: Annotated[Path, typer.Argument(help="Folder of a re-scored run.")],
+    verify: Verify = 24,
+    num_random: NumRandom = 8,
+    batch_size: BatchSize = 64,
+    device: Device = "cpu",
+) -> None:
+    """Compares steps: Δs against λ both ways, and which layers hold what under every step mode."""
+    opened = store.load_run(folder)
+    generator, scorer, _ = _models_of(opened, device)
+    with progress_bars() as bars:
+        found = study.compare_step(
+            opened, generator, scorer, num=verify, num_random=num_random, batch_size=batch_size, report=bars
+        )
+    if found is None:
+        console.print("No concept is verified: there is nothing to compare.")
+        return
+    console.print(_responses(found))
+    rescoring = store.load_rescoring(opened)
+    counted = {row.concept.name for row in rank(rescoring) if row.verified}
+    for mode, result in {rescoring.step_mode: rescoring, **found.modes}.items():
+        console.print(f"[bold]{mode}[/]: {finding(profile(result, concepts=counted))}", highlight=False)
+
+
+def _responses(found: study.Comparison) -> Table:
+    curves = found.responses
+    table = Table(title="Mean change / σ against the step λ", title_justify="left")
+    for name in ("concept", "at"):
+        table.add_column(name, no_wrap=True)
+    for step in curves.steps.tolist():
+        table.add_column(f"{step:+g}", justify="right")
+    for concept, place, means in zip(curves.concepts, curves.placements, curves.mean.tolist(), strict=True):
+        table.add_row(concept.name, place.name, *(f"{mean:+.2f}" for mean in means))
+    return table
 
 
 @app.command()

@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+
+from higan import rescoring as rs
+from higan import responses
+from higan.generators.toy import ToyGenerator
+from higan.scorers.toy import ToyScorer
+from higan.types import Boundary, Placement
+
+GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
+BOUNDARIES = [
+    Boundary(SCORER.concepts[k], GENERATOR.directions[k].expand(4, -1), torch.zeros(4), math.nan) for k in range(4)
+]
+PLACES = [Placement(name, (layer,)) for layer, name in enumerate(("bottom", "lower", "upper", "top"))]
+
+
+def test_planted_concepts_answer_in_a_straight_line_both_ways_at_their_layer_alone():
+    pairs = [(SCORER.concepts[0], PLACES[0]), (SCORER.concepts[1], PLACES[3])]
+    random = rs.meaningless_directions(BOUNDARIES[0], 5, 0)
+    std = {concept.name: 2.0 for concept in SCORER.concepts}
+    calls = []
+    found = responses.respond(
+        GENERATOR, SCORER, BOUNDARIES, pairs, step=2.0, std=std, directions=random, num=16,
+        progress=lambda *call: calls.append(call),
+    )  # fmt: skip
+    expected = torch.tensor([2 * factor for factor in responses.GRID])
+    torch.testing.assert_close(found.steps, expected)
+    # A step of λ raises the score by λ; in units of 2.
+    torch.testing.assert_close(found.mean[0], expected / 2, atol=0.01, rtol=0)
+    torch.testing.assert_close(found.truncated[0], expected.clamp(min=0) / 2, atol=0.01, rtol=0)
+    torch.testing.assert_close(found.mean[1], torch.zeros(8), atol=0.01, rtol=0)
+    assert bool((found.low <= found.mean + 1e-4).all() and (found.mean <= found.high + 1e-4).all())
+    # Meaningless directions: what they share with direction 0, at most the whole step.
+    along = torch.stack([d.normal[0] for d in random]) @ GENERATOR.directions[0]
+    torch.testing.assert_close(found.null_high[0], (along[:, None] * expected).amax(0) / 2, atol=0.02, rtol=0)
+    torch.testing.assert_close(found.null_low[0], (along[:, None] * expected).amin(0) / 2, atol=0.02, rtol=0)
+    assert calls[-1] == (responses.responses_cost(pairs, num=16, num_random=5),) * 2
+
+
+def test_the_strongest_verified_concepts_of_each_level_are_chosen_at_their_stage():
+    rescoring = rs.rescore(GENERATOR, SCORER, BOUNDARIES, num=40, num_random=40)
+    assert responses.chosen(rescoring) == tuple(zip(SCORER.concepts[:4], PLACES, strict=True))
+    few = rs.rescore(GENERATOR, SCORER, BOUNDARIES, num=4, num_random=3, places=[PLACES[0], PLACES[3]])
+    with pytest.raises(ValueError, match="missing: lower, upper"):
+        responses.chosen(few)
+
+
+def test_nothing_to_answer_is_refused():
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        responses.respond(GENERATOR, SCORER, BOUNDARIES, [], step=2.0, std={}, directions=[])
+    assert responses.responses_cost([], num=10, num_random=3) == 0
