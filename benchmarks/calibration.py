@@ -277,7 +277,7 @@ def run(worlds, scale):
         start = time.monotonic()
         generator, scorer = WORLDS[world]()
         toy = world == "toy"
-        population = measure(generator, scorer, sample_seeds(2000 if toy else 6000))
+        population = measure(generator, scorer, sample_seeds(2000 if toy else 4000))
         boundaries = fit(population)
         if toy:
             changes = toy_changes(int(60_000 * scale))
