@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from higan import boundaries, population, rescoring, store
+from higan import study as higan_study
 from higan.errors import RunError
 from higan.generators.toy import ToyGenerator
 from higan.report import figures, write_report
+from higan.report import words as words_of
 from higan.report.pictures import Easel, difference_uri, mask_uri, picture_uri
 from higan.report.study import TARGET, study
 from higan.scorers.toy import ToyScorer
@@ -105,6 +107,32 @@ def test_every_picture_decodes_and_has_words_for_those_who_cannot_see_it(html):
     assert all(page.alts)
     assert all(decode(uri).size == (8, 8) for uri in page.images)
     assert len(html) < 3_000_000
+
+
+def test_the_page_shows_the_whole_table_both_nulls_and_how_sure_they_are(tmp_path, toy):
+    generator, scorer = ToyGenerator(psi=0.5, psi_layers=3), toy[1]
+    run = higan_study.open_study(tmp_path / "run", generator, scorer, num=400)
+    higan_study.sample_step(run, generator, scorer)
+    higan_study.fit_step(run)
+    higan_study.rescore_step(run, generator, scorer, num=40, num_random=40)
+    before = write_report(run, generator, scorer).read_text("utf-8")
+    assert 'id="steps"' not in before
+    higan_study.compare_step(run, generator, scorer, num=8)
+    html = write_report(run, generator, scorer).read_text("utf-8")
+    page = Page(html)
+    assert page.errors == []
+    assert 'id="steps"' in html
+    assert html.count('class="chart"') == before.count('class="chart"') + 5
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
+    for words in ("same change of the picture", "p againstshuffled", "directions fitted to shuffled scores"):
+        assert words in text
+    found = study(run)
+    assert set(found.modes) == {"official", "equal_step", "equal_change"}
+    cells = re.findall(r'<td(?: class="interval")?>([^<]*)</td>', html.split("q of every concept")[1])
+    shown = iter(cells)
+    for entry in found.entries:
+        for q in found.table.q[entry.column].tolist():
+            assert next(shown) == words_of.probability(q)
 
 
 def test_the_page_tells_the_finding_every_concept_and_how_it_was_made(html, run):

@@ -33,11 +33,11 @@ def tag(name: str, *children: str, **attributes: str | _Number | None) -> str:
     return f"<{name}{''.join(parts)}>{''.join(children)}</{name}>"
 
 
-def _text(x: _Number, y: _Number, words: str, *, anchor: str = "start", class_: str | None = None) -> str:
+def text(x: _Number, y: _Number, words: str, *, anchor: str = "start", class_: str | None = None) -> str:
     return tag("text", escape(words), x=x, y=y, text_anchor=anchor, class_=class_)
 
 
-def _svg(width: _Number, height: _Number, label: str, *children: str, class_: str = "chart") -> str:
+def svg(width: _Number, height: _Number, label: str, *children: str, class_: str = "chart") -> str:
     return tag(
         "svg", *children, class_=class_, role="img", aria_label=label, viewBox=f"0 0 {width:g} {height:g}",
         style=f"--w:{width:g}px",
@@ -67,21 +67,21 @@ def profile_chart(profile: Profile, stages: Mapping[str, Sequence[int]], missing
             parts.append(_level_row(profile, found[level], base, slot, top))
         else:
             words = [
-                _text(0, base - 26, LEVEL_NAMES[level], class_="name"),
+                text(0, base - 26, LEVEL_NAMES[level], class_="name"),
                 tag("line", x1=_LEFT, x2=_LEFT + _PLOT, y1=base, y2=base, class_="axis"),
-                _text(_LEFT + _PLOT / 2, base - 20, missing.get(level, ""), anchor="middle", class_="soft"),
+                text(_LEFT + _PLOT / 2, base - 20, missing.get(level, ""), anchor="middle", class_="soft"),
             ]
             parts.append(tag("g", *words, class_=f"level-{level}"))
     every = max(1, math.ceil(num_layers / 20))
     foot = height - _BOTTOM + 12
     parts += [
-        _text(_LEFT + (layer + 0.5) * slot, foot, str(layer), anchor="middle", class_="tick")
+        text(_LEFT + (layer + 0.5) * slot, foot, str(layer), anchor="middle", class_="tick")
         for layer in range(0, num_layers, every)
     ]
-    parts.append(_text(_LEFT, foot + 20, "coarse ←", class_="soft"))
-    parts.append(_text(_LEFT + _PLOT / 2, foot + 20, "layer", anchor="middle", class_="soft"))
-    parts.append(_text(_LEFT + _PLOT, foot + 20, "→ fine", anchor="end", class_="soft"))
-    return _svg(width, height, _spoken(profile, list(found.values())), *parts)
+    parts.append(text(_LEFT, foot + 20, "coarse ←", class_="soft"))
+    parts.append(text(_LEFT + _PLOT / 2, foot + 20, "layer", anchor="middle", class_="soft"))
+    parts.append(text(_LEFT + _PLOT, foot + 20, "→ fine", anchor="end", class_="soft"))
+    return svg(width, height, _spoken(profile, list(found.values())), *parts)
 
 
 def _stage_bands(stages: Mapping[str, Sequence[int]], slot: _Number, height: _Number) -> str:
@@ -90,7 +90,7 @@ def _stage_bands(stages: Mapping[str, Sequence[int]], slot: _Number, height: _Nu
         x, wide = _LEFT + min(layers) * slot, len(layers) * slot
         if k % 2 == 0:
             parts.append(tag("rect", x=x, y=8, width=wide, height=height - _BOTTOM - 8, class_="band"))
-        parts.append(_text(x + wide / 2, 22, name, anchor="middle", class_="tick"))
+        parts.append(text(x + wide / 2, 22, name, anchor="middle", class_="tick"))
     return tag("g", *parts)
 
 
@@ -116,15 +116,15 @@ def _level_row(profile: Profile, peak: Peak, base: _Number, slot: _Number, top: 
     label = f"layer {peak.layer} · {percent(peak.layer_confidence)}"
     half = 3.7 * len(label)
     at = min(max(at, _LEFT + half), _LEFT + _PLOT - half)
-    parts.append(_text(at, base - high[peak.layer] * scale - 5, label, anchor="middle", class_="label"))
+    parts.append(text(at, base - high[peak.layer] * scale - 5, label, anchor="middle", class_="label"))
     ends = [float(part[v]) for part in (profile.centre_low, profile.centre, profile.centre_high)]
     a, m, b = (_LEFT + (end + 0.5) * slot for end in ends)
     y = base + 9
     parts.append(tag("line", x1=a, x2=b, y1=y, y2=y, class_="reach"))
     parts.append(tag("path", d=f"M{m:.1f} {y - 5}l5 5-5 5-5-5z", class_="diamond"))
-    parts.append(_text(0, base - 26, LEVEL_NAMES[peak.level], class_="name"))
-    parts.append(_text(0, base - 10, _concepts(len(profile.concepts[v])), class_="tick"))
-    parts.append(_text(0, base + 5, f"mean {number(ends[1], 2)}", class_="tick"))
+    parts.append(text(0, base - 26, LEVEL_NAMES[peak.level], class_="name"))
+    parts.append(text(0, base - 10, _concepts(len(profile.concepts[v])), class_="tick"))
+    parts.append(text(0, base + 5, f"mean {number(ends[1], 2)}", class_="tick"))
     return tag("g", *parts, class_=f"level-{peak.level}")
 
 
@@ -167,17 +167,17 @@ def share_chart(levels: Sequence[Level], shares: Shares, what: str = "Share of e
     for k in range(round(limit * 4) + 1):
         share = k / 4
         parts.append(tag("line", x1=left, x2=width - right, y1=y(share), y2=y(share), class_="grid"))
-        parts.append(_text(left - 8, y(share) + 4, f"{share * 100:.0f}%", anchor="end", class_="tick"))
+        parts.append(text(left - 8, y(share) + 4, f"{share * 100:.0f}%", anchor="end", class_="tick"))
     for x, name, layers in zip(xs, shares.names, shares.layers, strict=True):
         span = str(layers[0]) if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"
-        parts.append(_text(x, height - bottom + 20, name, anchor="middle", class_="tick strong"))
-        parts.append(_text(x, height - bottom + 36, span, anchor="middle", class_="tick"))
-    parts.append(_text(left - 8, height - bottom + 36, "layers", anchor="end", class_="tick"))
+        parts.append(text(x, height - bottom + 20, name, anchor="middle", class_="tick strong"))
+        parts.append(text(x, height - bottom + 36, span, anchor="middle", class_="tick"))
+    parts.append(text(left - 8, height - bottom + 36, "layers", anchor="end", class_="tick"))
     ends = _apart([y(float(mean[-1])) for mean in shares.mean], 15, lowest=y(0))
     for v, level in enumerate(levels):
         parts.append(_stage_line(shares, v, level, xs, y))
         parts.append(
-            tag("g", _text(width - right + 10, ends[v] + 4, LEVEL_NAMES[level], class_="name"), class_=f"level-{level}")
+            tag("g", text(width - right + 10, ends[v] + 4, LEVEL_NAMES[level], class_="name"), class_=f"level-{level}")
         )
     spoken = [
         f"{LEVEL_NAMES[level]}: "
@@ -185,7 +185,7 @@ def share_chart(levels: Sequence[Level], shares: Shares, what: str = "Share of e
         for v, level in enumerate(levels)
     ]
     label = f"{what}. " + ("; ".join(spoken) or "No level could be verified")
-    return _svg(width, height, label, *parts)
+    return svg(width, height, label, *parts)
 
 
 def _stage_line(shares: Shares, v: int, level: Level, xs: Sequence[_Number], y: Callable[[_Number], _Number]) -> str:
@@ -235,7 +235,7 @@ def effect_bar(effect: _Number, low: _Number, high: _Number, null: _Number, long
     scale = (width - 4) / longest if longest > 0 else 0.0
     label = f"{number(effect, 2)} standard deviations, {number(low, 2)} to {number(high, 2)}; null {number(null, 2)}"
     middle = height / 2
-    return _svg(
+    return svg(
         width, height, label,
         tag("rect", x=1, y=4, width=effect * scale, height=12, class_="bar"),
         tag("line", x1=1 + low * scale, x2=1 + high * scale, y1=middle, y2=middle, class_="whisker"),
@@ -280,18 +280,18 @@ def heat_map(rows: Sequence[HeatRow], columns: Sequence[str], label: str, *, div
     parts = [_column_name(name, left + (k + 0.5) * cell, head, slanted=long) for k, name in enumerate(columns)]
     for r, row in enumerate(rows):
         y, most = head + r * tall, max(largest) if diverging else largest[r]
-        cells = [_text(left - 8, y + tall / 2 + 4, row.label, anchor="end", class_="name")]
+        cells = [text(left - 8, y + tall / 2 + 4, row.label, anchor="end", class_="name")]
         for c, (value, found) in enumerate(zip(row.values, row.found, strict=True)):
             tip = f"{row.label}, {columns[c]}: {signed(value, 2)}" + ("" if found else ", may be chance")
             box, strength = (left + c * cell, y, cell, tall), value / most if most > 0 else 0.0
             cells.append(_cell(box, value, strength, tip, found=found, own=row.own == c, signs=diverging))
         parts.append(tag("g", *cells, class_=f"level-{row.level}"))
-    return _svg(width, height, label, *parts, class_="chart heat")
+    return svg(width, height, label, *parts, class_="chart heat")
 
 
 def _column_name(name: str, x: _Number, head: _Number, *, slanted: bool) -> str:
     if not slanted:
-        return _text(x, head - 7, name, anchor="middle", class_="tick")
+        return text(x, head - 7, name, anchor="middle", class_="tick")
     turn = f"rotate(-52 {x:.1f} {head - 6:.1f})"
     return tag("text", escape(name), x=x, y=head - 6, transform=turn, class_="tick")
 
@@ -319,5 +319,5 @@ def _cell(
         parts.append(tag("rect", class_="own", **inner))
     tone = "value" + (" inverse" if shade > 0.5 else "") + ("" if found else " faded")
     if shown:
-        parts.append(_text(x + wide / 2, y + tall / 2 + 3.5, shown, anchor="middle", class_=tone))
+        parts.append(text(x + wide / 2, y + tall / 2 + 3.5, shown, anchor="middle", class_=tone))
     return tag("g", *parts)

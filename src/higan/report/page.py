@@ -17,6 +17,7 @@ from torch import Tensor
 from higan.population import sample_seeds
 from higan.report import figures, words
 from higan.report.charts import HeatRow, effect_bar, heat_map, profile_chart, stage_chart
+from higan.report.curves import MODE_NAMES, mode_chart, response_chart
 from higan.report.pictures import Easel
 from higan.report.study import LIMIT, TARGET, Entry, Study, study
 from higan.store import Run
@@ -133,6 +134,8 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         percent=words.percent,
         probability=words.probability,
         readable=words.readable,
+        share=words.share,
+        sortable=words.sortable,
         span=words.layer_span,
         count=words.count,
     )
@@ -157,6 +160,13 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         rows=_rows(found),
         side_effects_shown=_MOST_SIDE_EFFECTS,
         side_effects=[Markup(chart) for chart in _side_effects(found)],
+        curves=_curves(found),
+        mode_chart=Markup(mode_chart(found.modes)) if len(found.modes) > 1 and found.profile.levels else None,
+        mode_rows=_mode_rows(found),
+        cells=_cells(found),
+        permuted=found.rescoring.permuted is not None,
+        num_permuted=0 if found.rescoring.permuted is None else len(found.rescoring.permuted),
+        mode_name=MODE_NAMES.get(found.rescoring.step_mode, found.rescoring.step_mode),
         settings=_flat(found.run.settings),
         provenance=_flat(found.run.provenance),
         command=found.run.provenance.get("command"),
@@ -198,6 +208,52 @@ def _rows(found: Study) -> list[_Row]:
         null = v.null / std[entry.column] if std[entry.column] > 0 else 0.0
         rows.append(_Row(entry, Markup(effect_bar(v.effect, v.effect_low, v.effect_high, null, longest))))
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """A panel of the response curves: its level, chart and the concepts in the order of their lines."""
+
+    level: Level
+    chart: Markup
+    names: tuple[str, ...]
+
+
+def _curves(found: Study) -> list[_Curve]:
+    if found.comparison is None:
+        return []
+    responses = found.comparison.responses
+    panels = []
+    for level in LEVELS:
+        names = tuple(
+            f"{words.readable(concept.name)}, {place.name}"
+            for concept, place in zip(responses.concepts, responses.placements, strict=True)
+            if concept.level == level
+        )
+        if names:
+            panels.append(_Curve(level, Markup(response_chart(responses, level)), names))
+    return panels
+
+
+def _mode_rows(found: Study) -> list[tuple[str, tuple[float, ...], tuple[float, ...]]]:
+    """Of every mode that was matched to the picture: the step at each single layer and the change it made there."""
+    if found.comparison is None:
+        return []
+    rows = []
+    for mode, result in found.comparison.modes.items():
+        if result.steps is None or result.image_changes is None:
+            continue
+        names = [placement.name for placement in result.placements]
+        at = [names.index(f"layer {layer}") for layer in range(found.num_layers)]
+        steps = tuple(float(result.steps[p, layer]) for layer, p in enumerate(at))
+        rows.append((MODE_NAMES.get(mode, mode), steps, tuple(result.image_changes[at].tolist())))
+    return rows
+
+
+def _cells(found: Study) -> list[tuple[Entry, tuple[tuple[float, bool], ...]]]:
+    """Of every concept q at every placement, and whether it is verified there."""
+    q, verified = found.table.q.tolist(), found.table.verified.tolist()
+    return [(e, tuple(zip(q[e.column], verified[e.column], strict=True))) for e in found.entries]
 
 
 def _layer_map(found: Study) -> str:

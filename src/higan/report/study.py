@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor
 from higan.hierarchy import Peak, Profile, finding, groups, peaks, profile, reliabilities
 from higan.statistics import Table, Verdict, ranking, standardise, table
 from higan.store import Run, load_boundaries, load_rescoring, read_shard
+from higan.study import Comparison, comparison
 from higan.types import Boundary, Level, Placement, Rescoring
 
 __all__ = ["TARGET", "Entry", "Study", "study"]
@@ -79,7 +81,8 @@ class Entry:
 class Study:
     """A finished run, read for a reader. ``entries`` are ranked, strongest first.
 
-    ``over_concepts`` is the profile with intervals that resample the concepts of a level too.
+    ``over_concepts`` is the profile with intervals that resample the concepts of a level too. ``modes`` are the
+    profiles of the verified concepts under each step mode, the run's own first; ``comparison`` is what they come from.
     """
 
     run: Run
@@ -88,6 +91,8 @@ class Study:
     entries: tuple[Entry, ...]
     profile: Profile
     over_concepts: Profile
+    comparison: Comparison | None
+    modes: Mapping[str, Profile]
     peaks: tuple[Peak, ...]
     sentence: str
     stages: tuple[Placement, ...]
@@ -149,6 +154,9 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
                 reliability=reliable[c],
             )
         )
+    counted = [name for names in levels.concepts for name in names]
+    compared = comparison(run)
+    others = {mode: profile(result, concepts=counted) for mode, result in (compared.modes if compared else {}).items()}
     return Study(
         run=run,
         rescoring=rescoring,
@@ -156,6 +164,8 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
         entries=tuple(entries),
         profile=levels,
         over_concepts=profile(rescoring, alpha=alpha, over_concepts=True),
+        comparison=compared,
+        modes={rescoring.step_mode: levels, **others},
         peaks=peaks(levels),
         sentence=finding(levels),
         stages=stages,

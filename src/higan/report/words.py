@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from higan.types import Level
 
-__all__ = ["LEVEL_NAMES", "count", "layer_span", "listing", "number", "percent", "probability", "readable", "signed"]
+__all__ = [
+    "LEVEL_NAMES", "count", "layer_span", "listing", "number", "percent", "probability", "readable", "share", "signed",
+    "sortable",
+]  # fmt: skip
 
 LEVEL_NAMES: dict[Level, str] = {
     "layout": "layout",
@@ -46,6 +50,16 @@ def percent(share: float | int) -> str:
 def probability(value: float | int) -> str:
     """Three decimals, or that it is smaller."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def share(value: float | int) -> str:
+    """Two decimals of a cosine or reliability, a dash where it is not known."""
+    return "–" if math.isnan(value) else signed(value, 2).removeprefix("+")
+
+
+def sortable(value: float | int) -> float:
+    """The value, or less than any where it is not known."""
+    return -2.0 if math.isnan(value) else float(value)
 
 
 def count(num: int, noun: str, plural: str = "") -> str:
