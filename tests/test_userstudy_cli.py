@@ -95,6 +95,7 @@ def test_from_a_run_to_an_analysis(higan, run, tmp_path):
         (["build", "RUN", "--out", "OUT", "--repeats", "0"], 2, "repeats must be at least 1; got 0"),
         (["build", "RUN", "--out", "OUT", "--directions", "up"], 2, "'up' is not one of"),
         (["serve", "OUT"], 1, "is no study folder"),
+        (["forget", "STUDY", "1"], 2, "there is no rater 1"),
         (["serve", "STUDY", "--port", "99999"], 2, "a port lies between 0 and 65535"),
         (["serve", "STUDY", "--host", "0.0.0.0", "--token", "short"], 2, "a token needs at least 16"),
         (["analyse", "OUT"], 1, "is no study folder"),
@@ -162,6 +163,9 @@ def test_the_page_is_one_file_whole_and_marked(tmp_path, simulated):
     assert not re.search(r"https?:|url\(|@import|nan", text)
     assert ("No person took part" in text) == simulated
     assert ("SIMULATED" in text) == simulated
+    marked = re.findall(r"<h2>.*?</h2>", text)
+    assert len(marked) == 6
+    assert all(("simulated raters" in head) == simulated for head in marked)
     assert headline(found) in re.sub(r"\s+", " ", text)
     if not simulated:
         assert HOSTILE not in text

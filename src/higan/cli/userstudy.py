@@ -78,11 +78,13 @@ def serve(
     name: Annotated[list[str] | None, typer.Option(help="Host name of a proxy in front; may be repeated.")] = None,
 ) -> None:
     """Serves a study to many raters at a time, until interrupted; the same line goes on."""
+    from higan.userstudy.folder import verify
     from higan.userstudy.server import create_app
     from higan.web.guards import is_loopback
     from higan.web.serve import serve as serve_app
 
     study = open_study(folder)
+    verify(study)
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(16)
     organiser = secrets.token_urlsafe(16)

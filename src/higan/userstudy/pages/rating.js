@@ -128,10 +128,15 @@ async function rate(backend, { total, trials, link }) {
   for (const button of CHOICES) button.addEventListener("click", () => answer(button));
   at("flip").addEventListener("click", flip);
   at("pictures").addEventListener("click", () => page.classList.contains("single") && flip());
-  at("view").addEventListener("click", view);
+  at("view").addEventListener("click", (event) => {
+    view();
+    if (event.detail > 0) at("view").blur(); // clicked: the space bar is for flipping again
+  });
   document.addEventListener("keydown", (event) => {
     if (page.hidden || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    const choice = CHOICES[["1", "2", "3", "4", "5"].indexOf(event.key)];
+    // The key's place counts too: on some keyboards figures need Shift.
+    const figure = /^(?:Digit|Numpad)([1-5])$/.exec(event.code)?.[1] ?? event.key;
+    const choice = CHOICES[["1", "2", "3", "4", "5"].indexOf(figure)];
     if (choice) answer(choice);
     else if (event.key === "v" || event.key === "V") view();
     else if (event.key === " " && page.classList.contains("single")) flip();
