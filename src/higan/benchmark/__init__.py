@@ -1,7 +1,7 @@
 """The benchmark for the field: five tasks with known answers, for every way of finding and using directions."""
 
 from higan.benchmark.methods import METHODS, Answer, Lab, Method
-from higan.benchmark.run import Budget, Setting, run_benchmark
+from higan.benchmark.run import Budget, Results, Setting, World, run_benchmark
 from higan.benchmark.tasks import TASKS, grade
 from higan.benchmark.truth import Truth, estimate_truth, exact_truth
 
@@ -12,8 +12,10 @@ __all__ = [
     "Budget",
     "Lab",
     "Method",
+    "Results",
     "Setting",
     "Truth",
+    "World",
     "estimate_truth",
     "exact_truth",
     "grade",

@@ -23,7 +23,7 @@ from higan.benchmark.picture import MARK_STYLE, family, legend, panel, picture
 from higan.benchmark.run import Results, Setting
 from higan.benchmark.tasks import TASKS
 from higan.report.charts import tag
-from higan.report.words import listing
+from higan.report.words import count, listing
 
 __all__ = ["Plate", "headline", "table", "write_benchmark"]
 
@@ -39,7 +39,10 @@ class Plate:
 def write_benchmark(
     out: str | Path, results: Results, *, plates: Sequence[Plate] = (), provenance: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write ``benchmark.html``, ``.json``, ``.csv`` and ``.svg``, each whole or not at all; returns the page's path."""
+    """Write ``benchmark`` as ``.html``, ``.json``, ``.csv``, ``.md`` and ``.svg``, each whole or not at all.
+
+    Returns the path of the page.
+    """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     made = dict(provenance or {})
@@ -64,6 +67,7 @@ def write_benchmark(
     )
     _write(folder / "benchmark.csv", text.getvalue())
     _write(folder / "benchmark.svg", picture(results))
+    _write(folder / "benchmark.md", _markdown(results))
     path = folder / "benchmark.html"
     _write(path, _page(results, plates, made))
     return path
@@ -114,13 +118,28 @@ def table(results: Results, setting: Setting) -> tuple[_Line, ...]:
         for task in TASKS:
             row = results.figure(setting.name, method, task)
             if row is not None:
-                interval = f"({_two(row.low)} – {_two(row.high)})"
+                interval = f"({_two(row.low)}–{_two(row.high)})"
                 cells.append(_Cell(_two(row.value), interval, round(row.value, 2) == best[task]))
         pair = results.alarms.get((setting.name, method))
         told = "" if pair is None else f"{100 * pair[0]:.1f} % / {100 * pair[1]:.0f} %"
         if cells:
             lines.append(_Line(method, family(method), tuple(cells), told))
     return tuple(lines)
+
+
+def _markdown(results: Results) -> str:
+    head = ["method", *TASKS, "false alarms / hits"]
+    parts = []
+    for setting in results.settings:
+        seeds = count(len(setting.seeds), "seed")
+        known = "" if setting.exact else ", estimated truth"
+        rows = [head, ["---"] * len(head)]
+        for line in table(results, setting):
+            figures = [f"{f'**{c.value}**' if c.best else c.value} {c.interval}" for c in line.cells]
+            rows.append([line.method, *figures, line.alarms])
+        body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        parts.append(f"{setting.title[0].upper()}{setting.title[1:]}, {seeds}{known}\n\n{body}\n")
+    return "\n".join(parts)
 
 
 def _two(value: float) -> str:

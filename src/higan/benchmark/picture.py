@@ -11,6 +11,8 @@ from higan.report.charts import tag
 
 __all__ = ["family", "panel", "picture"]
 
+_Number = float | int
+
 _LEFT, _PLOT, _LINE, _TOP, _BOTTOM = 178.0, 250.0, 7.0, 34.0, 26.0
 
 _STYLE = """
@@ -118,7 +120,7 @@ def _whisker(row: Row, setting: Setting, x: object, y: float, k: int, settings: 
     return tag("g", tag("title", escape(tip)), line, _mark(k, settings, x(row.value), y))
 
 
-def _mark(k: int, settings: Sequence[Setting], x: float, y: float) -> str:
+def _mark(k: int, settings: Sequence[Setting], x: _Number, y: _Number) -> str:
     """Circles that grow with the order of exact settings, a square where the truth is estimated, hollow if shuffled."""
     setting = settings[k]
     kind = "mark hollow" if "shuffled" in setting.name else "mark"
@@ -127,7 +129,7 @@ def _mark(k: int, settings: Sequence[Setting], x: float, y: float) -> str:
     return tag("circle", cx=x, cy=y, r=2.2 + 0.6 * min(k, 3), class_=kind)
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start", class_: str | None = None) -> str:
+def _text(x: _Number, y: _Number, words: str, anchor: str = "start", class_: str | None = None) -> str:
     return tag("text", escape(words), x=x, y=y, text_anchor=anchor, class_=class_)
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Setting:
     open: Callable[[int], World]
     tell: Callable[[World, int], Truth]
     budget: Budget
-    identity: Mapping[str, Any]
+    identity: Mapping[str, Any] = field(default_factory=dict)
     judged: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ from higan.types import Concept, Edit
 
 __all__ = ["TASKS", "Record", "Task", "area", "check_answer", "grade", "purity", "rank_correlation", "spread"]
 
+Array = NDArray[np.float64]
+
 _TARGET = 0.5
 """Standard deviations by which every edit has to raise its own concept before its side effects are compared."""
 _LONGEST = 40.0
@@ -39,7 +42,7 @@ _HALVINGS = 6
 _SEARCH = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """An answer beside the truth: C concepts, of which the real ones have an overlap, a cosine and a purity."""
 
@@ -53,6 +56,11 @@ class Record:
     causes: list[list[int]]
     called: list[list[bool]] | None
     """Where the method's own p is at most 0.05; None if it gives none."""
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Array]:
+        """The same as arrays, made once for all resamples."""
+        return {k: np.asarray(v, float) for k, v in asdict(self).items() if v is not None}
 
     def as_json(self) -> dict[str, Any]:
         """Rounded, for a file."""
@@ -162,10 +170,8 @@ def _moved(codes: Tensor, edit: Edit, strength: float) -> Tensor:
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
-Array = NDArray[np.float64]
 
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+def rank_correlation(a: Sequence[float] | Array, b: Sequence[float] | Array) -> float:
     """Spearman's, ties at their mean rank; 0 where one side is all ties."""
     x, y = _ranks(np.asarray(a, float)), _ranks(np.asarray(b, float))
     x, y = x - x.mean(), y - y.mean()
@@ -179,7 +185,7 @@ def _ranks(values: Array) -> Array:
     return np.asarray((last - (counts - 1) / 2)[inverse], float)
 
 
-def area(evidence: Array, causes: NDArray[np.int64]) -> float:
+def area(evidence: Array, causes: Array) -> float:
     """Area under the receiver operating characteristic, ties counted half, where ``causes`` is 0 or 1."""
     scores, labels = evidence[causes >= 0], causes[causes >= 0]
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
@@ -195,18 +201,18 @@ Rows = NDArray[np.int64]
 
 def _mean_of(name: str) -> Callable[[Record, Rows], float]:
     def metric(record: Record, rows: Rows) -> float:
-        real = [int(c) for c in rows if record.real[c]]
-        return float(np.mean([getattr(record, name)[c] for c in real])) if real else 0.0
+        real = rows[record.arrays["real"][rows] > 0]
+        return float(record.arrays[name][real].mean()) if len(real) else 0.0
 
     return metric
 
 
 def _ranking(record: Record, rows: Rows) -> float:
-    return rank_correlation([record.effect[c] for c in rows], [record.strength[c] for c in rows])
+    return rank_correlation(record.arrays["effect"][rows], record.arrays["strength"][rows])
 
 
 def _detection(record: Record, rows: Rows) -> float:
-    return area(np.asarray(record.evidence, float)[rows], np.asarray(record.causes, np.int64)[rows])
+    return area(record.arrays["evidence"][rows], record.arrays["causes"][rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +247,7 @@ def calls(record: Record) -> tuple[float, float] | None:
 
 
 def spread(
-    records: Sequence[Record], measure: Callable[[Record, Rows], float], *, num_resamples: int = 400, seed: int = 0
+    records: Sequence[Record], measure: Callable[[Record, Rows], float], *, num_resamples: int = 300, seed: int = 0
 ) -> tuple[float, float, float]:
     """A metric's mean over records (seeds of one world), with its 95 % bootstrap interval over seeds and concepts.
 

@@ -23,6 +23,7 @@ __all__ = ["STEP", "TellsTruth", "Truth", "estimate_truth", "exact_truth"]
 STEP = 2.0
 """λ, the step by which strengths are defined."""
 
+_STRENGTH = 96
 _FIRST = 2**23
 """Index of the judge's first sample: beyond all that methods use."""
 
@@ -203,8 +204,11 @@ def estimate_truth(
         return torch.where(real, (found - mean) / std, 0.0)
 
     tried = codes[:num]
-    base = values(tried)
-    moved = [float((values(tried + STEP * d) - base)[:, c].mean()) for c, d in enumerate(directions)]
+    many = codes[:_STRENGTH]
+    origin = values(many)
+    moved = [
+        float((values(many + STEP * d) - origin)[:, c].mean()) if real[c] else 0.0 for c, d in enumerate(directions)
+    ]
     return Truth(
         exact=False,
         effects=lengths.float(),
@@ -212,7 +216,7 @@ def estimate_truth(
         directions=directions,
         strength=torch.tensor(moved),
         codes=tried,
-        start=base,
+        start=values(tried),
         values=values,
     )
 

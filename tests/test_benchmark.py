@@ -1,0 +1,335 @@
+"""The benchmark: metrics against other people's code, truths against each other, every method on a world made easy."""
+
+import csv
+import json
+import math
+import sys
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from higan import cli
+from higan.benchmark.methods import METHODS, Answer, Lab, usable
+from higan.benchmark.page import Plate, headline, table, write_benchmark
+from higan.benchmark.run import Budget, Setting, World, estimate, run_benchmark
+from higan.benchmark.tasks import TASKS, Record, area, calls, grade, purity, rank_correlation, spread
+from higan.benchmark.truth import Truth, estimate_truth, exact_truth
+from higan.generators.toy import ToyGenerator
+from higan.generators.transparent import FACTORS, TransparentGenerator
+from higan.layers import groups
+from higan.scorers.combined import ChosenScorer, CombinedScorer
+from higan.scorers.loading import load_scorer
+from higan.scorers.nulls import NullScorer
+from higan.scorers.toy import ToyScorer
+from higan.types import LEVELS, Boundary, Concept, Edit
+
+F = len(FACTORS)
+
+
+def world(entanglement, seed=0, **options):
+    scorer = CombinedScorer([load_scorer("transparent"), NullScorer(3)])
+    return World(TransparentGenerator(entanglement, seed=seed, **options), scorer)
+
+
+@pytest.fixture(scope="module")
+def easy():
+    made = world(0.0)
+    lab = Lab(made.generator, made.scorer, num=400, verify=8, num_random=5)
+    return made, lab, exact_truth(made.generator, made.scorer.concepts)
+
+
+def towards(normal, layers=range(10)):
+    return Edit(Boundary(Concept("x", "layout"), normal, torch.zeros(()), math.nan), 1.0, tuple(layers))
+
+
+# ---- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def test_rank_correlation_is_spearmans():
+    dice = torch.Generator().manual_seed(0)
+    for ties in (100, 3):
+        a, b = (torch.randint(ties, (30,), generator=dice).double().tolist() for _ in range(2))
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == 0
+
+
+def test_area_is_that_of_scikit_learn():
+    dice = torch.Generator().manual_seed(1)
+    evidence = torch.randint(6, (20, 5), generator=dice).double().numpy()
+    causes = torch.randint(-1, 2, (20, 5), generator=dice).double().numpy()
+    known = causes >= 0
+    assert area(evidence, causes) == pytest.approx(roc_auc_score(causes[known], evidence[known]))
+    assert area(evidence, causes * 0) == 0.5
+
+
+def test_purity_is_one_for_the_true_direction_and_known_for_a_mixture(easy):
+    made, _, truth = easy
+    d = made.generator.directions
+    assert purity(towards(d[0], [0]), 0, truth) == pytest.approx(1, abs=1e-4)
+    # At layer 1 view yaw is not to be had; backwards it falls.
+    assert purity(towards(d[0], [1]), 0, truth) == 0
+    assert purity(towards(-d[0], [0]), 0, truth) == 0
+    # Yaw (gain 0.6, spread 1.45) and lighting live apart: an edit at all layers changes both, each by its own slope.
+    both = torch.nn.functional.normalize(d[0] + d[8], dim=0)
+    alone = purity(towards(both, [0]), 0, truth)
+    mixed = purity(towards(both), 0, truth)
+    assert alone == pytest.approx(1, abs=1e-4)
+    assert 0.5 < mixed < 0.8
+
+
+def test_grade_of_the_truth_is_perfect(easy):
+    made, _, truth = easy
+    edits = [towards(d, groups(10)["bottom"] if not d.any() else range(10)) for d in truth.directions]
+    perfect = Answer(truth.directions, truth.strength, truth.effects, truth.effects, None, tuple(edits))
+    record = grade(perfect, truth, made.scorer.concepts)
+    every = torch.arange(F + 3).numpy()
+    assert [task.measure(record, every) for task in TASKS.values()] == pytest.approx([1] * 5, abs=1e-4)
+    assert calls(record) is None
+    assert Record(**json.loads(json.dumps(record.as_json()))).real == [True] * F + [False] * 3
+    point, low, high = spread([record, record], TASKS["layers"].measure)
+    assert (point, low, high) == pytest.approx((1, 1, 1), abs=1e-4)
+
+
+def test_false_alarms_and_hits_are_counted_by_hand():
+    record = Record(
+        real=[True, False], overlap=[1.0, 0.0], effect=[1.0, 0.0], strength=[1.0, 0.0], cosine=[1.0, 0.0], purity=[1.0, 0.0],
+        evidence=[[1.0, 0.0], [0.0, 0.0]], causes=[[1, 0], [0, -1]], called=[[True, False], [True, True]],
+    )  # fmt: skip
+    assert calls(record) == (0.5, 1.0)
+
+
+# ---- truth -----------------------------------------------------------------------------------------------------------
+
+
+def test_exact_truth_is_what_moving_codes_does():
+    made = world(0.5, seed=2)
+    truth = exact_truth(made.generator, made.scorer.concepts, seed=1)
+    assert truth.exact
+    assert truth.real.tolist() == [True] * F + [False] * 3
+    # Differences of values, at one layer, against the closed form; another sample of codes.
+    codes = made.generator.map(made.generator.latents(range(2000)))
+    values = made.generator.values(codes)
+    f, layer = 3, int(made.generator.layer_weights[3].argmax())
+    moved = codes.clone()
+    moved[:, layer] += 0.01 * made.generator.directions[f]
+    size = (made.generator.values(moved) - values)[:, f].abs().mean() / 0.01 / values[:, f].std()
+    assert float(truth.effects[f, layer]) == pytest.approx(float(size), rel=0.1)
+    stronger = made.generator.values(codes + 2 * made.generator.directions[f])[:, f]
+    assert float(truth.strength[f]) == pytest.approx(
+        float((stronger - values[:, f]).mean() / values[:, f].std()), rel=0.1
+    )
+    assert truth.causes[:F].eq(0).equal(made.generator.layer_weights == 0)
+    assert not truth.effects[F:].any()
+
+
+def test_estimated_truth_comes_near_the_exact_one():
+    made = world(0.4, seed=1)
+    nulls = [c.name for c in made.scorer.concepts if c.name.startswith("null")]
+    exact = exact_truth(made.generator, made.scorer.concepts)
+    seen = []
+    found = estimate_truth(
+        made.generator, made.scorer, nulls=nulls, disturbances=3000, num=8, progress=lambda d, t: seen.append((d, t))
+    )
+    assert not found.exact
+    assert seen[-1] == (3750, 3750)
+    assert found.real.equal(exact.real)
+    assert (found.directions * exact.directions).sum(1)[:F].min() > 0.85
+    shares = [t.effects[:F] / t.effects[:F].sum(1, keepdim=True) for t in (found, exact)]
+    assert torch.minimum(*shares).sum(1).mean() > 0.85
+    assert found.causes[:F].max() == 1
+    assert not found.causes[F:].any()
+    torch.testing.assert_close(found.strength, exact.strength, atol=0.35, rtol=0)
+
+
+def test_truth_needs_enough_disturbances_and_one_code():
+    made = world(0.0)
+    with pytest.raises(ValueError, match="more than 720 disturbances; got 700"):
+        estimate_truth(made.generator, made.scorer, disturbances=700)
+    with pytest.raises(ValueError, match="codes of their own"):
+        estimate_truth(ToyGenerator(), ToyScorer(), disturbances=200)
+
+
+# ---- methods on a world whose answers are known by hand --------------------------------------------------------------
+
+
+LEAST = {
+    "ours": (0.98, 0.6, 0.9, 0.98, 0.97),
+    "ours (every sample)": (0.98, 0.6, 0.95, 0.98, 0.97),
+    "ours (conditional)": (0.98, 0.6, 0.95, 0.98, 0.97),
+    "official code": (0.5, -1, 0.9, 0.95, 0.7),
+    "InterFaceGAN": (0.1, 0.1, 0.9, 0.95, 0.5),
+    "InterFaceGAN (conditional)": (0.1, 0.1, 0.9, 0.95, 0.5),
+    "SeFa": (0.98, 0.7, 0.85, 0.8, 0.97),
+    "PCA (GANSpace)": (0.95, 0.4, 0.6, 0.7, 0.9),
+    "random directions": (0.9, -1, 0.2, 0.3, 0.7),
+}
+"""What each method must reach without entanglement, task by task."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_finds_the_known_answer(easy, name):
+    made, lab, truth = easy
+    answer = METHODS[name](lab)
+    record = grade(answer, truth, made.scorer.concepts)
+    every = torch.arange(F + 3).numpy()
+    for task, least in zip(TASKS.values(), LEAST[name], strict=True):
+        assert task.measure(record, every) >= least, task.name
+    if name == "random directions":
+        assert TASKS["directions"].measure(record, every) < 0.5
+    if name == "official code":
+        stages = [*groups(10).values()]
+        for concept, edit in zip(made.scorer.concepts, answer.edits, strict=True):
+            assert edit.layers == stages[LEVELS.index(concept.level)]
+    if name == "ours":
+        false_alarms, hits = calls(record)
+        assert false_alarms < 0.08
+        assert hits > 0.9
+        assert not answer.effect[F:].any()  # nothing that is not there is verified
+
+
+def test_conditional_edits_are_purer_where_directions_mix():
+    made = world(0.6, seed=3)
+    lab = Lab(made.generator, made.scorer, num=600, verify=4, num_random=3)
+    truth = exact_truth(made.generator, made.scorer.concepts)
+    every = torch.arange(F + 3).numpy()
+
+    def mean_purity(name):
+        return TASKS["editing"].measure(grade(METHODS[name](lab), truth, made.scorer.concepts), every)
+
+    assert mean_purity("InterFaceGAN (conditional)") > mean_purity("InterFaceGAN") + 0.03
+
+
+def test_sefa_sits_out_where_weights_are_not_told():
+    assert "SeFa" not in usable(METHODS, ToyGenerator(shared_code=True))
+    assert usable(METHODS, TransparentGenerator()).keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("directions", torch.zeros(2, 48), "directions of an answer must have shape"),
+        ("effect", torch.full((F + 3,), math.nan), "effect of an answer must be finite"),
+        ("profile", -torch.ones(F + 3, 10), "must not lie below zero"),
+        ("p", torch.zeros(F + 3, 9), "p of an answer"),
+        ("edits", (), "one edit per concept"),
+    ],
+)
+def test_wrong_answers_are_refused(easy, part, value, words):
+    made, _, truth = easy
+    answer = Answer(truth.directions, truth.strength, truth.effects, truth.effects, None, ())
+    object.__setattr__(answer, part, value)  # past the checks of shapes that only tests have
+    with pytest.raises(ValueError, match=words):
+        grade(answer, truth, made.scorer.concepts)
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------------
+
+
+def setting(name="tiny", seeds=(0,), tell=None):
+    def exact(opened, seed) -> Truth:
+        return exact_truth(opened.generator, opened.scorer.concepts, num=32, seed=seed)
+
+    return Setting(name, name, True, seeds, lambda seed: world(0.3, seed), tell or exact, Budget(60, 4, 3), {})
+
+
+def test_a_method_of_ones_own_is_one_function(tmp_path):
+    def guess(lab):
+        d = torch.nn.functional.normalize(torch.ones(len(lab.concepts), lab.generator.code_dim), dim=1)
+        even = torch.ones(len(lab.concepts), lab.generator.num_layers)
+        edits = tuple(
+            Edit(Boundary(c, row, torch.zeros(()), math.nan), 1.0, (0,)) for c, row in zip(lab.concepts, d, strict=True)
+        )
+        return Answer(d, even[:, 0], even, even, None, edits)
+
+    heard = []
+    results = run_benchmark(
+        tmp_path, [setting(seeds=(0, 1))], methods={"guess": guess}, report=lambda *a: heard.append(a)
+    )
+    assert heard[-1][1:] == (2, 2)
+    assert results.figure("tiny", "guess", "detection").value == 0.5
+    assert results.figure("tiny", "guess", "ranking").value == 0
+    assert results.figure("tiny", "nobody", "ranking") is None
+    assert not results.alarms
+    page = write_benchmark(tmp_path, results, plates=[Plate("x", torch.zeros(2, 3, 8, 8, dtype=torch.uint8))])
+    assert "guess" in page.read_text()
+    assert dict(headline(results))
+    assert [line.method for line in table(results, results.settings[0])] == ["guess"]
+
+
+def test_settings_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="needs settings and methods"):
+        run_benchmark(tmp_path, [])
+    with pytest.raises(ValueError, match="different names; got tiny, tiny"):
+        run_benchmark(tmp_path, [setting(), setting()])
+    with pytest.raises(ValueError, match="at least one seed"):
+        setting(seeds=())
+    with pytest.raises(ValueError, match="num must be at least 20; got 3"):
+        Budget(num=3)
+    with pytest.raises(ValueError, match=r"choose among .*; got sky"):
+        ChosenScorer(load_scorer("transparent"), ["sky"])
+
+
+def test_cost_is_counted_before_it_is_paid():
+    images, seconds = estimate(setting(seeds=(0, 1)))
+    # Per seed: 60 probes, twice 4 × (1 + (17 concepts + 3 random) × 15 places), thrice 4 × (2 + 80 + 18 × 11).
+    assert images == 2 * (60 + 2 * 4 * (1 + 20 * 15) + 3 * 4 * (2 + 80 + 18 * 11))
+    assert seconds > 0
+
+
+@pytest.fixture
+def higan(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, " ".join((printed.out + printed.err).split())
+
+    return run
+
+
+def test_quick_benchmark_from_the_command_line_and_again(higan, tmp_path):
+    out = tmp_path / "b"
+    code, printed = higan("benchmark", "--quick", "--out", out)
+    assert code == 0, printed
+    assert "9 methods in 1 setting, 1 world: about" in printed
+    assert "ours (conditional)" in printed
+    page = (out / "benchmark.html").read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("<svg") == 6
+    assert (out / "benchmark.svg").read_text().startswith("<svg xmlns=")
+    rows = list(csv.DictReader((out / "benchmark.csv").read_text().splitlines()))
+    assert len(rows) == 9 * 5
+    assert all(
+        float(r["low"]) <= float(r["value"]) + 1e-6 and float(r["value"]) <= float(r["high"]) + 1e-6
+        for r in rows
+        if r["task"] in ("layers", "directions")
+    )
+    assert json.loads((out / "benchmark.json").read_text())["rows"][0]["task"] == "layers"
+
+    before = (out / "benchmark.csv").read_bytes()
+    cells = sorted((out / "cells").iterdir())
+    assert len(cells) == 9
+    cells[4].unlink()
+    kept = cells[5].stat().st_mtime_ns
+    code, _ = higan("benchmark", "--quick", "--out", out)
+    assert code == 0
+    assert (out / "benchmark.csv").read_bytes() == before
+    assert cells[5].stat().st_mtime_ns == kept
+
+    cells[0].write_text("{")
+    code, printed = higan("benchmark", "--quick", "--out", out)
+    assert code == 1
+    assert "is damaged" in printed
+    assert "run the same line again" in printed
+
+
+def test_command_refuses_no_seeds(higan, tmp_path):
+    code, printed = higan("benchmark", "--seeds", 0, "--out", tmp_path / "b")
+    assert code == 2
+    assert "--seeds must be at least 1; got 0" in printed
