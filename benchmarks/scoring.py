@@ -92,6 +92,7 @@ def main():
             "images per second": round(1 / wall, 2),
             "processor ms per image": round(1000 * cpu, 1),
             "times the official": round(best["official"][0] / wall, 2),
+            "in processor time": round(best["official"][1] / cpu, 2),
             "largest difference in spreads": float(f"{off:.2g}"),
         }
         print(f"{side:9}", json.dumps(report))

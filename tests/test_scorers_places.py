@@ -143,7 +143,9 @@ def test_convolution_in_whole_numbers(stride, size):
     conv = torch.nn.Conv2d(16, 24, size, stride, size // 2)
     x = torch.rand(1, 16, 20, 20) ** 3 * 7
     with torch.no_grad():
-        found, expected = eight_bit.EightBitConv(conv)(x), conv(x)
+        found, expected = eight_bit.EightBitConv(conv)(eight_bit.rounded(x)), conv(x)
         assert (found - expected).abs().max() < 0.03 * expected.std()
-        zero = eight_bit.EightBitConv(conv)(torch.zeros_like(x))
+        positive = eight_bit.EightBitConv(conv, relu=True)(eight_bit.rounded(x))
+        assert torch.equal(positive, found.clamp(min=0))
+        zero = eight_bit.EightBitConv(conv)(eight_bit.rounded(torch.zeros_like(x)))
     torch.testing.assert_close(zero, conv.bias.detach()[None, :, None, None].expand_as(zero))

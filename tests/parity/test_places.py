@@ -1,5 +1,7 @@
 """Scene scores agree with the official tool's predictor, and the plain layouts with an independent implementation."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -104,3 +106,16 @@ def renamed(tensors, wanted):
                 result[f"{front}.layer.{int(what[-1]) - 1}.{kind}.{kinds[parts[3]]}"] = value
     assert set(result) == set(wanted)
     return result
+
+
+@pytest.mark.skipif(not eight_bit.available(), reason="whole numbers need a CPU with VNNI")
+@pytest.mark.parametrize("layout", ["resnet18", "resnet50"])
+def test_networks_in_whole_numbers(layout):
+    """Blocks of two and of three convolutions, with and without a convolution on the shortcut."""
+    network = PlacesNetwork(layout, 5)
+    network.load_state_dict({**network.state_dict(), **by_rule(shapes_of(network), 3)})
+    images = torch.randint(0, 256, (1, 3, 90, 60), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    names = tuple("abcde")
+    expected = PlacesScorer(copy.deepcopy(network), categories=names).features(images)
+    found = PlacesScorer(network, categories=names, precision="int8").features(images)
+    assert (found - expected).abs().max() < 0.15 * expected.std()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -120,6 +120,13 @@ def _fused(network: PlacesNetwork) -> PlacesNetwork:
     return network
 
 
+def _in_eight_bits(block: _Block) -> eight_bit.EightBitBlock:
+    """A fused block in whole numbers."""
+    convs = [conv for conv in (block.conv1, block.conv2, block.conv3) if conv is not None]
+    shortcut = None if block.downsample is None else cast(nn.Conv2d, block.downsample[0])
+    return eight_bit.EightBitBlock(convs, shortcut)
+
+
 class PlacesScorer:
     """Adapter of the ``Scorer`` protocol: categories (level ``object``), then attributes (level ``attribute``).
 
@@ -189,7 +196,8 @@ class PlacesScorer:
         self.network.fc = head
         # The first convolution stays as it is: it sees normalised pixels, which may be negative.
         for stage in range(1, 5) if whole else ():
-            eight_bit.in_eight_bits(getattr(self.network, f"layer{stage}"))
+            blocks = getattr(self.network, f"layer{stage}")
+            setattr(self.network, f"layer{stage}", nn.Sequential(*map(_in_eight_bits, blocks)))
 
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
         """Probability of every category, then the unbounded score of every attribute."""

@@ -1,0 +1,296 @@
+"""The verbs that make pictures, as a person uses them, on a small run of the embedded world."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from higan import cli, load_generator, population
+from higan.export import load_codes, load_directions, read_recipe
+from higan.rooms.dataset import sample_rooms
+
+CONCEPTS = ("view_yaw", "indoor_lighting", "bedroom", "living_room", "warm_colours")
+
+
+def call(*words):
+    """Runs a line in this process; the exit status."""
+    before, sys.argv = sys.argv, ["higan", *map(str, words)]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return stop.code or 0
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture
+def higan(capsys):
+    def run(*words):
+        code = call(*words)
+        printed = capsys.readouterr()
+        return code, " ".join((printed.out + printed.err).split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("edit") / "run"
+    assert call("sample", "--generator", "rooms", "--scorer", "rooms", "--num", 300, "--out", folder) == 0
+    assert call("fit", folder, *(word for name in CONCEPTS for word in ("--concept", name))) == 0
+    assert call("rescore", folder, "--verify", 8, "--random", 3) == 0
+    return folder
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def drawn(*seeds):
+    """Samples as the generator draws them, one by one."""
+    generator = load_generator("rooms")
+    images = [population.render(generator, population.sample(generator, [seed])) for seed in seeds]
+    return torch.cat(images).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Rendered rooms as people would bring them: lying on their side with EXIF, and see-through of another size."""
+    folder = tmp_path_factory.mktemp("photographs")
+    first, second = (
+        Image.fromarray(i.permute(1, 2, 0).numpy().copy()) for i in sample_rooms([20_000_000, 20_000_001], 96).images
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    first.rotate(90).save(folder / "sideways.jpg", exif=exif, quality=95)
+    second.putalpha(200)
+    second.resize((150, 100)).save(folder / "glass.png")
+    codes = folder / "codes.safetensors"
+    line = ["invert", folder / "sideways.jpg", folder / "glass.png", "--steps", 40, "--scorer", "rooms"]
+    assert call(*line, "--out", codes) == 0
+    return folder
+
+
+# ---- edit -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_edited_picture_is_repeated_bit_for_bit(higan, finished, tmp_path):
+    line = ["edit", "--run", finished, "--seed", 7, "--set", "indoor_lighting=+1.5", "--set", "view_yaw=-2@0-1"]
+    code, printed = higan(*line, "--set", "category:bedroom=+1@2-5", "--condition", "warm_colours", "--out",
+                          tmp_path / "a.png")  # fmt: skip
+    assert code == 0, printed
+    assert "view_yaw: -2 steps at layers 0-1" in printed
+    code, printed = higan("edit", "--run", finished, "--from", tmp_path / "a.png", "--out", tmp_path / "b.png")
+    assert code == 0, printed
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (pixels(tmp_path / "a.png") != drawn(7)[0]).any()
+    # The order of edits does not matter.
+    back = ["--set", "view_yaw=-2@0-1", "--set", "indoor_lighting=+1.5"]
+    back = ["edit", "--run", finished, "--seed", 7, "--set", "object:bedroom=+1@2-5", *back]
+    assert higan(*back, "--condition", "warm_colours", "--out", tmp_path / "c.png")[0] == 0
+    assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "c.png"))
+
+
+def test_scores_are_reached_or_refused(higan, finished, tmp_path):
+    line = ["edit", "--run", finished, "--seed", 7, "--out", tmp_path / "x.png", "--set"]
+    code, printed = higan(*line, "indoor_lighting=>0.7")
+    assert code == 0, printed
+    code, printed = higan(*line, "indoor_lighting=>70")
+    assert code == 2
+    assert "cannot reach 70" in printed
+    assert "ask for less, choose other layers, or start from another sample" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "columns", "rows"),
+    [
+        (["--set", "indoor_lighting=+1s", "--sweep", "-3:3:7"], 7, 1),
+        (["--set", "indoor_lighting=+1", "--set", "view_yaw=+2@0-1", "--joint", "--seed", "8"], 4, 2),
+        (["--set", "indoor_lighting=+1", "--grid"], 8, 2),
+    ],
+)
+def test_strips_become_sheets(higan, finished, tmp_path, words, columns, rows):
+    code, printed = higan("edit", "--run", finished, "--seed", 7, *words, "--out", tmp_path / "strip.png")
+    assert code == 0, printed
+    sheet = pixels(tmp_path / "strip.png")
+    assert columns * 128 < sheet.shape[1] < columns * 134 + 80
+    assert rows * 128 < sheet.shape[0] < rows * 200
+    # The original is among them, enlarged twice.
+    original = drawn(7)[0].repeat(2, 0).repeat(2, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(sheet, (128, 1, 3))[6, :, 0]
+    assert (windows[:, :, 0] == original[:, 0]).all((1, 2)).any()
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "mp4", "html"])
+def test_movement(higan, finished, tmp_path, ending):
+    path = tmp_path / f"light.{ending}"
+    line = ["edit", "--run", finished, "--seed", 7, "--set", "indoor_lighting=+1", "--sweep", "-2:2:5", "--out", path]
+    if ending == "mp4":
+        av = pytest.importorskip("av")
+    code, printed = higan(*line)
+    assert code == 0, printed
+    if ending == "html":
+        text = path.read_text()
+        assert "<h1>indoor lighting +1 steps</h1>" in text
+        labels = json.loads(re.search(r"const strip=(\{.*?\}),at=", text, re.DOTALL)[1])["labels"]
+        assert labels[2] == "0"
+        assert re.fullmatch(r"−2 · indoor lighting [+−]\d\.\d σ", labels[0])
+    elif ending == "mp4":
+        with av.open(str(path)) as movie:
+            frames = [frame.to_ndarray(format="rgb24") for frame in movie.decode(video=0)]
+        assert len(frames) == 8  # there and back
+        assert frames[0].shape == (256, 256, 3)
+        middle = drawn(7)[0].repeat(4, 0).repeat(4, 1).astype(int)
+        assert np.abs(frames[2].astype(int) - middle).mean() < 8
+    else:
+        with Image.open(path) as movie:
+            assert movie.n_frames == 8
+            assert movie.size == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "indor=+1"], "unknown concept 'indor'"),
+        (["--set", "indoor_lighting=+1", "--set", "indoor_lighting=-1"], "edited 2 times"),
+        (["--set", "indoor_lighting=+1@8-12"], "layers go from 0 to 9"),
+        (["--set", "layout:indoor_lighting=+1"], "is of level attribute, not layout"),
+        (["--set", "indoor_lighting=+1", "--condition", "indoor_lighting"], "cannot be edited and left alone"),
+        (["--set", "indoor_lighting=+1", "--sweep", "1:2"], "first:last:number"),
+        (["--set", "indoor_lighting=+1", "--sweep", "0:1:3", "--grid"], "choose one of"),
+        (["--set", "indoor_lighting=+1", "--set", "bedroom=+1", "--grid"], "--grid shows one edit"),
+        (["--set", "indoor_lighting=+1", "--joint"], "two or more; got 1"),
+        (["--donor-codes", "x.npy"], "--donor-codes goes with --from"),
+        (["--from", "OUT"], "OUT"),
+    ],
+)
+def test_bad_edits_are_one_clear_line(higan, finished, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    status, printed = higan("edit", "--run", finished, *words, "--out", "x.png")
+    assert status in (1, 2)
+    assert message in printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.iterdir())
+
+
+# ---- photographs ----------------------------------------------------------------------------------------------------
+
+
+def test_photographs_are_turned_upright_and_inverted(photographs):
+    codes = load_codes(photographs / "codes.safetensors")
+    assert codes.shape == (2, 10, 128)
+    sheet = pixels(photographs / "codes.png").astype(float)
+    upright = sample_rooms([20_000_000], 64).images[0].permute(1, 2, 0).numpy().astype(float)
+    # The photograph stands at the left of the sheet's first row, upright.
+    places = [sheet[6 : 6 + 128 : 2, x : x + 128 : 2] for x in range(60, 130)]
+    best = min(np.abs(place - upright).mean() for place in places if place.shape == upright.shape)
+    assert best < 12
+
+
+def test_verbs_take_inverted_codes(higan, finished, photographs, tmp_path):
+    codes = photographs / "codes.safetensors"
+    code, printed = higan("edit", "--run", finished, "--codes", codes, "--set", "indoor_lighting=+1", "--out",
+                          tmp_path / "both.png")  # fmt: skip
+    assert code == 0, printed
+    assert "4 pictures" in printed
+    code, printed = higan("mix", "--codes", codes, "--donor", 5, "--out", tmp_path / "mixed.png")
+    assert code == 0, printed
+    code, printed = higan("transition", "bedroom", "living_room", "--run", finished, "--codes", codes, "--strength", 4,
+                          "--out", tmp_path / "t")  # fmt: skip
+    assert code == 0, printed
+    assert json.loads((tmp_path / "t" / "transition.json").read_text())["seeds"] == [0, 1]
+
+
+def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, tmp_path):
+    one = tmp_path / "one.npy"
+    np.save(one, load_codes(photographs / "codes.safetensors")[:1].numpy())
+    code, printed = higan("mix", "--seed", 3, "--donor-codes", one, "--layers", "top", "--out", tmp_path / "p.png")
+    assert code == 0, printed
+    assert read_recipe(tmp_path / "p.png").loans[0].layers == (8, 9)
+    again = ["edit", "--run", finished, "--from", tmp_path / "p.png", "--out", tmp_path / "q.png"]
+    code, printed = higan(*again)
+    assert code == 2
+    assert "lent by a code that is not among the donors" in printed
+    assert higan(*again, "--donor-codes", one)[0] == 0
+    assert (tmp_path / "p.png").read_bytes() == (tmp_path / "q.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["invert", "nowhere.png", "--out", "x.npy"], "nowhere.png"),
+        (["invert", "notes.txt", "--out", "x.npy"], "notes.txt is not a picture"),
+        (["invert", "notes.txt", "--out", "x.png"], "must end in .safetensors or .npy"),
+        (["mix", "--seed", "1", "--out", "x.png"], "give --donor or --donor-codes"),
+        (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 9"),
+    ],
+)
+def test_bad_pictures_are_one_clear_line(higan, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    status, printed = higan(*words)
+    assert status in (1, 2)
+    assert message in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# ---- the other verbs ------------------------------------------------------------------------------------------------
+
+
+def test_mixing_one_and_many(higan, finished, tmp_path):
+    assert higan("mix", "--seed", 1, "--donor", 5, "--layers", "0-9", "--out", tmp_path / "all.png")[0] == 0
+    assert np.array_equal(pixels(tmp_path / "all.png"), drawn(5)[0])
+    line = ["mix", "--seed", 1, "--seed", 2, "--donor", 5, "--donor", 6, "--donor", 7, "--out", tmp_path / "grid.png"]
+    assert higan(*line)[0] == 0
+    assert pixels(tmp_path / "grid.png").shape[1] == 6 + 4 * 134
+    assert higan("edit", "--run", finished, "--from", tmp_path / "all.png", "--out", tmp_path / "same.png")[0] == 0
+    assert np.array_equal(pixels(tmp_path / "all.png"), pixels(tmp_path / "same.png"))
+
+
+def test_transition_draws_and_counts(higan, finished, tmp_path):
+    line = ["transition", "bedroom", "living_room", "--run", finished, "--num", 4, "--strength", 3, "--layers", "2-7"]
+    code, printed = higan(*line, "--out", tmp_path / "t")
+    assert code == 0, printed
+    assert re.search(r"bedroom → living_room: \d+% of stuff", printed)
+    page = (tmp_path / "t" / "transition.html").read_text()
+    assert page.count("<svg") == 1
+    assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert "What stayed in its class" in page
+    leg = json.loads((tmp_path / "t" / "transition.json").read_text())["legs"][0]
+    assert leg["layers"] == [2, 3, 4, 5, 6, 7]
+    assert sum(flow["pixels"] for flow in leg["flows"]) == pytest.approx(64 * 64)
+    assert all(row["low"] <= row["share"] <= row["high"] for row in leg["kept"])
+    code, printed = higan(*line[:1], "bedroom", "bedroom", *line[3:], "--out", tmp_path / "u")
+    assert code == 2
+    assert "two or more different categories" in printed
+    assert not (tmp_path / "u").exists()
+
+
+def test_side_effects_before_and_after(higan, finished, tmp_path):
+    line = ["side-effects", "--run", finished, "--num", 6, "--concept", "indoor_lighting", "--concept", "warm_colours"]
+    code, printed = higan(*line, "--out", tmp_path / "s.html")
+    assert code == 0, printed
+    page = (tmp_path / "s.html").read_text()
+    assert page.count("<svg") == 2
+    assert "Others projected out" in page
+    code, printed = higan(*line, "--concept", "nope", "--out", tmp_path / "n.html")
+    assert code == 2
+    assert "unknown concept 'nope'" in printed
+
+
+@pytest.mark.parametrize("method", ["sefa", "pca"])
+def test_discovery_names_and_saves(higan, finished, tmp_path, method):
+    path = tmp_path / "found.safetensors"
+    line = ["discover", "--run", finished, "--method", method, "--num", 1, "--samples", 6, "--out", path]
+    code, printed = higan(*line)
+    assert code == 0, printed
+    assert "4 directions" in printed
+    directions, layers = load_directions(path)
+    assert [d.concept.name.split()[0] for d in directions] == [method] * 4
+    assert list(layers.values()) == [(0, 1), (2, 3), (4, 5, 6, 7), (8, 9)]
