@@ -44,7 +44,7 @@ def test_the_whole_study_on_phrases_and_a_function(higan, mine, tmp_path):
     out = tmp_path / "run"
     line = ["run", "--generator", "rooms", "--scorer", "clip+mypredictors:reds", "--out", out]
     line += ["--concept", "a room with wooden furniture", "--concept", "layout: a wide room", "--against", "a room"]
-    line += ["--scorer-option", f"weights={folder}", "--num", 60, "--verify", 3, "--random", 3]
+    line += ["--scorer-option", f"weights={folder}", "--num", 60, "--verify", 3, "--random", 3, "--permuted", 0]
     code, printed = higan(*line)
     assert code == 0, printed
     assert "Levels guessed: a room with wooden furniture → attribute." in printed

@@ -93,6 +93,11 @@ class PGGANNetwork(nn.Module):
         """Pixels of what it makes."""
         return (4,)
 
+    def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
+        """The matrix that turns the code into the first 4 × 4 features; there is no other."""
+        del layer
+        return self.dense_weight
+
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""
         return torch.randn(self.config.latent_dim, generator=generator)

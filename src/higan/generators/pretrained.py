@@ -342,7 +342,7 @@ class StagedGenerator(PretrainedGenerator):
             raise ValueError(f"layer must lie in 0–{self.num_layers - 1}; got {layer}")
 
 
-class StyledNetwork(StagedNetwork, Protocol):
+class StyledNetwork(FamilyNetwork, Protocol):
     """A family whose layers read their codes through a linear map each."""
 
     def style_weights(self, layer: int) -> Tensor:
@@ -350,7 +350,11 @@ class StyledNetwork(StagedNetwork, Protocol):
         ...
 
 
-class StyledGenerator(StagedGenerator):
+class StagedStyledNetwork(StagedNetwork, StyledNetwork, Protocol):
+    """Both."""
+
+
+class StyledGenerator(PretrainedGenerator):
     """A generator whose layers read their codes through a linear map each; see `higan.types.StyledGenerator`."""
 
     _network: StyledNetwork
@@ -361,8 +365,15 @@ class StyledGenerator(StagedGenerator):
         Raises:
             ValueError: there is no such layer.
         """
-        self._check_layer(layer)
+        if not 0 <= layer < self.num_layers:
+            raise ValueError(f"layer must lie in 0–{self.num_layers - 1}; got {layer}")
         return self._network.style_weights(layer).detach()
+
+
+class StagedStyledGenerator(StagedGenerator, StyledGenerator):
+    """Both."""
+
+    _network: StagedStyledNetwork
 
 
 def wrap(
@@ -375,8 +386,13 @@ def wrap(
     provenance: Mapping[str, str] | None = None,
 ) -> PretrainedGenerator:
     """The adapter that suits a network: staged where it can stop and go on, styled where it has style matrices."""
-    adapter = StagedGenerator if hasattr(network, "prepare") else PretrainedGenerator
-    adapter = StyledGenerator if hasattr(network, "style_weights") else adapter
+    adapters: dict[tuple[bool, bool], type[PretrainedGenerator]] = {
+        (False, False): PretrainedGenerator,
+        (True, False): StagedGenerator,
+        (False, True): StyledGenerator,
+        (True, True): StagedStyledGenerator,
+    }
+    adapter = adapters[hasattr(network, "prepare"), hasattr(network, "style_weights")]
     return adapter(network, name, device, truncation_psi, truncation_layers, noise, provenance)
 
 
