@@ -232,3 +232,32 @@ def test_weight_files_are_inspected_and_converted(higan, tmp_path):
     )
     assert code == 2
     assert "in our own format already" in printed
+
+
+def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert higan("sample", *TOY, "--num", 60, "--out", "run")[0] == 0
+    assert higan("fit", "run", "--permuted", 1)[0] == 0
+    options = ["run", "--verify", 12, "--random", 2, "--batch-size", 4]
+    code, printed = higan("rescore", *options, "--workers", 2, "--adaptive")
+    assert code == 2
+    assert "stays in one process" in printed
+    code, printed = higan("rescore", *options, "--workers", 2)
+    assert code == 0, printed
+    spread = (tmp_path / "run" / "rescoring.safetensors").read_bytes()
+    (tmp_path / "run" / "rescoring.safetensors").unlink()
+    assert higan("rescore", *options)[0] == 0
+    assert (tmp_path / "run" / "rescoring.safetensors").read_bytes() == spread
+
+
+def test_rescoring_refuses_weights_that_have_changed(higan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes((ROOT / "src/higan/generators/weights/rooms.safetensors").read_bytes())
+    code, printed = higan("sample", "--generator", weights, "--scorer", "colour", "--num", 8, "--out", "run")
+    assert code == 0, printed
+    with weights.open("ab") as file:
+        file.write(b" ")
+    code, printed = higan("rescore", "run")
+    assert code == 1
+    assert "mine.safetensors is missing or another one than the run was begun with" in printed

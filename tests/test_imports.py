@@ -19,7 +19,7 @@ ORDER = (
     {"editing", "boundaries"},
     {"statistics", "refits", "stepping"},
     {"rescoring"},
-    {"adaptive"},
+    {"adaptive", "spread"},
     {"directions", "hierarchy", "transitions", "trust"},
     {"rooms", "responses"},
     {"study"},

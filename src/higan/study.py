@@ -30,6 +30,7 @@ from higan.refits import permuted, stabilities
 from higan.rescoring import cost, meaningless_directions, rescore
 from higan.responses import chosen, respond, responses_cost
 from higan.samples import OnDisk
+from higan.spread import spread
 from higan.statistics import rank
 from higan.types import Boundary, Generator, RaggedGenerator, Rescoring, Responses, Scorer, StagedGenerator
 
@@ -52,6 +53,7 @@ Report = Callable[[str, int, int], None]
 """Called with the name of a step, what is done and what there is to do."""
 
 _STEPS = "steps.json"
+_NO_MODELS = "workers of an engine open the models themselves: pass open_models="
 _SLOW = 0.1
 """Seconds per image from which on an estimate looks at single images."""
 
@@ -210,7 +212,7 @@ def sample_step(
     if engine is None or isinstance(engine, InProcess):
         made = fill(run, generator, scorer, batch_size=batch_size, progress=progress)
     elif open_models is None:
-        raise ValueError("workers of an engine open the models themselves: pass open_models=")
+        raise ValueError(_NO_MODELS)
     else:
         made = distribute(run, open_models, engine, batch_size=batch_size, progress=progress)
     if made or "sample" not in steps_of(run):
@@ -274,12 +276,15 @@ def rescore_step(
     seed: int = 0,
     batch_size: int = 64,
     adaptive: Goal | None = None,
+    engine: Engine | None = None,
+    open_models: OpenModels | None = None,
     report: Report | None = None,
 ) -> Rescoring:
     """Re-scores the boundaries of the run, Eq. (1), and keeps the result; see `higan.rescoring.rescore`.
 
     With a goal it measures only until that is settled (`higan.adaptive`), ``num`` samples at the most, and writes down
-    under ``outcome`` of this step what was settled; the batch size is then that of the looks.
+    under ``outcome`` of this step what was settled; the batch size is then that of the looks, and as every look decides
+    what comes next, it stays in this process. Without a goal, workers of an ``engine`` take part, see `sample_step`.
     """
     boundaries, null = store.load_boundaries(run), store.load_permuted(run)
     settings: dict[str, Any] = {
@@ -307,6 +312,13 @@ def rescore_step(
     }
     with store.writing(run):
         if adaptive is None:
+            if engine is not None and not isinstance(engine, InProcess):
+                if open_models is None:
+                    raise ValueError(_NO_MODELS)
+                spread(
+                    generator, scorer, boundaries, open_models=open_models, engine=engine, batch_size=batch_size, **how
+                )
+                how["progress"] = None  # every unit has been told of
             rescoring, outcome = rescore(generator, scorer, boundaries, batch_size=batch_size, **how), None
         else:
             found = rescore_adaptively(generator, scorer, boundaries, **asdict(adaptive), **how)

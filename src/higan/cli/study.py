@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -48,7 +49,7 @@ from higan.cli.app import (
 from higan.cli.models import Models, digests_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.editing import StepMode
-from higan.engines import Engine, open_engine
+from higan.engines import Engine, InProcess, open_engine
 from higan.errors import MissingWeightsError
 from higan.hierarchy import finding, profile
 from higan.photographs import open_photograph
@@ -200,6 +201,8 @@ def _study(
             step_mode=step_mode,
             batch_size=batch_size,
             adaptive=goal,
+            engine=engine,
+            open_models=models,
             report=bars,
         )
         study.compare_step(folder, generator, scorer, batch_size=batch_size, report=bars)
@@ -368,11 +371,18 @@ def rescore(
     num_random: NumRandom = 20,
     step_mode: StepModeName = "official",
     batch_size: BatchSize = 64,
-    device: Device = "cpu",
+    device: Devices = "cpu",
+    engine: EngineChoice = None,
+    workers: Workers = None,
+    address: Address = None,
 ) -> None:
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
+    workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
+    if adaptive and not isinstance(workforce, InProcess):
+        raise ValueError("adaptive verification decides after every look and stays in one process; leave engines out")
     opened = store.load_run(folder)
-    generator, scorer, _ = _models_of(opened, device, same=True)
+    models = _recipe_of(opened)
+    generator, scorer = models(_device_here(device))
     boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)
     cost = study.estimate(
         generator, scorer, num=0, verify=verify, num_random=num_random, num_permuted=len(permuted),
@@ -391,6 +401,8 @@ def rescore(
             step_mode=step_mode,
             batch_size=batch_size,
             adaptive=study.Goal(top, confidence=confidence) if adaptive else None,
+            engine=workforce,
+            open_models=models,
             report=bars,
         )
     console.print(_ranking(opened))
@@ -471,19 +483,18 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> 
     console.print(store.verify(folder), highlight=False)
 
 
-def _models_of(opened: store.Run, device: str, *, same: bool = False) -> tuple[Generator, Scorer, Segmenter | None]:
-    """Generator, scorer and segmenter that a run was made with; ``same`` refuses weights that have changed since."""
+def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
+    """Generator, scorer and segmenter that a run was made with."""
+    generator, scorer = replace(_recipe_of(opened), digests={})(device)
+    segmenter = opened.provenance.get("segmenter")
+    return generator, scorer, load_segmenter(segmenter, device) if segmenter else None
+
+
+def _recipe_of(opened: store.Run) -> Models:
+    """How to open what a run was made with, and nothing else: with other weights a result belongs to another run."""
     made = opened.provenance
     for role in ("generator", "scorer"):
         if role not in made:
             raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
-    models = Models(
-        made["generator"],
-        made["scorer"],
-        made.get("scorer_options", {}),
-        made.get("label"),
-        opened.settings.get("digests", {}) if same else {},
-    )
-    generator, scorer = models(device)
-    segmenter = load_segmenter(made["segmenter"], device) if made.get("segmenter") else None
-    return generator, scorer, segmenter
+    options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})
+    return Models(made["generator"], made["scorer"], options, made.get("label"), digests)
