@@ -3,15 +3,20 @@
 import asyncio
 import io
 import json
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 
 import pytest
 import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from higan import boundaries, population, rescoring, store
+from higan import boundaries, cli, population, rescoring, store
 from higan.export import load_codes, read_recipe
 from higan.generators.toy import ToyGenerator
 from higan.photographs import open_photograph
@@ -394,7 +399,7 @@ def test_the_application_is_never_without_its_guards(run, toy, client):
         assert "script-src 'self'" in policy
         assert "unsafe" not in policy
     with pytest.raises(ValueError, match="a token is needed"):
-        TestClient(create_app(run, *toy, host="0.0.0.0")).get("/")
+        create_app(run, *toy, host="0.0.0.0")
     with TestClient(create_app(run, *toy, host="0.0.0.0", token=TOKEN), base_url="http://10.0.0.1") as guarded:
         assert guarded.get("/api/study").status_code == 401
         assert guarded.get(f"/?token={TOKEN}").status_code == 200
@@ -575,6 +580,29 @@ def test_what_is_kept_is_bounded():
     assert [kept.get(k) for k in (6, 7, 8, 9)] == [None, 7, 8, 9]
 
 
+def test_a_drag_over_late_layers_computes_the_early_ones_once():
+    from higan import load_generator
+    from higan.generators.rooms import RoomsGenerator
+
+    prepared = []
+
+    class Watched(RoomsGenerator):
+        def prepare(self, codes, layer):
+            prepared.append(layer)
+            return super().prepare(codes, layer)
+
+    rooms = load_generator("rooms")
+    generator = Watched(rooms.network, rooms.mean_code, truncation=rooms.truncation.tolist())
+    bench = open_workbench(shipped_study(), generator)
+    desk = Desk(bench)
+    for strength in (0.5, 1.0, 1.5):
+        asked = look_of(7, ("natural_light", strength, [8, 9]), ("wood", 1.0, [6]), mix=[(5, [2])])
+        drawn = desk.images([parse_look(asked, bench.boundaries, 10)])[0]
+        wanted = population.render(rooms, desk.code(parse_look(asked, bench.boundaries, 10))[None])[0]
+        assert int((drawn.int() - wanted.int()).abs().max()) <= 1
+    assert prepared == [6]
+
+
 def test_uploads_are_forgotten_oldest_first_and_have_names_nobody_guesses(bench):
     desk = Desk(bench, uploads=2)
     names = [desk.keep_upload(torch.full((6, 16), float(k))) for k in range(3)]
@@ -620,6 +648,85 @@ def test_small_pictures_lose_nothing_and_large_ones_are_small():
         (SegmentClass("a", "thing", (1, 2, 3)), SegmentClass("b", "stuff", (4, 5, 6))),
     )
     assert Image.open(io.BytesIO(content)).convert("RGB").tobytes() == bytes([1, 2, 3, 4, 5, 6])
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_serves_the_embedded_generator_until_it_is_interrupted():
+    line = [sys.executable, "-m", "higan.cli", "studio", "--port", "0"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        printed = server.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+/", printed)[0]
+        with urllib.request.urlopen(address + "api/study", timeout=10) as answer:
+            study = json.load(answer)
+        server.send_signal(signal.SIGINT)
+        rest, errors = server.communicate(timeout=20)
+    assert study["generator"] == {"name": "rooms", "layers": 10, "resolution": 64}
+    assert len(study["concepts"]) > 15
+    assert {level["name"] for level in study["levels"]} == {concept["level"] for concept in study["concepts"]}
+    assert {"bedroom", "living_room", "dining_room"} <= {category["name"] for category in study["categories"]}
+    assert "Traceback" not in rest + errors
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What the command would serve, handed over instead of served; everything before it is real."""
+    handed = []
+    monkeypatch.setattr("higan.web.serve.serve", lambda app, **options: handed.append((app, options)))
+    return handed
+
+
+def higan(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
+    code = 0
+    threads = torch.get_num_threads()
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr()
+    return code, " ".join((printed.out + printed.err).split())
+
+
+def test_a_weight_file_is_studied_first_and_the_study_kept(served, monkeypatch, capsys, tmp_path):
+    from higan.cli import studio as verb
+    from higan.generators.loading import save_generator
+    from higan.generators.pretrained import wrap
+    from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
+
+    for name, value in (("_PROBED", 120), ("_VERIFIED", 4), ("_RANDOM", 5)):
+        monkeypatch.setattr(verb, name, value)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = StyleGAN2Network(StyleGAN2Config(16, (8, 8, 4), latent_dim=6, mapping=(8, 8)))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    save_generator(wrap(network, "tiny", "cpu"), tmp_path / "tiny.safetensors")
+    code, printed = higan(monkeypatch, capsys, "studio", "tiny.safetensors")
+    assert code == 0, printed
+    assert "is studied with colour first, into studio-tiny" in printed
+    with TestClient(served[0][0], base_url="http://127.0.0.1") as client:
+        assert client.get("/api/study").json()["generator"]["resolution"] == 16
+        assert client.post("/api/picture", json={"look": look_of(1)}).status_code == 200
+    code, printed = higan(monkeypatch, capsys, "studio", "tiny.safetensors")
+    assert "is studied" not in printed
+    code, printed = higan(monkeypatch, capsys, "studio", "studio-tiny")
+    assert (code, len(served)) == (0, 3)
+
+
+def test_beyond_this_machine_a_token_is_made_up(served, monkeypatch, capsys):
+    code, printed = higan(monkeypatch, capsys, "studio", "--host", "0.0.0.0")
+    assert code == 0, printed
+    app, options = served[0]
+    assert len(options["token"]) >= 32
+    with TestClient(app, base_url="http://10.1.2.3") as client:
+        assert client.get("/").status_code == 401
+        assert client.get(f"/?token={options['token']}").status_code == 200
+    assert higan(monkeypatch, capsys, "studio", "--host", "0.0.0.0", "--token", "short")[0] == 2
+    assert higan(monkeypatch, capsys, "studio", "nothing-here")[0] == 1
 
 
 # --- the study that comes with the package ----------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from higan.studio.looks import Look, parse_look, parse_seed
 from higan.studio.tasks import MOST_BYTES, DownloadKind, Inverter, StripKind, download, strip, transition
 from higan.types import Generator, Scorer, Segmenter
 from higan.web.assets import load_assets
-from higan.web.guards import Guard
+from higan.web.guards import Guard, check_access
 from higan.workbench import open_workbench
 
 __all__ = ["create_app"]
@@ -76,6 +76,7 @@ def create_app(
         RunError: a step of the study is missing.
         ValueError: the run was made with a generator of another shape, no steps, or a token is needed.
     """
+    check_access(host, token)
     if inversion_steps < 1:
         raise ValueError(f"inversion_steps must be at least 1; got {inversion_steps}")
     studio = _Studio(run, Desk(open_workbench(run, generator, scorer), segmenter), inversion_steps)

@@ -13,11 +13,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.editing import apply
-from higan.population import render, sample, score
+from higan.population import check_images, render, sample, score
 from higan.studio.encoding import Encoded, encode, encode_mask
 from higan.studio.looks import Look
 from higan.transitions import segment
-from higan.types import Edit, Segmenter
+from higan.types import Edit, Segmenter, StagedGenerator
 from higan.workbench import Workbench
 
 __all__ = ["Desk", "Kept"]
@@ -26,6 +26,8 @@ _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 _PIXELS_AT_ONCE = 1 << 18
 _MOST_AT_ONCE = 16
+_PIXELS_KEPT = 1 << 19
+_MOST_STATES = 8
 
 
 class Kept(Generic[_K, _V]):
@@ -75,6 +77,8 @@ class Desk:
         """Pictures in one call of the generator: as many as memory and patience allow."""
         self._samples: Kept[int, Tensor] = Kept(samples)
         self._uploads: Kept[str, Tensor] = Kept(uploads)
+        # At 1024 pixels the state before a late layer has a hundred megabytes.
+        self._states: Kept[tuple[Look, int], object] = Kept(max(1, min(_MOST_STATES, _PIXELS_KEPT // side**2)))
 
     def keep_upload(self, code: Float[Tensor, "L D"]) -> str:
         """A name for an inverted photograph that nobody can guess: whoever knows it may use it."""
@@ -107,9 +111,24 @@ class Desk:
         return apply(code[None], edits)[0]
 
     def images(self, looks: Sequence[Look]) -> UInt8[Tensor, "n 3 H W"]:
-        """Pictures of looks, drawn together."""
+        """Pictures of looks, drawn together; of one look alone, from the first layer on that its edits touch."""
         codes = torch.stack([self.code(look) for look in looks])
+        first = min((layer for edit in looks[0].edits for layer in edit.layers or ()), default=0)
+        if len(looks) == 1 and first > 0 and isinstance(self.bench.generator, StagedGenerator):
+            return self._resumed(self.bench.generator, looks[0].unedited, codes, first)
         return torch.cat([render(self.bench.generator, part) for part in codes.split(self.at_once)])
+
+    def _resumed(
+        self, generator: StagedGenerator, unedited: Look, codes: Float[Tensor, "1 L D"], first: int
+    ) -> UInt8[Tensor, "1 3 H W"]:
+        """While a slider of late layers is dragged, the early ones have been computed already."""
+        key = (unedited, first)
+        state = self._states.get(key)
+        with torch.inference_mode():
+            if state is None:
+                state = generator.prepare(self.code(unedited)[None], first)
+                self._states.put(key, state)
+            return check_images(generator, generator.resume(state, codes, first), 1)
 
     def encoded(self, looks: Sequence[tuple[Look, int | None]]) -> list[Encoded]:
         """Pictures for the screen, each with its largest width."""

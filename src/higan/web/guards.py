@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-__all__ = ["CONTENT_SECURITY_POLICY", "Guard", "is_loopback"]
+__all__ = ["CONTENT_SECURITY_POLICY", "Guard", "check_access", "is_loopback"]
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -52,6 +52,20 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def check_access(host: str, token: str | None) -> None:
+    """Refuse an address that others can reach without a token, and tokens that could be guessed.
+
+    Frameworks make their middleware at the first request; whoever makes an application asks here at once.
+
+    Raises:
+        ValueError: see above.
+    """
+    if token is None and not is_loopback(host):
+        raise ValueError(f"{host} can be reached from other machines: a token is needed")
+    if token is not None and (len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable()):
+        raise ValueError(f"a token needs at least {_LEAST_TOKEN} printable ASCII characters")
+
+
 class Guard:
     """An application behind its guards.
 
@@ -80,10 +94,7 @@ class Guard:
         largest: int = 64 << 10,
         larger: Mapping[str, int] | None = None,
     ) -> None:
-        if token is None and not is_loopback(host):
-            raise ValueError(f"{host} can be reached from other machines: a token is needed")
-        if token is not None and (len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable()):
-            raise ValueError(f"a token needs at least {_LEAST_TOKEN} printable ASCII characters")
+        check_access(host, token)
         self._app = app
         self._names = {"localhost", host.strip("[]").lower(), *(name.lower() for name in names)}
         self._any_address = host in ("0.0.0.0", "::", "")

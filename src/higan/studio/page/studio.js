@@ -16,6 +16,7 @@ async function begin() {
   const study = await (await ask("api/study")).json();
   const { name, layers, resolution } = study.generator;
   $("about").textContent = `${name} · ${layers} layers · ${resolution} × ${resolution} · ${study.concepts.length} of ${study.tried} concepts verified`;
+  $("report").hidden = !study.report;
   const { look, odd } = fromAddress(location.hash, study, FIRST);
   if (odd) toast("Parts of this link make no sense with this study and were left out.");
   const looks = new Looks(look);
