@@ -47,7 +47,8 @@ def study_at(path: Path, seed: int) -> UserStudy:
     even = tuple((0.25,) * 4 for _ in LEVELS)
     names = {name for trial in design.trials.values() for name in (trial.before, trial.after)}
     expected = Expected(LEVELS, tuple(STAGES), even, even, even)
-    return write_study(path, design, expected, dict.fromkeys(names, b""), title="Benchmark", made={"generator": "none"})
+    pictures = dict.fromkeys(names, bytes)
+    return write_study(path, design, expected, pictures, title="Benchmark", made={"generator": "none"})
 
 
 def recovery(folder: Path, sizes: list[int], studies: int) -> None:

@@ -46,6 +46,7 @@ def test_from_a_run_to_an_analysis(higan, run, tmp_path):
     folder = tmp_path / "study"
     code, printed = higan("build", run, "--out", folder, "--repeats", 1, "--seed", 5)
     assert code == 0, printed
+    assert re.search(r"92 pictures, about \d+ seconds on this machine", printed)
     assert "22 trials a rater (16 edits, 6 catch trials); 8 raters see every edit 2 times" in printed
     code, printed = higan("analyse", folder)
     assert code == 2

@@ -245,7 +245,36 @@ def test_random_directions_need_no_verified_concept(toy, tmp_path):
     assert study.design.sources == ("random",)
     assert len({trial.what.concept for trial in study.design.edits}) == study.design.num_units
     assert {abs(trial.what.strength) for trial in study.design.edits} == {3.0}
-    assert calls[-1] == (len(study.design.edits), len(study.design.edits))
+    drawn = len(study.design.edits) + study.design.num_units
+    assert calls == [(k, drawn) for k in range(1, drawn + 1)]
+
+
+def test_interrupted_the_same_call_goes_on_with_what_is_drawn(toy, tmp_path):
+    drawn = []
+
+    def stop(done, total):
+        drawn.append(done)
+        if len(drawn) == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(*toy, tmp_path / "study", repeats=1, progress=stop)
+    assert [entry.name for entry in tmp_path.iterdir()] == [".study.partial"]
+    partial = tmp_path / ".study.partial"
+    there = {path.name: path.stat().st_mtime_ns for path in (partial / "pictures").iterdir()}
+    assert len(there) == 20
+    # The twenty are kept, under the seed that was drawn; a damaged one would be found by its digest later.
+    study = build(*toy, tmp_path / "study", repeats=1)
+    assert {name: (study.pictures / name).stat().st_mtime_ns for name in there} == there
+    assert dict(study.digests) == dict(build(*toy, tmp_path / "whole", repeats=1, seed=study.design.seed).digests)
+    # Other settings begin anew.
+    drawn.clear()
+    with pytest.raises(KeyboardInterrupt):
+        build(*toy, tmp_path / "other", repeats=1, progress=stop)
+    other = build(*toy, tmp_path / "other", repeats=1, num_catches=0)
+    verify(other)
+    assert len(list(other.pictures.iterdir())) == len(other.design.edits) + other.design.num_units
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["other", "study", "whole"]
 
 
 def test_bad_input_is_refused_and_nothing_is_left(toy, tmp_path, built):

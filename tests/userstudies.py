@@ -29,7 +29,9 @@ def make_study(path, expected=DIAGONAL, **options):
     """A study whose pictures are one grey pixel."""
     design = make_design(**options)
     names = {name for trial in design.trials.values() for name in (trial.before, trial.after)}
-    return write_study(path, design, expected, dict.fromkeys(names, PIXEL), title="Test", made={"generator": "toy"})
+    return write_study(
+        path, design, expected, dict.fromkeys(names, lambda: PIXEL), title="Test", made={"generator": "toy"}
+    )
 
 
 def make_run(path, *, num=400, K=24, R=30, num_layers=6):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,12 +11,15 @@ import typer
 from rich.markup import escape
 
 from higan import store
-from higan.cli.app import Device, app, console, progress_bars
+from higan.cli.app import Device, app, console, minutes, progress_bars
 from higan.cli.study import _models_of
 from higan.userstudy import Answers, open_study
 
 user_study = typer.Typer(help="Ask people what every stage of a generator changes (Fig. 3b).", no_args_is_help=True)
 app.add_typer(user_study, name="user-study")
+
+_TIMED = 8
+"""Pictures after which it is known how long the others will take."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a study.", metavar="STUDY")]
 
@@ -43,6 +47,16 @@ def build(
     opened = store.load_run(run)
     generator, _, _ = _models_of(opened, device)
     with progress_bars() as bars:
+        began = [0.0]
+
+        def report(done: int, total: int) -> None:
+            if done == 1:
+                began[0] = time.monotonic()
+            if done == _TIMED + 1:
+                seconds = (time.monotonic() - began[0]) / _TIMED * total
+                console.print(f"{total} pictures, about {minutes(seconds)} on this machine", highlight=False)
+            bars("Drawing pictures", done, total)
+
         study = build_study(
             opened,
             generator,
@@ -55,7 +69,7 @@ def build(
             seed=seed,
             title=title,
             made={"digests": opened.settings.get("digests", {}), "scorer": opened.settings.get("scorer", "")},
-            progress=lambda done, total: bars("Drawing pictures", done, total),
+            progress=report,
         )
     design = study.design
     console.print(

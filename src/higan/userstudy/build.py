@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,8 +17,8 @@ from higan.population import sample_seeds
 from higan.statistics import rank
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.types import LEVELS, Boundary, Concept, Generator, RaggedGenerator, Rescoring
-from higan.userstudy.design import CATCHES, Catch, Design, Unit, lay_out
-from higan.userstudy.folder import Expected, UserStudy, write_study
+from higan.userstudy.design import CATCHES, Catch, Design, Trial, Unit, lay_out
+from higan.userstudy.folder import Expected, UserStudy, begun_seed, write_study
 from higan.userstudy.pictures import altered, edited, fitness, png
 
 __all__ = ["Directions", "build"]
@@ -47,6 +48,8 @@ def build(
 ) -> UserStudy:
     """A study of what the stages of a run's generator change (section 3.1, Fig. 3b).
 
+    Interrupted, the same call goes on with the pictures that are drawn.
+
     The paper says that its users judged images manipulated "towards the semantic boundaries at different layers", and
     no more. Here: fresh samples are moved along the boundaries of verified concepts, forwards and backwards, by the
     step of the re-scoring, at one stage. Concepts of every level are moved at every stage equally often, so that what
@@ -74,6 +77,9 @@ def build(
     """
     rescoring, boundaries = load_rescoring(run), load_boundaries(run)
     _check(generator, boundaries, directions, repeats, num_catches, step)
+    out = Path(out)
+    if seed is None:
+        seed = begun_seed(out)
     seed = secrets.randbelow(2**62) if seed is None else seed
     step = rescoring.step if step is None else step
     stages = groups(generator.num_layers)
@@ -95,9 +101,16 @@ def build(
     catches = _catches(generator, seeds[len(followed) * per_source :], num_catches)
     design = lay_out(stages, units, catches, seed=seed, overlap=overlap)
     by_name = {boundary.concept.name: boundary for found in followed.values() for boundary in found}
-    pictures = _draw(generator, design, by_name, progress)
     told = {"generator": generator.name, "step": step, "directions": directions, **(made or {})}
-    return write_study(Path(out), design, _expected(rescoring), pictures, title=title, made=told)
+    return write_study(
+        out,
+        design,
+        _expected(rescoring),
+        _pictures(generator, design, by_name),
+        title=title,
+        made=told,
+        progress=progress,
+    )
 
 
 def _check(
@@ -175,25 +188,23 @@ def _catches(generator: Generator, seeds: Sequence[int], num: int) -> list[tuple
     return chosen
 
 
-def _draw(
-    generator: Generator, design: Design, boundaries: Mapping[str, Boundary], progress: Progress | None
-) -> dict[str, bytes]:
-    trials = (*design.edits, *design.catches)
-    pictures: dict[str, bytes] = {}
-    for done, trial in enumerate(trials, 1):
+def _pictures(
+    generator: Generator, design: Design, boundaries: Mapping[str, Boundary]
+) -> Mapping[str, Callable[[], bytes]]:
+    """How to draw every picture of a design, each by itself."""
+
+    def before(trial: Trial) -> bytes:
+        return png(edited(generator, trial.what.seed, None, 0.0, ()))
+
+    def after(trial: Trial) -> bytes:
         what = trial.what
-        if trial.before not in pictures:
-            before = edited(generator, what.seed, None, 0.0, ())
-            pictures[trial.before] = png(before)
         if trial.catch is not None:
-            after = altered(before, trial.catch)
-        else:
-            layers = design.stages[trial.stage or ""]
-            after = edited(generator, what.seed, boundaries[what.concept], what.strength, layers)
-        pictures[trial.after] = png(after)
-        if progress is not None:
-            progress(done, len(trials))
-    return pictures
+            return png(altered(edited(generator, what.seed, None, 0.0, ()), trial.catch))
+        layers = design.stages[trial.stage or ""]
+        return png(edited(generator, what.seed, boundaries[what.concept], what.strength, layers))
+
+    trials = design.trials.values()
+    return {t.before: partial(before, t) for t in trials} | {t.after: partial(after, t) for t in trials}
 
 
 def _expected(rescoring: Rescoring) -> Expected:

@@ -7,8 +7,8 @@
     pictures/….png      all that is served besides the page
     answers.sqlite      once the study is served (see `higan.userstudy.answers`). Never served
 
-The folder is written beside its place and renamed, so that it is there whole or not at all; nothing in it refers to
-the run it was made from.
+The folder is written beside its place, under the name ``.<name>.partial``, and renamed, so that it is there whole or
+not at all. Nothing in it refers to the place of the run it was made from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from higan.errors import UserStudyError
 from higan.types import LEVELS, Level
 from higan.userstudy.design import CATCHES, Design, Trial, Unit, block
 
-__all__ = ["ANSWERS", "Expected", "UserStudy", "open_study", "verify", "write_study"]
+__all__ = ["ANSWERS", "Expected", "UserStudy", "begun_seed", "open_study", "verify", "write_study"]
 
 ANSWERS = "answers.sqlite"
 _FORMAT = "higan-user-study-1"
@@ -74,36 +74,63 @@ def write_study(
     path: Path,
     design: Design,
     expected: Expected,
-    pictures: Mapping[str, bytes],
+    pictures: Mapping[str, Callable[[], bytes]],
     *,
     title: str,
     made: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
 ) -> UserStudy:
-    """Write a new study folder, whole or not at all.
+    """Draw and write a new study folder, whole or not at all.
+
+    Interrupted, the same call goes on with the pictures that are there. They are drawn in the order of their names, so
+    that neither times nor places on the disk follow the design.
+
+    Args:
+        path: the folder.
+        design: trials.
+        expected: the run's profile.
+        pictures: how to draw every picture, as PNG, by its name.
+        title: of the study.
+        made: how it came about, as JSON.
+        progress: called with pictures done and pictures in total.
 
     Raises:
         UserStudyError: there is something at ``path`` already.
     """
     if path.exists():
         raise UserStudyError(f"{path} exists already; nothing was written: choose another folder for the study")
-    partial = path.with_name(f".{path.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    (partial / _PICTURES).mkdir(parents=True)
-    # In the order of their names, so that neither times nor positions on the disk follow the design.
-    for name in sorted(pictures):
-        _write(partial / _PICTURES / f"{name}.png", pictures[name])
-    truth = _to_json({"design": asdict(design), "expected": asdict(expected)})
-    _write(partial / _TRUTH, truth)
-    digests = {f"{_PICTURES}/{name}.png": _digest(pictures[name]) for name in sorted(pictures)} | {
-        _TRUTH: _digest(truth)
-    }
+    partial = _partial(path)
+    truth = _to_json({"design": asdict(design), "expected": asdict(expected), "made": dict(made)})
+    if not (partial / _TRUTH).is_file() or (partial / _TRUTH).read_bytes() != truth:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / _PICTURES).mkdir(parents=True)
+        _write(partial / _TRUTH, truth)
+    digests = {_TRUTH: _digest(truth)}
+    for done, name in enumerate(sorted(pictures), 1):
+        file = partial / _PICTURES / f"{name}.png"
+        if not file.is_file():
+            _write(file, pictures[name]())
+        digests[f"{_PICTURES}/{name}.png"] = _digest(file.read_bytes())
+        if progress is not None:
+            progress(done, len(pictures))
     manifest = {
         "format": _FORMAT, "id": _digest(truth)[:16], "title": title, "made": dict(made), "digests": digests,
     }  # fmt: skip
     _write(partial / _MANIFEST, _to_json(manifest))
     partial.rename(path)
     return open_study(path)
+
+
+def begun_seed(path: Path) -> int | None:
+    """Seed of a study that was begun at ``path`` and not finished."""
+    try:
+        return int(json.loads((_partial(path) / _TRUTH).read_bytes())["design"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def open_study(path: str | Path) -> UserStudy:
@@ -186,7 +213,9 @@ def _digest(data: bytes) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    temporary = path.with_name(f"{path.name}.part")
+    with temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    temporary.replace(path)
