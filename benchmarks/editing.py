@@ -2,14 +2,14 @@
 
     python benchmarks/editing.py RUN [--out FILE.json]
 
-RUN is a finished run of the embedded generator, such as `higan demo` makes. Prints four tables; takes minutes.
+RUN is a finished run of the embedded generator, such as `higan demo` makes. Prints five tables; takes minutes.
 
 1. Off-target change at matched on-target change. Every edit is scaled until it moves its own score by one standard
    deviation on average; what it does to all other scores (root mean square of their mean changes, in standard
    deviations) is compared between fitted and projected directions, and between recommended layers, the stage that the
    paper names for the concept's level, and all layers.
-2. Inversion of rendered rooms that nothing was trained on, and of samples of the generator: error in grey levels,
-   distance from the sampled codes, and how far edits that move samples by one standard deviation move the inverted
+2. Inversion of rendered rooms that nothing was trained on, and of samples of the generator: error in grey levels and
+   distance from the sampled codes; then how far edits that move samples by one standard deviation move the inverted
    codes.
 3. Object mapping on rooms furnished in two ways: counted on the renderer's own masks, and on what the segmenter sees.
 4. The transition bedroom → living room → dining room of the generator.
@@ -18,12 +18,10 @@ RUN is a finished run of the embedded generator, such as `higan demo` makes. Pri
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from higan import load_generator, load_scorer, load_segmenter, store
-from higan.editing import apply
 from higan.effects import (
     distinguishable,
     effect_interval,
@@ -34,15 +32,16 @@ from higan.effects import (
     projected,
 )
 from higan.errors import HiganError
-from higan.inversion import code_space, invert
 from higan.layers import groups
 from higan.memory import keep_memory
 from higan.population import render, sample, sample_seeds, score
+from higan.recipes import format_layers
 from higan.rooms.classes import CATEGORIES, CLASSES
 from higan.rooms.render import render as render_rooms
 from higan.rooms.scene import sample_scenes
 from higan.statistics import rank
 from higan.transitions import flows, kept, map_objects, mapping_shares, segment, travel
+from higan.trust import compare, successes
 from higan.types import LEVELS, Edit
 from higan.workbench import open_workbench, recommend
 
@@ -110,56 +109,39 @@ def off_target_table(bench, concepts, std, num):
 
 def inversion_table(bench, concepts, std, num, steps):
     generator = bench.generator
-    space = code_space(generator)
     rooms = render_rooms(sample_scenes(range(HELD_OUT, HELD_OUT + num)), generator.resolution, chunk=1).images
     fresh = sample_seeds(num, purpose="verify", first=2**23 + 2**20)
-    sampled = sample(generator, fresh)
+    own = render(generator, sample(generator, fresh))
     edits = {c.name: Edit(bench.boundaries[c.name], 2.0, recommend(bench.rescoring, c.name).layers) for c in concepts}
     ready = matched(generator, bench.scorer, edits, std=std, num=16)
-    known = [c.name for c in bench.scorer.concepts]
-
-    def success(codes):
-        before = score(bench.scorer, render(generator, codes))
-        own = {}
-        for name, edit in ready.items():
-            column = known.index(name)
-            change = score(bench.scorer, render(generator, apply(codes, [edit]))) - before
-            own[name] = float(change[:, column].mean() / std[column])
-        return own
-
+    found = {
+        kind: compare(generator, bench.scorer, ready, pictures, std=std, steps=steps)
+        for kind, pictures in (("rendered rooms", rooms), ("own samples", own))
+    }
     rows, record = [], {}
-    for kind, pictures in (("rendered rooms", rooms), ("own samples", render(generator, sampled))):
-        found = [
-            invert(generator, p, space=space, shared_steps=steps * 3 // 8, layer_steps=steps * 5 // 8) for p in pictures
-        ]
-        moved = success(torch.stack([f.code for f in found]).to(generator.device))
-        record[kind] = {
-            "error": [f.error for f in found],
-            "start": [f.start_error for f in found],
-            "distance": [f.distance for f in found],
-            "percentile": [f.percentile for f in found],
-            "spread": [f.layer_spread for f in found],
-            "edits": moved,
-        }
-        mean = {k: sum(v) / num for k, v in record[kind].items() if isinstance(v, list)}
-        edit_mean = sum(moved.values()) / max(len(moved), 1)
-        rows.append([kind, f"{mean['error']:.1f}", f"{mean['start']:.1f}", f"{mean['distance']:.2f}",
-                     f"{mean['percentile']:.0f}", f"{mean['spread']:.2f}", f"{edit_mean:.2f}"])  # fmt: skip
-    moved = success(sampled)
-    record["samples themselves"] = {"edits": moved}
-    rows.append(["samples themselves", "0", "", f"{float(space.distance(sampled).mean()):.2f}", "50", "0",
-                 f"{sum(moved.values()) / max(len(moved), 1):.2f}"])  # fmt: skip
-    print(f"Inversion of {num} pictures each, {steps} steps; the last column is the mean change of {len(ready)} edits")
-    head = [
-        "pictures",
-        "error / grey levels",
-        "mean code",
-        "distance",
-        "percentile",
-        "layer spread",
-        "edits move by / σ",
-    ]
-    table(head, rows)
+    for kind, trust in found.items():
+        parts = ("error", "start_error", "distance", "percentile", "layer_spread")
+        values = {part: [getattr(i, part) for i in trust.inversions] for part in parts}
+        mean = {part: sum(v) / num for part, v in values.items()}
+        record[kind] = {**values, "edits": {s.name: asdict(s) for s in successes(trust)}}
+        rows.append([kind, f"{mean['error']:.1f}", f"{mean['start_error']:.1f}", f"{mean['distance']:.2f}",
+                     f"{mean['percentile']:.0f}", f"{mean['layer_spread']:.2f}"])  # fmt: skip
+    print(f"Inversion of {num} pictures each, {steps} steps")
+    table(["pictures", "error / grey levels", "mean code", "distance", "percentile", "layer spread"], rows)
+
+    rows = []
+    for room, sampled in zip(*(successes(trust) for trust in found.values()), strict=True):
+        layers = format_layers(ready[room.name].layers)
+        cells = [f"{s.inverted:+.2f} ({s.ratio_low:.2f} – {s.ratio_high:.2f})" for s in (room, sampled)]
+        rows.append([room.name, layers, f"{room.sampled:+.2f}", *cells, f"{room.ratio:.2f}", f"{sampled.ratio:.2f}",
+                     f"{room.off_sampled:.2f} / {room.off_inverted:.2f}"])  # fmt: skip
+    ratios = [[s.ratio for s in successes(trust)] for trust in found.values()]
+    rows.append([f"mean of {len(ready)}", *[""] * 4, *(f"{sum(r) / len(r):.2f}" for r in ratios), ""])
+    print(
+        "Edit success on inverted codes: change of the edited score / σ, interval of its ratio to samples in brackets"
+    )
+    table(["edit", "layers", "samples", "inverted rooms", "inverted own samples", "ratio, rooms", "ratio, own samples",
+           "others: samples / rooms"], rows)  # fmt: skip
     return record
 
 
