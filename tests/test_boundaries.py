@@ -256,7 +256,23 @@ def test_projection_by_hand():
     torch.testing.assert_close(result.bias, torch.tensor(1.25))
 
 
+@pytest.mark.parametrize("ridge", [1e-9, 0.1, 1e9])
+def test_gentle_projection_is_the_ridge_solution(ridge):
+    rows = random_directions(4, 6, seed=3)
+    main, *conditions = (boundary(row) for row in rows)
+    m = rows[1:].double()
+    expected = torch.linalg.solve(ridge * torch.eye(6, dtype=torch.float64) + m.T @ m, rows[0].double())
+    found = project_out(main, conditions, ridge=ridge).normal
+    torch.testing.assert_close(found, (expected / expected.norm()).float(), atol=1e-5, rtol=0)
+    if ridge > 1:
+        torch.testing.assert_close(found, rows[0], atol=1e-5, rtol=0)
+    if ridge < 0.1:
+        torch.testing.assert_close(found, project_out(main, conditions).normal, atol=1e-5, rtol=0)
+
+
 def test_projection_refuses():
+    with pytest.raises(ValueError, match=r"ridge must be 0 or more, and finite; got -0\.1"):
+        project_out(boundary([1.0, 0.0]), [boundary([0.0, 1.0])], ridge=-0.1)
     with pytest.raises(ValueError, match="nothing of the direction of 'a' is left without 'b', 'c'"):
         project_out(boundary([0.6, 0.8], "a"), [boundary([1.0, 0.0], "b"), boundary([0.0, 1.0], "c")])
     with pytest.raises(ValueError, match="at least one condition"):

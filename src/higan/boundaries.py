@@ -298,15 +298,22 @@ def _unit(w: Float[Tensor, "C D"], b: Float[Tensor, " C"]) -> tuple[Float[Tensor
     return w / norm[:, None], b / norm
 
 
-def project_out(boundary: Boundary, conditions: Sequence[Boundary]) -> Boundary:
+def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: float = 0.0) -> Boundary:
     """The boundary's direction with every condition's direction removed, so that an edit leaves the conditions alone.
 
     Any number of conditions, dependent or not; per layer where normals are. The held-out accuracy of
     the result is not known and therefore NaN.
 
+    With a ``ridge`` ρ above zero, less is removed: (ρ I + Σ m mᵀ)⁻¹ n over the conditions' normals m, scaled to unit
+    length, which minimises the conditions' change and ρ times the length of the step for the same change along n. Where
+    normals overlap so much that little is left of n, removing all of it takes long steps along what is mostly error of
+    the fit; ρ = 0.1 keeps most of the gain without that (docs/benchmark.md).
+
     Raises:
-        ValueError: no conditions, other shapes, or nothing of the direction is left.
+        ValueError: no conditions, other shapes, a negative ridge, or nothing of the direction is left.
     """
+    if not 0 <= ridge < math.inf:
+        raise ValueError(f"ridge must be 0 or more, and finite; got {ridge}")
     if not conditions:
         raise ValueError("project_out needs at least one condition; got none")
     for condition in conditions:
@@ -319,8 +326,8 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary]) -> Boundary:
     stacked = torch.stack([c.normal.to(normal) for c in conditions], -1)
     # Singular vectors rather than a QR decomposition: conditions that depend on one another must not add directions.
     basis, weight, _ = torch.linalg.svd(stacked, full_matrices=False)
-    basis = basis * (weight > 1e-6 * weight[..., :1]).to(basis.dtype)[..., None, :]
-    rest = normal - (basis @ (basis.mT @ normal[..., None]))[..., 0]
+    removed = weight.square() / (weight.square() + ridge) if ridge > 0 else (weight > 1e-6 * weight[..., :1]).to(weight)
+    rest = normal - ((basis * removed[..., None, :]) @ (basis.mT @ normal[..., None]))[..., 0]
     length = rest.norm(dim=-1)
     if not bool((length > 1e-4).all()):
         names = ", ".join(repr(c.concept.name) for c in conditions)

@@ -170,6 +170,14 @@ def ours_conditional(lab: Lab) -> Answer:
     return dataclasses.replace(answer, edits=_conditional(answer.edits, verified))
 
 
+def ours_softly_conditional(lab: Lab) -> Answer:
+    """As conditional, but less is projected out where directions overlap: ``project_out(ridge=0.1)``."""
+    boundaries = lab.boundaries("all")
+    answer = _study(lab, boundaries)
+    verified = [b for b, effect in zip(boundaries, answer.effect.tolist(), strict=True) if effect > 0]
+    return dataclasses.replace(answer, edits=_conditional(answer.edits, verified, ridge=0.1))
+
+
 def _study(lab: Lab, boundaries: Sequence[Boundary]) -> Answer:
     rescoring = lab.rescored(boundaries)
     at = _columns(rescoring, lab)
@@ -201,12 +209,12 @@ def _recommended(rescoring: Rescoring, boundary: Boundary, lab: Lab) -> tuple[in
         return lab.everywhere
 
 
-def _conditional(edits: Sequence[Edit], conditions: Sequence[Boundary]) -> tuple[Edit, ...]:
+def _conditional(edits: Sequence[Edit], conditions: Sequence[Boundary], *, ridge: float = 0.0) -> tuple[Edit, ...]:
     result = []
     for edit in edits:
         others = [b for b in conditions if b.concept.name != edit.boundary.concept.name]
         try:
-            boundary = project_out(edit.boundary, others) if others else edit.boundary
+            boundary = project_out(edit.boundary, others, ridge=ridge) if others else edit.boundary
         except ValueError:  # nothing is left of it
             boundary = edit.boundary
         result.append(dataclasses.replace(edit, boundary=boundary))
@@ -314,6 +322,7 @@ METHODS: Mapping[str, Method] = {
     "ours": ours,
     "ours (every sample)": ours_every_sample,
     "ours (conditional)": ours_conditional,
+    "ours (softly conditional)": ours_softly_conditional,
     "official code": official,
     "InterFaceGAN": interfacegan,
     "InterFaceGAN (conditional)": interfacegan_conditional,
