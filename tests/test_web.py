@@ -205,3 +205,23 @@ def test_served_on_a_free_port_until_the_context_ends(echo):
         socket.create_connection((where.hostname, where.port), timeout=1)
     with pytest.raises(ValueError, match="between 0 and 65535"):
         listen("127.0.0.1", 70000)
+
+
+def test_answers_are_not_held_back_to_be_sent_with_others():
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            transport = receive.__self__.transport
+            seen.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    with running(app) as address:
+        where = urllib.parse.urlsplit(address)
+        line = http.client.HTTPConnection(where.hostname, where.port, timeout=5)
+        line.request("GET", "/")
+        assert line.getresponse().status == 204
+        line.close()
+    assert len(seen) == 1
+    assert seen[0]

@@ -76,6 +76,9 @@ export function layerStrip(study, { label, profile = null, change }) {
   };
 
   function paint() {
-    buttons.forEach((button, layer) => button.setAttribute("aria-pressed", chosen.has(layer)));
+    buttons.forEach((button, layer) => {
+      const pressed = `${chosen.has(layer)}`;
+      if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
+    });
   }
 }

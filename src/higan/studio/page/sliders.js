@@ -91,8 +91,13 @@ export class Sliders {
   }
 
   update() {
-    for (const { concept, element, slider, output, where, strip, more, proper, zero } of this.#rows.values()) {
+    for (const row of this.#rows.values()) {
+      const { concept, element, slider, output, where, strip, more, proper, zero } = row;
       const { strength, layers } = this.#edit(concept);
+      // While one slider is dragged the others need no work.
+      const state = `${strength} ${layers} ${this.opened === concept.name}`;
+      if (row.state === state) continue;
+      row.state = state;
       const moved = Boolean(strength && layers.length);
       if (+slider.value !== strength) slider.value = strength;
       const at = 50 + 50 * Math.max(-1, Math.min(1, strength / concept.limit));
