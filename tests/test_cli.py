@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from higan import cli, load_boundary, load_generator, store
-from higan.generators.loading import save_generator
+from higan.generators.loading import SIBLINGS, save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.rooms.dataset import open_data, sample_rooms
+from higan.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--generator", "toy", "--scorer", "toy"]
@@ -149,6 +150,25 @@ def test_rooms_data_set(higan, tmp_path):
     assert len(open_data(tmp_path / "d")) == 3
 
 
+def test_a_sibling_is_trained_from_the_command_line(higan, tmp_path):
+    code, _ = higan("rooms", "write", "--num", 4, "--resolution", 32, "--processes", 1, "--out", tmp_path / "data")
+    assert code == 0
+    words = ["--data", tmp_path / "data", "--out", tmp_path / "out", "--resolution", 32, "--processes", 1]
+    words += ["--stage-images", 16, "--stage-images", 32, "--architecture", "skip", "--mixing", 0, "--seed", 5]
+    words += [word for width in (8, 6, 5, 4) for word in ("--channels", width)]
+    code, printed = higan("rooms", "train-generator", *words)
+    assert code == 0, printed
+    generator = load_generator(tmp_path / "out" / "generator.safetensors")
+    assert (generator.resolution, generator.config.architecture) == (32, "skip")
+    assert generator.config.channels == (8, 6, 5, 4)
+    assert generator.metadata["images"] == 48
+    _, header = read_weights(tmp_path / "out" / "checkpoint.safetensors")
+    assert (header["settings"]["seed"], header["settings"]["mixing"]) == (5, 0)
+    code, printed = higan("rooms", "train-generator", *words, "--stage-images", 9)
+    assert code == 2
+    assert "there are 2 stages up to 32 pixels; got 3 lengths" in printed
+
+
 def test_version_and_help(higan):
     assert higan("--version") == (0, "higan 0.1.0")
     code, printed = higan("--help")
@@ -173,7 +193,16 @@ def test_models_are_listed(higan):
     assert "biggan" in printed
     code, printed = higan("models", "--family", "vqgan")
     assert code == 2
-    assert "no family is called 'vqgan'; known: pggan" in printed
+    assert "no family is called 'vqgan'; known: rooms, pggan" in printed
+
+
+def test_embedded_models_are_listed_and_open_by_name(higan):
+    code, printed = higan("models", "--family", "rooms")
+    assert code == 0
+    assert "biggan" not in printed
+    for name in ("rooms", *SIBLINGS):
+        (row,) = [line for line in printed.splitlines() if name in line.split()]
+        assert str(load_generator(name).resolution) in row
 
 
 def test_pull_of_an_unknown_name(higan):

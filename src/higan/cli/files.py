@@ -20,13 +20,17 @@ WeightFile = Annotated[Path, typer.Argument(help="Weight file of any format that
 @app.command()
 def models(
     family: Annotated[
-        str | None, typer.Option(help="Only this family: pggan, stylegan, stylegan2, stylegan3, biggan.")
+        str | None, typer.Option(help="Only this family: rooms, pggan, stylegan, stylegan2, stylegan3, biggan.")
     ] = None,
 ) -> None:
-    """Lists the official weight files by name, with data set, resolution, licence and origin."""
+    """Lists the embedded generators and the official weight files, with data set, resolution, licence and origin."""
     from higan.checkpoints.zoo import MODELS
+    from higan.generators.loading import SIBLINGS, WEIGHTS, inspect_file
 
     table = Table("name", "family", "data set", "pixels", "licence", "to be had", "origin")
+    for name in ("rooms", *SIBLINGS) if family in (None, "rooms") else ():
+        pixels = str(inspect_file(WEIGHTS / f"{name}.safetensors").resolution)
+        table.add_row(name, "rooms", "rendered rooms", pixels, "MIT", "embedded", "higan rooms train-generator")
     for model in MODELS:
         if family is None or model.family == family:
             table.add_row(
@@ -39,7 +43,7 @@ def models(
                 model.origin,
             )
     if not table.row_count:
-        known = ", ".join(dict.fromkeys(model.family for model in MODELS))
+        known = ", ".join(dict.fromkeys(["rooms", *(model.family for model in MODELS)]))
         raise ValueError(f"no family is called {family!r}; known: {known}")
     console.print(table)
 
