@@ -284,7 +284,7 @@ def print_lighting(siblings):
 # --- figure -----------------------------------------------------------------------------------------------------------
 
 INK = {"layout": "#2f6db3", "object": "#3a8f4d", "attribute": "#b3661f", "colour": "#a3357a"}
-CELL, ROW, LEFT, GAP, COLUMNS = 26, 24, 96, 46, 2
+CELL, ROW, LEFT, GAP, COLUMNS = 26, 24, 108, 46, 2
 
 
 def text(x, y, words, size=12, anchor="start", fill="#333", weight="normal"):
