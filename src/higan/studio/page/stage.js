@@ -5,7 +5,7 @@ import { ask, Pump } from "./api.js";
 import { plain, sent, touched } from "./look.js";
 import { amount } from "./sliders.js";
 
-const CHANGED = [213, 94, 0];
+const CHANGED = [255, 150, 40];
 
 export class Stage {
   #before = { key: "", bitmap: null };
@@ -106,7 +106,7 @@ export class Stage {
     if (this.overlay === "segments") this.masks.want(sent(this.looks.now));
   }
 
-  /** One colour, the more opaque the larger the mean difference of a pixel's channels: a quarter of the range is all. */
+  /** The picture in dark grey; over it one colour, the stronger the larger the mean difference of a pixel's channels. */
   async #difference() {
     try {
       await this.#fetchBefore();
@@ -123,11 +123,13 @@ export class Stage {
     const made = context.createImageData(canvas.width, canvas.height);
     for (let k = 0; k < made.data.length; k += 4) {
       const far = (Math.abs(a[k] - b[k]) + Math.abs(a[k + 1] - b[k + 1]) + Math.abs(a[k + 2] - b[k + 2])) / 3;
-      made.data.set(CHANGED, k);
-      made.data[k + 3] = far < 3 ? 0 : Math.min(255, far * 4);
+      const share = Math.min(1, far / 64);
+      const grey = 40 + 0.35 * (0.3 * b[k] + 0.59 * b[k + 1] + 0.11 * b[k + 2]);
+      for (let c = 0; c < 3; c++) made.data[k + c] = grey + share * (CHANGED[c] - grey);
+      made.data[k + 3] = 255;
     }
     context.putImageData(made, 0, 0);
-    canvas.style.opacity = 0.9;
+    canvas.style.opacity = 1;
   }
 
   #showMasks({ bitmap, shares }) {
