@@ -59,6 +59,7 @@ def open_page(browser, address):
     def opened(hash_="", **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         contexts.append(context)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.heard = Heard()
         page.on("console", lambda message: page.heard.append(message.text) if message.type == "error" else None)
