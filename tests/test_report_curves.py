@@ -51,10 +51,10 @@ def test_response_curves_go_through_the_origin_and_are_to_scale():
     # The second concept cannot be turned down: flat to the left of zero, on the line of zero.
     assert [y for _, y in other[:3]] == pytest.approx([one[2][1]] * 3)
     assert other[3:] == one[3:]
-    # The interval reaches 2.5, so that the scale ends at 3, which is what the axis says.
-    assert {"+3", "−3", "0", "−4", "+4", "step λ →"} <= set(texts(svg))
+    # The interval reaches 2.5, so that the scale ends there, which is what the axis says.
+    assert {"+2.5", "−2.5", "0", "−4", "+4", "step λ →"} <= set(texts(svg))
     grid = sorted(float(line.get("y1")) for line in of_class(svg, "grid")[:3])
-    assert (grid[1] - one[4][1]) / (grid[1] - grid[0]) == pytest.approx(2 / 3, abs=0.01)
+    assert (grid[1] - one[4][1]) / (grid[1] - grid[0]) == pytest.approx(2 / 2.5, abs=0.01)
     assert len(of_class(svg, "spread")) == 2
     assert len(of_class(svg, "chance")) == 2
     assert "dashed" in of_class(svg, "line")[1].get("class")

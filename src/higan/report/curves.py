@@ -49,7 +49,7 @@ def response_chart(responses: Responses, level: Level) -> str:
         return [(x(step), y(value)) for step, value in ordered]
 
     parts = [tag("line", x1=left, x2=width - right, y1=y(v), y2=y(v), class_="grid") for v in (-most, 0, most)]
-    parts += [_words(left - 6, y(v) + 4, signed(v, 0 if most >= 1 else 1), "end") for v in (-most, 0, most)]
+    parts += [_words(left - 6, y(v) + 4, _tick(v), "end") for v in (-most, 0, most)]
     parts += [_words(x(s), height - bottom + 16, signed(s, 0) if s else "0", "middle") for s in (-reach, 0, reach)]
     parts.append(_words(x(reach / 2), height - bottom + 16, "step λ →", "middle"))
     parts.append(tag("line", x1=x(0), x2=x(0), y1=top, y2=top + tall, class_="grid"))
@@ -109,7 +109,8 @@ def mode_chart(profiles: Mapping[str, Profile]) -> str:
     every = max(1, math.ceil(num_layers / 20))
     parts += [_words(x(layer), y + 8, str(layer), "middle") for layer in range(0, num_layers, every)]
     parts.append(_words(left - 8, y + 8, "layer", "end"))
-    return svg(left + plot + label, height, "Mean layer by step mode. " + "; ".join(spoken), *parts)
+    spoken_all = "Mean layer by step mode. " + "; ".join(spoken)
+    return svg(left + plot + label, height, spoken_all, *parts, class_="chart modes")
 
 
 def _text_of_level(y: _Number, level: Level) -> str:
@@ -124,9 +125,14 @@ def _band(low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]
     return tag("polygon", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in [*high, *reversed(low)]), class_=class_)
 
 
+def _tick(value: _Number) -> str:
+    """As few decimals as tell the value."""
+    return signed(value, next((d for d in range(3) if abs(value) * 10**d % 1 < 1e-9), 2))
+
+
 def _round_up(value: _Number) -> float:
-    """The next of 1, 2, 3, 5 times a power of ten."""
+    """The next of a few round numbers times a power of ten."""
     if value <= 0:
         return 1.0
     size = 10.0 ** math.floor(math.log10(value))
-    return next(size * lead for lead in (1, 2, 3, 5, 10) if size * lead >= value * (1 - 1e-9))
+    return next(size * lead for lead in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if size * lead >= value * (1 - 1e-9))

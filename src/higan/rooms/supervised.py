@@ -179,6 +179,8 @@ def train_scorer(
     *,
     epochs: int = 10,
     batch_size: int = 64,
+    widths: tuple[int, ...] = (32, 64, 96, 128),
+    features: int = 192,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
@@ -186,13 +188,13 @@ def train_scorer(
     """Trains the scorer on the first nine tenths of a data set and validates it on the rest.
 
     Outputs below AUC 0.9 or correlation 0.85 on held-out rooms are kept out of the concepts; the figures of all are in
-    ``metadata["quality"]``.
+    ``metadata["quality"]``. ``widths`` and ``features`` are those of `RoomsScorerNetwork`.
     """
     device = torch.device(device)
     truth = _all_targets(data)
     described = _described(truth[: len(split(data).train)])
     torch.manual_seed(seed)
-    network = RoomsScorerNetwork(len(described))
+    network = RoomsScorerNetwork(len(described), widths, features)
     loss_of = _scorer_loss(described, truth.to(device))
     _optimise(network, loss_of, data, epochs=epochs, batch_size=batch_size, seed=seed, device=device, progress=progress)
     scorer = RoomsScorer(network, described, device=device)
