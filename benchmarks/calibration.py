@@ -280,7 +280,7 @@ def run(worlds, scale):
         population = measure(generator, scorer, sample_seeds(2000 if toy else 4000))
         boundaries = fit(population)
         if toy:
-            changes = toy_changes(int(60_000 * scale))
+            changes = toy_changes(int(100_000 * scale))
             found = bank(generator, scorer, boundaries, population, size=400, num=50)
         else:
             changes = rooms_changes(int(6000 * scale), boundaries)
