@@ -89,7 +89,7 @@ def load(folder: Path, raters: int) -> None:
         together = threading.Barrier(raters + 1)
 
         def rate(k: int) -> None:
-            with httpx.Client(base_url=address) as client:
+            with httpx.Client(base_url=address, timeout=120) as client:
                 me = {"x-rater": client.post("/api/join", json={}).json()["rater"]}
                 trials = client.get("/api/trials", headers=me).json()["trials"]
                 together.wait()
@@ -102,7 +102,7 @@ def load(folder: Path, raters: int) -> None:
                     writes.append(middle - start)
                     reads.append(time.perf_counter() - middle)
 
-        threads = [threading.Thread(target=rate, args=(k,)) for k in range(raters)]
+        threads = [threading.Thread(target=rate, args=(k,), daemon=True) for k in range(raters)]
         for thread in threads:
             thread.start()
         together.wait()
@@ -125,7 +125,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
-        recovery(Path(name), options.raters, options.studies)
+        if options.studies:
+            recovery(Path(name), options.raters, options.studies)
         print("\nAnswers kept while raters answer at the same time\n")
         print("| raters | kept | a second | median | 95 % | median beside a request that writes nothing |")
         print("|---|---|---|---|---|---|")

@@ -40,7 +40,7 @@ def client(study):
     with (
         Answers(study) as answers,
         running(create_app(answers, organiser=KEY)) as address,
-        httpx.Client(base_url=address) as opened,
+        httpx.Client(base_url=address, timeout=60) as opened,
     ):
         yield opened
 
@@ -155,12 +155,12 @@ def test_other_addresses_need_a_token(study):
             create_app(answers, organiser=KEY, host="0.0.0.0")
         token = "t" * 20
         with running(create_app(answers, organiser=KEY, token=token)) as address:
-            with httpx.Client(base_url=address, follow_redirects=True) as client:
+            with httpx.Client(base_url=address, follow_redirects=True, timeout=60) as client:
                 assert client.get("/").status_code == 401
                 assert client.get(f"/?token={token}").status_code == 200
                 link = client.post("/api/join", json={}).json()["link"]
             assert link.startswith(f"/?token={token}#rater=")
-            with httpx.Client(base_url=address, follow_redirects=True) as another_device:
+            with httpx.Client(base_url=address, follow_redirects=True, timeout=60) as another_device:
                 assert another_device.get(link).status_code == 200
 
 
@@ -169,7 +169,7 @@ def test_many_raters_at_once(client, study):
 
     def rate(k):
         try:
-            with httpx.Client(base_url=client.base_url) as mine:
+            with httpx.Client(base_url=client.base_url, timeout=60) as mine:
                 me = join(mine, f"r{k}")
                 for trial in mine.get("/api/trials", headers=me).json()["trials"][:6]:
                     body = {"trial": trial["id"], "choice": CHOICES[k % 5]}
@@ -217,7 +217,7 @@ def test_the_server_killed_while_raters_answer_loses_nothing_acknowledged(study)
     reached = threading.Event()
 
     def rate(k):
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             me = join(client, f"r{k}")
             try:
                 for trial in client.get("/api/trials", headers=me).json()["trials"]:
