@@ -38,8 +38,6 @@ Array = NDArray[np.float64]
 _TARGET = 0.5
 """Standard deviations by which every edit has to raise its own concept before its side effects are compared."""
 _LONGEST = 40.0
-_HALVINGS = 6
-_SEARCH = 16
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,9 @@ def purity(edit: Edit, concept: int, truth: Truth) -> float:
     """
     L, D = truth.codes.shape[1:]
     offset(edit.boundary, torch.ones(L), edit.layers, D)  # refuses what does not fit
-    search = truth.codes[:_SEARCH]
-    before = truth.start[:_SEARCH]
+    num, halvings = truth.search
+    search = truth.codes[:num]
+    before = truth.start[:num]
 
     def rise(strength: float) -> float:
         return float((truth.values(_moved(search, edit, strength)) - before)[:, concept].mean())
@@ -155,7 +154,7 @@ def purity(edit: Edit, concept: int, truth: Truth) -> float:
         if high >= _LONGEST:
             return 0.0
         low, high = high, min(2 * high, _LONGEST)
-    for _ in range(_HALVINGS):
+    for _ in range(halvings):
         middle = (low + high) / 2
         low, high = (low, middle) if rise(middle) >= _TARGET else (middle, high)
     change = (truth.values(_moved(truth.codes, edit, high)) - truth.start).double()

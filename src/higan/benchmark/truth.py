@@ -86,6 +86,8 @@ class Truth:
     start: Float[Tensor, "n C"]
     """Their values."""
     values: Callable[[Tensor], Tensor]
+    search: tuple[int, int] = (16, 6)
+    """Samples, and halvings of a bracket, by which the strength of an edit is found."""
 
     @property
     def real(self) -> Bool[Tensor, " C"]:
@@ -140,8 +142,8 @@ def estimate_truth(
     scorer: Scorer,
     *,
     nulls: Sequence[str] = (),
-    num: int = 32,
-    disturbances: int = 6000,
+    num: int = 24,
+    disturbances: int = 4000,
     scale: float = 0.5,
     seed: int = 0,
     batch_size: int = 64,
@@ -218,6 +220,7 @@ def estimate_truth(
         codes=tried,
         start=values(tried),
         values=values,
+        search=(min(12, num), 3),
     )
 
 

@@ -114,7 +114,7 @@ def _rooms(device: str) -> Setting:
 
     def tell(world: World, seed: int) -> Truth:
         nulls = [c.name for c in world.scorer.concepts if c.name.startswith("null ")]
-        return estimate_truth(world.generator, world.scorer, nulls=nulls, num=32, disturbances=5000, seed=seed)
+        return estimate_truth(world.generator, world.scorer, nulls=nulls, seed=seed)
 
     return Setting(
         name="rooms",
@@ -123,13 +123,13 @@ def _rooms(device: str) -> Setting:
         seeds=(0,),
         open=open_world,
         tell=tell,
-        budget=Budget(2000, 16, 12),
+        budget=Budget(1500, 12, 8),
         identity={
             "higan": __version__,
             "generator": digest_of(GENERATORS / "rooms.safetensors"),
             "scorer": digest_of(SCORERS / "rooms.safetensors"),
         },
-        judged=(7500, 130),
+        judged=(6300, 75),
     )
 
 
