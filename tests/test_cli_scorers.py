@@ -60,6 +60,7 @@ def test_the_whole_study_on_phrases_and_a_function(higan, mine, tmp_path):
     rescoring = store.load_rescoring(run)
     assert rescoring.effects.shape[::2] == (4, 4)
     assert (out / "report.html").stat().st_size > 10_000
+    assert "scorer option weights" in run.settings["digests"]
     # The run folder knows how to open them again.
     code, printed = higan("edit", "--run", out, "--seed", 3, "--set", "red=+1@9", "--out", tmp_path / "red.png")
     assert code == 0, printed

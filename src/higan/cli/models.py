@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import higan
@@ -38,7 +39,7 @@ class Models:
             RunMismatchError: the weight files are not those that the run was begun with.
             HiganError: see `higan.load_generator` and `higan.load_scorer`.
         """
-        found = digests_of(self.generator, self.scorer)
+        found = digests_of(self.generator, self.scorer, self.options)
         other = sorted(name for name, digest in self.digests.items() if found.get(name) != digest)
         if other:
             raise RunMismatchError(
@@ -63,11 +64,23 @@ def open_generator(name: str, device: str, label: int | None) -> Generator:
     return generator.with_label(label)
 
 
-def digests_of(generator: str, scorer: str) -> dict[str, str]:
-    """SHA-256 of every weight file behind the names; embedded ones too."""
+def digests_of(generator: str, scorer: str, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
+    """SHA-256 of every weight file behind the names, embedded ones too, and behind the options of the scorer."""
     digests = {f"generator {generator}": weights_digest("generators", generator)}
     digests |= {f"scorer {part}": weights_digest("scorers", part) for part in scorer.split("+")}
+    for option, value in options.items():
+        if isinstance(value, str):
+            digests[f"scorer option {option}"] = _option_digest(Path(value))
     return {name: digest for name, digest in digests.items() if digest}
+
+
+def _option_digest(path: Path) -> str:
+    """Of a file, or of the weights in a folder of transformers; empty where an option is neither."""
+    inside = ("model.safetensors", "pytorch_model.bin") if path.is_dir() else ()
+    for candidate in (path, *(path / name for name in inside)):
+        if candidate.is_file():
+            return digest_of(candidate)
+    return ""
 
 
 def weights_digest(kind: Literal["generators", "scorers"], name: str) -> str:

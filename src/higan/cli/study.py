@@ -162,7 +162,7 @@ def _study(
     shard_size: int = 2000,
     photographs: Sequence[str] = (),
 ) -> None:
-    models = Models(generator_name, scorer_name, dict(options), label, digests_of(generator_name, scorer_name))
+    models = Models(generator_name, scorer_name, dict(options), label, digests_of(generator_name, scorer_name, options))
     here = _device_here(device)
     generator, scorer = models(here)
     segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, here)
@@ -326,7 +326,7 @@ def sample(
     """Samples codes, renders and scores them into a run folder."""
     options = scorer_options(concept, against, option)
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
-    models = Models(generator, scorer, options, label, digests_of(generator, scorer))
+    models = Models(generator, scorer, options, label, digests_of(generator, scorer, options))
     loaded, predictor = models(_device_here(device))
     names = {
         "generator": generator, "scorer": scorer, "segmenter": None, "scorer_options": options, "label": label,
