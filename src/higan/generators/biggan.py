@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -271,21 +271,36 @@ class BigGANNetwork(nn.Module):
 
     def synthesize(self, codes: Float[Tensor, "n L D"], *, noise: bool) -> Float[Tensor, "n 3 H W"]:
         """Images in (-1, 1). There is no noise in this family."""
+        return self.resume(self.prepare(codes, 0, noise=noise), codes, 0, noise=noise)
+
+    def prepare(self, codes: Float[Tensor, "n L D"], layer: int, *, noise: bool) -> Tensor | None:
+        """All that happens before the code of ``layer`` comes in; depends on ``codes[:, :layer]`` alone."""
         del noise
-        rows = [codes[:, layer, :width] for layer, width in enumerate(self.layer_widths)]
-        bottom = self.config.bottom
-        x = F.linear(rows[0], self.dense_weight, self.dense_bias).reshape(codes.shape[0], -1, bottom, bottom)
-        x = keep_layout(x)
-        for i in range(len(self.blocks) + 1):
-            if str(i) in self.attention:
-                x = self.attention[str(i)](x)
-            if i < len(self.blocks):
-                x = self.blocks[i](x, rows[i + 1])
+        return self._advance(None, codes, 0, layer)
+
+    def resume(self, state: Tensor | None, codes: Float[Tensor, "n L D"], layer: int, *, noise: bool) -> Tensor:
+        """Images from the state that ``prepare`` left before ``layer``."""
+        del noise
+        x = cast(Tensor, self._advance(state, codes, layer, len(self.layer_widths)))
         mean, reciprocal = self.statistics()
         scale = self.gain * reciprocal
         shift = self.offset - mean * scale
         x = F.relu_(torch.addcmul(shift[:, None, None], x, scale[:, None, None]))
         return torch.tanh(self.rgb(x))
+
+    def _advance(self, x: Tensor | None, codes: Tensor, start: int, stop: int) -> Tensor | None:
+        """Layers ``start`` … ``stop - 1``, each with the attention that follows it."""
+        for layer in range(start, stop):
+            row = codes[:, layer, : self.layer_widths[layer]]
+            if layer == 0:
+                bottom = self.config.bottom
+                flat = F.linear(row, self.dense_weight, self.dense_bias)
+                x = keep_layout(flat.reshape(codes.shape[0], -1, bottom, bottom))
+            else:
+                x = self.blocks[layer - 1](x, row)
+            if str(layer) in self.attention:
+                x = self.attention[str(layer)](x)
+        return x
 
 
 def _enlarge(x: Tensor, *, up: bool) -> Tensor:

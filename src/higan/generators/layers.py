@@ -68,7 +68,7 @@ def affine_instance_norm(
     if torch.is_grad_enabled():
         variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
         gain = scale[:, :, None, None] * torch.rsqrt(variance + _EPSILON)
-        return (x - mean) * gain + shift[:, :, None, None]
+        return ((x - mean) * gain + shift[:, :, None, None]).to(x.dtype)
     flat = x.reshape(1, n * c, h, w)
     return F.batch_norm(flat, None, None, scale.flatten(), shift.flatten(), True, 0.0, _EPSILON).reshape(n, c, h, w)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from higan.generators.biggan import BigGANConfig, BigGANNetwork
 from higan.generators.conversion import convert
 from higan.generators.conversion.raw import load
 from higan.generators.pggan import PGGANConfig, PGGANNetwork
-from higan.generators.pretrained import FamilyNetwork, Noise, PretrainedGenerator, wrap
+from higan.generators.pretrained import FamilyNetwork, Noise, Precision, PretrainedGenerator, wrap
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
@@ -85,6 +85,7 @@ def load_generator(
     truncation_psi: float | None = None,
     truncation_layers: int | None = None,
     noise: Noise = "stored",
+    precision: Precision = "float32",
 ) -> Generator:
     """Open a generator by its name (``rooms``, `SIBLINGS`, ``toy``, ``transparent``) or from a weight file of any kind.
 
@@ -98,6 +99,7 @@ def load_generator(
         truncation_layers: how many layers, from the coarsest, are truncated; by default that of the family
             (StyleGAN 8, otherwise all).
         noise: ``stored`` adds the constant noise maps kept in the file, ``none`` switches them off.
+        precision: of feature maps, of StyleGAN, StyleGAN2 and the generators of rooms; see `PretrainedGenerator`.
 
     Raises:
         MissingWeightsError: there is no such file, or the embedded weights are not installed.
@@ -108,11 +110,11 @@ def load_generator(
     name = str(path_or_name)
     plain = (truncation_psi, truncation_layers, noise) == (None, None, "stored")
     if name in _EMBEDDED:
-        return _embedded(name, where, plain=plain)
+        return _lowered(_embedded(name, where, plain=plain), precision)
     checkpoint = _read(path_or_name)
     if _is_rooms(checkpoint):
         _refuse_options(name, plain=plain)
-        return _load_rooms(where, checkpoint.path)
+        return _lowered(_load_rooms(where, checkpoint.path), precision)
     network = network_of(checkpoint)
     if isinstance(network, BigGANNetwork):
         if truncation_layers is not None:
@@ -128,7 +130,20 @@ def load_generator(
         truncation_layers,
         noise,
         {**checkpoint.provenance, "read from": checkpoint.format, "sha256": checkpoint.digest},
+        precision,
     )
+
+
+def _lowered(generator: Generator, precision: Precision) -> Generator:
+    from higan.generators.rooms import RoomsGenerator
+
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}")
+    if isinstance(generator, RoomsGenerator):
+        generator.dtype = getattr(torch, precision)
+    elif precision != "float32":
+        raise ValueError(f"{generator.name!r} computes in float32 only; got precision {precision!r}")
+    return generator
 
 
 def _embedded(name: str, device: torch.device, *, plain: bool) -> Generator:
@@ -191,6 +206,8 @@ def save_generator(generator: PretrainedGenerator, path: str | Path) -> None:
     network = generator.network
     if not isinstance(network, nn.Module) or network.family not in FAMILIES:
         raise ValueError(f"expected one of the families {', '.join(FAMILIES)}; got {network.family}")
+    if generator.precision != "float32":
+        raise ValueError(f"the weights were rounded to {generator.precision}; load them in float32 to save them")
     provenance = {"name": generator.name, **generator.provenance, "written by": f"higan {version('higan')}"}
     native.write(path, network.family, asdict(network.config), network.state_dict(), provenance)
 

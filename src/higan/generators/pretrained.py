@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from higan.generators.checks import check_codes, check_latents
 
-__all__ = ["FamilyNetwork", "Noise", "PretrainedGenerator", "Staged", "StagedGenerator", "wrap"]
+__all__ = ["FamilyNetwork", "Noise", "Precision", "PretrainedGenerator", "Staged", "StagedGenerator", "wrap"]
 
 Noise = Literal["stored", "none"]
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Of feature maps; codes and styles are always float32."""
 
 
 @runtime_checkable
@@ -79,9 +81,11 @@ class PretrainedGenerator:
         truncation_layers: how many layers, from the coarsest, are truncated; None for the family's.
         noise: ``stored`` adds the constant noise maps of the file, ``none`` switches them off.
         provenance: what is known about the origin of the weights; becomes part of a saved file.
+        precision: of feature maps. ``bfloat16`` is several times faster on processors that have it and on GPUs, and
+            off by less than one grey level on average (StyleGAN, StyleGAN2; other families have float32 alone).
 
     Raises:
-        ValueError: truncation or noise is out of range.
+        ValueError: truncation, noise or precision is out of range.
     """
 
     def __init__(
@@ -93,7 +97,14 @@ class PretrainedGenerator:
         truncation_layers: int | None = None,
         noise: Noise = "stored",
         provenance: Mapping[str, str] | None = None,
+        precision: Precision = "float32",
     ) -> None:
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}")
+        if precision != "float32":
+            if not hasattr(network, "lower"):
+                raise ValueError(f"a {network.family} computes in float32 only; got precision {precision!r}")
+            network.lower(getattr(torch, precision))
         if noise not in get_args(Noise):
             raise ValueError(f"noise must be 'stored' or 'none'; got {noise!r}")
         self._device = torch.device(device)
@@ -104,6 +115,7 @@ class PretrainedGenerator:
         self._name = name
         self._label: int | None = None
         self.noise: Noise = noise
+        self.precision: Precision = precision
         self.provenance: Mapping[str, str] = dict(provenance or {})
         self._truncation = self._layer_truncation(truncation_psi, truncation_layers)
 
@@ -384,6 +396,7 @@ def wrap(
     truncation_layers: int | None = None,
     noise: Noise = "stored",
     provenance: Mapping[str, str] | None = None,
+    precision: Precision = "float32",
 ) -> PretrainedGenerator:
     """The adapter that suits a network: staged where it can stop and go on, styled where it has style matrices."""
     adapters: dict[tuple[bool, bool], type[PretrainedGenerator]] = {
@@ -393,7 +406,7 @@ def wrap(
         (True, True): StagedStyledGenerator,
     }
     adapter = adapters[hasattr(network, "prepare"), hasattr(network, "style_weights")]
-    return adapter(network, name, device, truncation_psi, truncation_layers, noise, provenance)
+    return adapter(network, name, device, truncation_psi, truncation_layers, noise, provenance, precision)
 
 
 def _gradients(inputs: Tensor) -> torch.set_grad_enabled:
@@ -403,5 +416,5 @@ def _gradients(inputs: Tensor) -> torch.set_grad_enabled:
 
 def _album(images: Iterable[Tensor], resolution: int, codes: Tensor) -> Tensor:
     """Three channels in [-1, 1], one after the other."""
-    pictures = [image.expand(-1, 3, -1, -1).clamp(-1, 1).contiguous() for image in images]
+    pictures = [image.float().expand(-1, 3, -1, -1).clamp(-1, 1).contiguous() for image in images]
     return torch.cat(pictures) if pictures else codes.new_empty(0, 3, resolution, resolution)

@@ -82,6 +82,12 @@ class StyleLayer(nn.Module):
         self.register_buffer("blur", torch.outer(taps, taps), persistent=False)
         self.blur: Tensor
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Keep all but the style in another precision."""
+        for name in ("weight", "bias", "noise", "noise_strength", "blur"):
+            tensor = getattr(self, name)
+            tensor.data = tensor.data.to(dtype)
+
     def activate(self, x: Tensor, *, noise: bool) -> Tensor:
         """All that comes before normalisation and style; the first layer's input is only a batch of any content."""
         if self.first:
@@ -134,6 +140,13 @@ class StyleGANNetwork(nn.Module):
     def layer_resolutions(self) -> tuple[int, ...]:
         """Pixels of what every layer makes."""
         return tuple(4 << k // 2 for k in range(self.config.num_layers))
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute feature maps in another precision, codes and styles in float32 as before."""
+        for layer in self.layers:
+            cast(StyleLayer, layer).lower(dtype)
+        for part in (*self.rgb_weights.values(), *self.rgb_biases.values()):
+            part.data = part.data.to(dtype)
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""

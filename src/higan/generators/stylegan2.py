@@ -82,11 +82,17 @@ class ModulatedLayer(nn.Module):
         self.energy: Tensor
         self.register_load_state_dict_post_hook(_measure_energy)  # type: ignore[no-untyped-call]
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Keep all but the style in another precision."""
+        for name in ("weight", "bias", "noise", "fir"):
+            tensor = getattr(self, name)
+            tensor.data = tensor.data.to(dtype)
+
     def forward(self, x: Tensor, code: Tensor, *, noise: bool) -> Tensor:
         """Features of this layer with the style of a code (n, D)."""
         style = F.linear(code, self.style_weight, self.style_bias)
-        demodulation = torch.rsqrt(style.square() @ self.energy + _EPSILON) * self.gain
-        x = x * style[:, :, None, None]
+        demodulation = (torch.rsqrt(style.square() @ self.energy + _EPSILON) * self.gain).to(x.dtype)
+        x = x * style[:, :, None, None].to(x.dtype)
         if self.up:
             x = depthwise(F.conv_transpose2d(x, self.weight, stride=2), self.fir, padding=1)
         else:
@@ -114,7 +120,7 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """RGB of features (n, c, h, w) with the style of a code (n, D)."""
         style = F.linear(code, self.style_weight, self.style_bias)
-        rgb = torch.matmul(self.weight * style[:, None], x.flatten(2)) + self.bias
+        rgb = torch.matmul((self.weight * style[:, None]).to(x.dtype), x.flatten(2)).to(self.bias.dtype) + self.bias
         rgb = rgb.reshape(x.shape[0], -1, *x.shape[2:])
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
 
@@ -166,6 +172,13 @@ class StyleGAN2Network(nn.Module):
     def layer_resolutions(self) -> tuple[int, ...]:
         """Pixels of what every layer makes."""
         return tuple(min(4 << (k + 1) // 2, self.config.resolution) for k in range(self.config.num_layers))
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute feature maps in another precision; codes, styles and the sum of RGB in float32 as before."""
+        for layer in self.layers:
+            cast(ModulatedLayer, layer).lower(dtype)
+        for part in (self.constant, *self.shortcuts.values()):
+            part.data = part.data.to(dtype)
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""
@@ -221,7 +234,7 @@ class StyleGAN2Network(nn.Module):
     def _upsample(self, x: Tensor) -> Tensor:
         """Insert zeros and filter."""
         channels = x.shape[1]
-        kernel = self.fir.expand(channels, 1, 4, 4).contiguous()
+        kernel = self.fir.to(x.dtype).expand(channels, 1, 4, 4).contiguous()
         return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
 
 
