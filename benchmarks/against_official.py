@@ -35,6 +35,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
 
 SIDES = ("official", "exact", "fast")
 CONCEPTS = 10
+TIMED = 4
+"""Concepts of ours that are timed at once; what all concepts of a sample share is then counted too often."""
+IMAGES = 4
 OVERLAP = 1.0
 """Noise of the labels in standard deviations of the score; the two classes then overlap."""
 
@@ -84,11 +87,11 @@ class Official:
         self.data = codes_and_scores(self.model.net.mapping)
 
     def sample(self):
-        z = self.model.easy_sample(num=8, latent_space_type="z")
+        z = self.model.easy_sample(num=IMAGES, latent_space_type="z")
         for batch in self.model.get_batch_inputs(z):
             images = self.model.easy_synthesize(latent_codes=batch, latent_space_type="z", generate_style=False)
             self.predictor.easy_predict(images["image"])
-        return 8
+        return IMAGES
 
     def fit(self):
         codes, scores = (part.numpy() for part in self.data)
@@ -141,8 +144,8 @@ class Ours:
     def sample(self):
         from higan.population import measure
 
-        measure(self.generator, self.scorer, range(8), batch_size=8)
-        return 8
+        measure(self.generator, self.scorer, range(IMAGES), batch_size=IMAGES)
+        return IMAGES
 
     def _fit(self, mode):
         from higan.boundaries import fit
@@ -160,7 +163,7 @@ class Ours:
         return len(self._fit("all"))
 
     def rescore(self):
-        """One sample, ten concepts, all layers and each."""
+        """One sample, some concepts, all layers and each."""
         from higan.rescoring import plan_of
         from higan.types import Placement
 
@@ -171,9 +174,9 @@ class Ours:
             permuted=(), step_mode="official", batch_size=1,
         )  # fmt: skip
         wanted = torch.ones(len(plan.directions), len(places), dtype=torch.bool)
-        wanted[CONCEPTS:] = False
-        self.changes = plan.run(torch.tensor([2**31]), wanted=wanted)["changes"].flatten(1)
-        return 1
+        wanted[TIMED:] = False
+        self.changes = plan.run(torch.tensor([2**31]), wanted=wanted)["changes"][:TIMED].flatten(1)
+        return TIMED / CONCEPTS
 
     def _boundaries(self):
         from higan.boundaries import random_directions
@@ -263,7 +266,8 @@ def main():
                         continue
                     ask(side, task)
             print(f"round {turn + 1} of {args.rounds}", flush=True)
-        report(args, {key: statistics.median(values) for key, values in spent.items()}, kept, macs)
+            medians = {key: statistics.median(values) for key, values in spent.items()}
+        report(args, medians, kept, macs)
         for pipe in pipes.values():
             pipe.send(None)
 

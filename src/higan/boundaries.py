@@ -27,7 +27,7 @@ __all__ = ["Mode", "fit", "project_out", "random_directions"]
 
 Mode = Literal["extreme", "all"]
 
-_CACHE = 2**24
+_CACHE = 2**23
 _GATHER = 2**28
 _BLOCK = 2**25
 
