@@ -235,7 +235,7 @@ def test_truncation_of_a_biggan_belongs_to_its_prior():
 # ---- stopping before a layer and going on ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in ADAPTERS if name.startswith(("stylegan", "rooms"))])
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name.startswith(("stylegan", "rooms", "biggan"))])
 def test_staged_synthesis_equals_synthesis(name):
     generator = ADAPTERS[name]()
     codes = generator.map(generator.latents([0, 1])).clone()

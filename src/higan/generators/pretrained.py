@@ -82,7 +82,7 @@ class PretrainedGenerator:
         noise: ``stored`` adds the constant noise maps of the file, ``none`` switches them off.
         provenance: what is known about the origin of the weights; becomes part of a saved file.
         precision: of feature maps. ``bfloat16`` is several times faster on processors that have it and on GPUs, and
-            off by less than one grey level on average (StyleGAN, StyleGAN2; other families have float32 alone).
+            off by one or two grey levels on average (StyleGAN, StyleGAN2; other families have float32 alone).
 
     Raises:
         ValueError: truncation, noise or precision is out of range.
