@@ -1,5 +1,6 @@
 """The command line as a person uses it, in process; one check that the installed program starts."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,25 @@ def test_run_announces_its_cost_and_names_the_report(finished):
     assert "planted 0" in printed
     assert "report.html" in printed
     assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_steps_are_compared_in_words(finished, higan, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    code, kept = higan("steps", folder)
+    assert code == 0
+    assert "images to score" not in kept
+    for word in ("planted 0", "+4", "official:", "equal_change:"):
+        assert word in kept
+    code, printed = higan("steps", folder, "--verify", 6, "--random", 4)
+    assert code == 0
+    assert "planted 0" in printed
+    code, ranking = higan("rescore", folder, "--verify", 12, "--step-mode", "equal_change")
+    assert code == 0
+    assert "cosine" in ranking
+    # The comparison belonged to the other re-scoring: it costs its images again.
+    _, printed = higan("steps", folder, "--verify", 6)
+    assert "images to score" in printed or "nothing to compare" in printed
 
 
 def test_same_line_resumes_and_repeats_the_result(finished, higan):

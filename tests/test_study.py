@@ -110,6 +110,7 @@ def test_steps_are_compared_once_and_again_when_the_rescoring_changes(tmp_path):
     calls = []
     found = study.compare_step(run, generator, SCORER, num=10, report=lambda *call: calls.append(call))
     assert calls[-1][0] == "steps"
+    assert calls[-1][2] == study.compare_cost(run, generator, num=10)
     assert calls[-1][1] == calls[-1][2]
     assert set(found.modes) == {"equal_step", "equal_change"}
     names = [concept.name for concept in found.responses.concepts]

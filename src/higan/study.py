@@ -32,13 +32,24 @@ from higan.responses import chosen, respond, responses_cost
 from higan.samples import OnDisk
 from higan.spread import spread
 from higan.statistics import rank
-from higan.types import Boundary, Generator, RaggedGenerator, Rescoring, Responses, Scorer, StagedGenerator
+from higan.types import (
+    Boundary,
+    Concept,
+    Generator,
+    Placement,
+    RaggedGenerator,
+    Rescoring,
+    Responses,
+    Scorer,
+    StagedGenerator,
+)
 
 __all__ = [
     "Comparison",
     "Cost",
     "Goal",
     "Report",
+    "compare_cost",
     "compare_step",
     "comparison",
     "estimate",
@@ -363,26 +374,20 @@ def compare_step(
     done = steps_of(run).get("steps", {}).get("settings", {})
     if settings.items() <= done.items() and (kept := comparison(run)) is not None:
         return kept
-    rescoring = store.load_rescoring(run)
-    pairs = chosen(rescoring)
-    if not pairs:
+    plan = _comparison_plan(run, generator, num=num, num_random=num_random)
+    if not plan.pairs:
         return None
     start = time.monotonic()
-    truncated = bool((generator.truncation != 1).any())
-    others = [m for m in get_args(StepMode) if m != rescoring.step_mode and (truncated or m != "equal_step")]
-    verified = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
-    boundaries = [b for b in store.load_boundaries(run) if b.concept.name in verified]
+    rescoring, boundaries, others = plan.rescoring, plan.boundaries, plan.modes
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
-    curves = responses_cost(pairs, num=num, num_random=num_random)
-    each = cost(len(boundaries), rescoring.placements, num=num, num_random=num_random)
-    total = curves + each * len(others)
+    total = plan.curves + plan.each * len(others)
     tell = _named(report, "steps")
     with store.writing(run):
         responses = respond(
             generator,
             scorer,
             boundaries,
-            pairs,
+            plan.pairs,
             step=rescoring.step,
             std=dict(zip((c.name for c in rescoring.concepts), rescoring.score_std.tolist(), strict=True)),
             directions=meaningless_directions(boundaries[0], num_random, 0, widths),
@@ -402,11 +407,50 @@ def compare_step(
                 places=rescoring.placements,
                 step_mode=mode,
                 batch_size=batch_size,
-                progress=_within(tell, curves + k * each, total),
+                progress=_within(tell, plan.curves + k * plan.each, total),
             )
             store.save_rescoring(run, found, f"rescoring-{mode}")
         _record(run, "steps", settings | {"modes": others}, time.monotonic() - start)
     return comparison(run)
+
+
+def compare_cost(run: store.Run, generator: Generator, *, num: int = 24, num_random: int = 8) -> int:
+    """Images that `compare_step` will score, if it has not been done.
+
+    Raises:
+        RunError: the run has not been re-scored.
+    """
+    plan = _comparison_plan(run, generator, num=num, num_random=num_random)
+    return plan.curves + plan.each * len(plan.modes)
+
+
+@dataclass(frozen=True, slots=True)
+class _ComparisonPlan:
+    """What is compared, and what it costs: images of the curves, and of each step mode."""
+
+    rescoring: Rescoring
+    pairs: tuple[tuple[Concept, Placement], ...]
+    boundaries: list[Boundary]
+    modes: list[StepMode]
+    curves: int
+    each: int
+
+
+def _comparison_plan(run: store.Run, generator: Generator, *, num: int, num_random: int) -> _ComparisonPlan:
+    rescoring = store.load_rescoring(run)
+    pairs = chosen(rescoring)
+    truncated = bool((generator.truncation != 1).any())
+    modes: list[StepMode] = [m for m in get_args(StepMode) if m != rescoring.step_mode]
+    verified = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
+    boundaries = [b for b in store.load_boundaries(run) if b.concept.name in verified]
+    return _ComparisonPlan(
+        rescoring=rescoring,
+        pairs=pairs,
+        boundaries=boundaries,
+        modes=[m for m in modes if truncated or m != "equal_step"] if pairs else [],
+        curves=responses_cost(pairs, num=num, num_random=num_random),
+        each=cost(len(boundaries), rescoring.placements, num=num, num_random=num_random) if boundaries else 0,
+    )
 
 
 def comparison(run: store.Run) -> Comparison | None:

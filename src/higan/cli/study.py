@@ -436,6 +436,9 @@ def steps(
     """Compares steps: Δs against λ both ways, and which layers hold what under every step mode."""
     opened = store.load_run(folder)
     generator, scorer, _ = _models_of(opened, device)
+    if study.comparison(opened) is None:
+        images = study.compare_cost(opened, generator, num=verify, num_random=num_random)
+        console.print(f"{images:,} images to score")
     with progress_bars() as bars:
         found = study.compare_step(
             opened, generator, scorer, num=verify, num_random=num_random, batch_size=batch_size, report=bars
