@@ -175,9 +175,11 @@ def p_values(
     ``pooled=True`` assumes that the null has the same shape in every cell up to location and scale (as significance
     analysis of microarrays does: Tusher, Tibshirani & Chu 2001). Every value is studentised by the other directions of
     its cell, and Δs is ranked among all cells' directions: never below 1 / (R · cells + 1), so that the only true
-    effect of a table is found at a false-discovery rate of α if R ≥ 1/α. Over a table it keeps its level; a single cell
-    whose null is more skewed than the others' is rejected more often, one less skewed more seldom
-    (``benchmarks/calibration.py`` says by how much).
+    effect of a table is found at a false-discovery rate of α if R ≥ 1/α. On average over a table it keeps its level. A
+    single cell whose null is more skewed than the others' is rejected more often, one less skewed more seldom; and far
+    out in the tail R directions that all cells share are fewer than they look, so that q-values from one null alone are
+    optimistic where nothing at all is there. `table` therefore asks for both nulls where it has them, which more than
+    makes up for it (``benchmarks/calibration.py`` has the figures).
 
     The exact test rejects less often than α unless α (R + 1) is whole, and where directions tie. ``randomised``, the
     seed of a draw, breaks both: the p-value is then uniform where nothing is there. It is meant for calibration, since
