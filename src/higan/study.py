@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -68,6 +69,9 @@ _NO_MODELS = "workers of an engine open the models themselves: pass open_models=
 _SLOW = 0.1
 """Seconds per image from which on an estimate looks at single images."""
 
+_LONG = 1.0
+"""Seconds after which an estimate does not try again."""
+
 T = TypeVar("T")
 
 
@@ -98,7 +102,7 @@ def estimate(
     batch_size: int = 64,
     num_concepts: int | None = None,
 ) -> Cost:
-    """Images of a study and the seconds they will take, from one timed batch, and one image from every layer on.
+    """Images of a study and the seconds they will take, from timed batches, whole and from every layer on.
 
     Raises:
         ValueError: a count that is too small.
@@ -117,7 +121,7 @@ def estimate(
     places = placements(generator.num_layers)
     total = num + cost(concepts, places, num=verify, num_random=num_random, num_permuted=num_permuted)
     starts = [min(layers) for layers in {place.layers for place in places}]
-    shares = _drawing_from(generator, codes[: 1 if whole > _SLOW else 4], set(starts), whole)
+    shares = _drawing_from(generator, codes[:1] if whole > _SLOW else codes, set(starts), whole)
     edits = verify * (concepts + num_random + num_permuted)
     seconds = (num + verify) * (whole + judged) + edits * sum(shares[start] + judged for start in starts)
     return Cost(total, seconds)
@@ -137,9 +141,15 @@ def _drawing_from(generator: Generator, codes: Tensor, starts: set[int], whole: 
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start
+    """A result and the seconds it took: the best of three tries, of one where it takes long."""
+    best = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        result = work()
+        best = min(best, time.perf_counter() - start)
+        if best > _LONG:
+            break
+    return result, best
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,22 +253,22 @@ def _ranking(folder: store.Run) -> Table:
     )  # fmt: skip
     for name in ("concept", "level"):
         table.add_column(name, no_wrap=True)
-    for name in ("Δs", "95 % interval", "null", "effect / σ", "q", "accuracy", "cosine"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    for name in ("Δs", "95 % interval", "null", "effect σ", "q", "accuracy", "cosine"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verified")
     boundaries = {b.concept.name: b for b in store.load_boundaries(folder)}
     for row in rank(store.load_rescoring(folder)):
         table.add_row(
             row.concept.name,
             row.concept.level,
             f"{row.delta:.3g}",
-            f"{row.low:.3g} … {row.high:.3g}",
+            f"{row.low:.3g} – {row.high:.3g}",
             f"{row.null:.3g}",
             f"{row.effect:.2f}",
             "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
             f"{boundaries[row.concept.name].holdout_accuracy:.2f}",
             f"{boundaries[row.concept.name].stability:.2f}",
-            "verified" if row.verified else "[dim]not verified[/]",
+            "yes" if row.verified else "[dim]no[/]",
         )
     return table
 
