@@ -25,15 +25,16 @@ from higan import store, study
 from higan.boundaries import random_directions
 from higan.engines import InProcess
 from higan.generators.toy import ToyGenerator
-from higan.rescoring import rescore
+from higan.layers import placements
+from higan.rescoring import cost, rescore
 from higan.types import Boundary, Concept
 
-BASE = {"num": 8000, "concepts": 16, "layers": 6, "dim": 64, "verify": 64, "random": 4}
+BASE = {"num": 8000, "concepts": 16, "layers": 6, "dim": 64, "verify": 128, "random": 4}
 CURVES = {
-    "N": ("num", (4000, 8000, 16000, 32000), ("sample", "fit", "fit all", "verify")),
+    "N": ("num", (8000, 16000, 32000, 64000), ("sample", "fit", "fit all", "verify")),
     "C": ("concepts", (16, 32, 64, 128), ("sample", "fit", "fit all", "rescore")),
     "L": ("layers", (4, 8, 16, 32), ("sample", "rescore")),
-    "K": ("verify", (64, 128, 256, 512), ("rescore",)),
+    "K": ("verify", (128, 256, 512, 1024), ("rescore",)),
 }
 
 
@@ -122,48 +123,65 @@ def table(found):
                 f"| {letter} | {step} | {', '.join(f'{x:,}' for x in xs)} | {', '.join(f'{s:.2f}' for s in seconds)} | "
                 f"{exponent(xs, seconds):.2f} | {', '.join(f'{p:.0f}' for p in peaks)} | {exponent(xs, peaks):.2f} |"
             )
+    counts = [images({**BASE, "layers": layers}) for layers, _, _ in found["L"]["rescore"]]
+    each = [seconds / count for count, (_, seconds, _) in zip(counts, found["L"]["rescore"], strict=True)]
+    layers = [layers for layers, _, _ in found["L"]["rescore"]]
+    print(
+        f"Re-scoring against L: {', '.join(f'{count:,}' for count in counts)} images, exponent "
+        f"{exponent(layers, counts):.2f}; {', '.join(f'{1e6 * t:.1f}' for t in each)} µs per image, exponent "
+        f"{exponent(layers, each):.2f}: deeper images are dearer images."
+    )
+
+
+def images(given):
+    return cost(given["concepts"], placements(given["layers"]), num=given["verify"], num_random=given["random"])
 
 
 COLOURS = {"sample": "#3b6fb6", "fit": "#c8553d", "fit all": "#e0a13b", "rescore": "#4c956c", "verify": "#7d5ba6"}
 
 
 def picture(found):
-    """Time above, memory below, one column per letter; both axes logarithmic."""
+    """Time above, memory below, one column per letter; both axes logarithmic; the dashed line is linear growth."""
     wide, high, gap = 190, 150, 56
     parts = []
     for column, (letter, steps) in enumerate(found.items()):
-        for row, (what, unit) in enumerate((("time", "s"), ("peak memory", "MiB"))):
+        for row, what in enumerate(("seconds", "peak / MiB")):
             left, top = 52 + column * (wide + gap), 28 + row * (high + gap)
             points = [(x, y[row]) for values in steps.values() for x, *y in values]
-            xs = [math.log(x) for x, _ in points]
-            ys = [math.log(y) for _, y in points]
-            low, top_y = min(ys) - 0.3, max(max(ys) + 0.3, min(ys) + 1.5)
+            first, last = min(x for x, _ in points), max(x for x, _ in points)
+            low, above = (0.02, 20.0) if row == 0 else (100.0, 1000.0)
 
-            def place(x, y, left=left, top=top, xs=xs, low=low, top_y=top_y):
-                u = (math.log(x) - min(xs)) / (max(xs) - min(xs))
-                v = (math.log(y) - low) / (top_y - low)
+            def place(x, y, left=left, top=top, first=first, last=last, low=low, above=above):
+                u = math.log(x / first) / math.log(last / first)
+                v = math.log(y / low) / math.log(above / low)
                 return f"{left + 8 + u * (wide - 16):.1f},{top + high - v * high:.1f}"
 
             parts.append(f'<rect x="{left}" y="{top}" width="{wide}" height="{high}" class="frame"/>')
-            parts.append(f'<text x="{left}" y="{top - 8}">{what} / {unit} against {letter}</text>')
+            parts.append(f'<text x="{left}" y="{top - 8}">{what} against {letter}</text>')
             for value in sorted({x for x, _ in points}):
-                x = place(value, math.exp(low)).split(",")[0]
+                x = place(value, low).split(",")[0]
                 parts.append(f'<text x="{x}" y="{top + high + 14}" class="tick">{value:,}</text>')
-            for y in (math.exp(low + 0.3), math.exp(max(ys))):
-                at = place(points[0][0], y).split(",")[1]
-                parts.append(f'<text x="{left - 5}" y="{at}" class="side">{y:.2g}</text>'.replace("e+02", "00"))
+            for y in (0.1, 1, 10) if row == 0 else (100, 200, 500, 1000):
+                at = float(place(first, y).split(",")[1])
+                parts.append(f'<text x="{left - 5}" y="{at + 3}" class="side">{y}</text>')
+                parts.append(f'<path d="M{left} {at}h{wide}" class="rule"/>')
+            if row == 0:
+                start = min(y for x, y in points if x == first) * 0.8
+                end = start * last / first
+                parts.append(f'<polyline points="{place(first, start)} {place(last, end)}" class="linear"/>')
             for step, values in steps.items():
-                line = " ".join(place(x, y[row]) for x, *y in values)
+                line = " ".join(place(x, max(y[row], low)) for x, *y in values)
                 parts.append(f'<polyline points="{line}" stroke="{COLOURS[step]}"/>')
-    for k, (step, colour) in enumerate(COLOURS.items()):
-        x, y = 52 + k * 110, 28 + 2 * (high + gap) - 14
-        parts.append(f'<rect x="{x}" y="{y - 9}" width="16" height="4" fill="{colour}"/>')
+    for k, (step, colour) in enumerate({**COLOURS, "linear": "#999"}.items()):
+        x, y = 52 + k * 110, 28 + 2 * (high + gap) - 10
+        parts.append(f'<rect x="{x}" y="{y - 6}" width="16" height="3" fill="{colour}"/>')
         parts.append(f'<text x="{x + 22}" y="{y}">{escape(step)}</text>')
     style = (
         "text{font:11px system-ui,sans-serif;fill:#444}.tick{text-anchor:middle;font-size:9px}"
-        ".side{text-anchor:end;font-size:9px}.frame{fill:none;stroke:#ccc}polyline{fill:none;stroke-width:2}"
+        ".side{text-anchor:end;font-size:9px}.frame{fill:none;stroke:#ccc}.rule{stroke:#eee}"
+        "polyline{fill:none;stroke-width:2}.linear{stroke:#999;stroke-width:1;stroke-dasharray:3 3}"
     )
-    width, height = 52 + 4 * (wide + gap), 28 + 2 * (high + gap)
+    width, height = 52 + 4 * (wide + gap) - gap + 14, 28 + 2 * (high + gap) + 6
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
         f'<style>{style}</style><rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
