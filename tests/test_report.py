@@ -135,6 +135,21 @@ def test_the_page_shows_the_whole_table_both_nulls_and_how_sure_they_are(tmp_pat
             assert next(shown) == words_of.probability(q)
 
 
+def test_photographs_are_edited_beside_samples(run, toy, html, tmp_path):
+    assert 'id="photographs"' not in html
+    generator, scorer = toy
+    pictures = population.render(generator, population.sample(generator, [5, 6]))
+    page = write_report(run, generator, scorer, tmp_path / "r.html", photographs=pictures).read_text("utf-8")
+    assert Page(page).errors == []
+    section = page.split('id="photographs"')[1].split("</section>")[0]
+    assert section.count('alt="photograph ') == 2
+    rows = re.findall(r"<tr class=.*?</tr>", section, re.DOTALL)
+    assert len(rows) == sum(min(len(study(run).verified(level)), 2) for level in LEVELS)
+    ratios = [float(re.findall(r"<td>([^<]*)</td>", row)[2].replace("−", "-")) for row in rows]
+    # The generator can draw these pictures, so that edits do to them what they do to samples.
+    assert all(0.6 < ratio < 1.5 for ratio in ratios), ratios
+
+
 def test_the_page_tells_the_finding_every_concept_and_how_it_was_made(html, run):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
     found = study(run)
