@@ -38,10 +38,13 @@ CATEGORIES = ("bedroom", "living_room", "dining_room")
 
 
 def lead(study: Study, easel: Easel, num: int = 5) -> tuple[Strip, ...]:
-    """Fig. 1: of every level the strongest verified concept, at its most proper layers, with growing step."""
+    """Fig. 1: of every level the strongest verified concept, at its most proper layers, with growing step.
+
+    Shown on the sample of the stock that responds most like the stock does on average.
+    """
     strips = []
     for entry in _strongest(study):
-        k = easel.typical([entry.column], 1)[0]
+        k = _responsive(easel, entry)
         steps = [entry.strength * j / (num - 1) for j in range(num)]
         drawn = _draw(easel, k, [[Edit(entry.boundary, step, entry.stage.layers)] for step in steps])
         labels = ["original", *[""] * (num - 1)]
@@ -55,7 +58,7 @@ def stage_grid(study: Study, easel: Easel) -> tuple[Strip, ...]:
     places = [*study.stages, Placement("all", tuple(range(study.num_layers)))]
     strips = []
     for entry in _strongest(study):
-        k = easel.typical([entry.column], 1)[0]
+        k = _responsive(easel, entry)
         edits = [[Edit(entry.boundary, entry.strength, place.layers)] for place in places]
         drawn = _draw(easel, k, [[], *edits])
         labels = ["original", *(f"{place.name}, {layer_span(place.layers)}" for place in places)]
@@ -251,6 +254,13 @@ def photographs(
 
 def _strongest(study: Study) -> list[Entry]:
     return [found[0] for level in LEVELS if (found := study.verified(level))]
+
+
+def _responsive(easel: Easel, entry: Entry) -> int:
+    """The sample of the stock whose score an edit at the most proper layers moves most like it does on average."""
+    moved = easel.draw(apply(easel.codes, [Edit(entry.boundary, entry.strength, entry.stage.layers)]))
+    change = (moved.scores - easel.stock.scores)[:, entry.column]
+    return int((change - change.mean()).abs().argmin())
 
 
 def _draw(easel: Easel, k: int, variants: Sequence[Sequence[Edit]]) -> Drawn:

@@ -20,7 +20,7 @@ __all__ = ["TARGET", "Entry", "Study", "study"]
 TARGET = 2.0
 """How far an edit in a picture shall move its own score, in standard deviations."""
 
-LIMIT = 6.0
+LIMIT = 12.0
 """… but never further than this, in standard deviations of the codes along the boundary's normal, or than the step of
 the re-scoring, whichever is larger."""
 
