@@ -1,12 +1,12 @@
 """How much adaptive verification saves, and how often it says what the fixed run says.
 
-    python benchmarks/adaptive.py [--world rooms toy] [--num 1024] [--repetitions 200] [--cache DIR]
+    python benchmarks/adaptive.py [--world rooms toy] [--record 1024] [--num 1024] [--repetitions 200] [--cache DIR]
 
-A fixed run of K samples is recorded once. Then the allocation is replayed on K samples in an order drawn anew, 16 at a
-time, as often as asked: the images it would have drawn, its strongest concepts and the strongest layer of every
-concept that the fixed run verifies are compared with the fixed run's. Where concepts tie, the fixed run does not agree
-with itself either: the last columns say how often two fixed runs of K samples, drawn from the record with
-replacement, agree with each other.
+Some samples are recorded once, under every edit. As often as asked, K samples are drawn from the record with
+replacement: the fixed run ranks them all, adaptive verification takes them one batch after the other and stops where
+it stops. Compared are the strongest ten concepts and the strongest layer of every concept that the fixed run verifies.
+Where concepts tie, fixed runs do not agree with each other either: the last columns say how often two of them do,
+of samples drawn independently.
 """
 
 from __future__ import annotations
@@ -120,35 +120,39 @@ def fixed(plan, originals, changes, null):
     )
 
 
-def agreement(name, plan, data, repetitions, batch):
-    originals, changes, null = data
-    num = len(originals)
-    top, peaks, verified = fixed(plan, *data)
+def agreement(name, plan, data, num, repetitions, batch):
+    record = len(data[0])
     places = placements(plan.generator.num_layers)
     budget = cost(len(plan.columns), places, num=num, num_random=NUM_RANDOM)
-    seen, same_top, same_peaks, same_both, overlap, twice = [], 0, 0, 0, 0, [0, 0]
     generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        rows = torch.randint(record, (num,), generator=generator)
+        blocks = torch.randint(record // BLOCK, (num // BLOCK,), generator=generator)
+        return data[0][rows], data[1][..., rows], data[2][blocks]
+
+    seen, overlap, verifies = [], 0, 0
+    same = {"top": 0, "peaks": 0, "both": 0, "top twice": 0, "peaks twice": 0}
     for _ in range(repetitions):
-        order = torch.randperm(num // BLOCK, generator=generator)
-        rows = (order[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
-        images, found, layers = replay(plan, originals[rows], changes[..., rows], null[order], batch)
+        drawn = draw()
+        top, peaks, verified = fixed(plan, *drawn)
+        images, found, layers = replay(plan, *drawn, batch)
+        other_top, other_peaks, _ = fixed(plan, *draw())
         seen.append(images / budget)
-        agree = [found == top, all(layers[c] == peaks[c] for c in verified)]
-        same_top, same_peaks, same_both = same_top + agree[0], same_peaks + agree[1], same_both + all(agree)
+        equal = [all(candidate[c] == peaks[c] for c in verified) for candidate in (layers, other_peaks)]
+        same["top"] += found == top
+        same["peaks"] += equal[0]
+        same["both"] += found == top and equal[0]
+        same["top twice"] += other_top == top
+        same["peaks twice"] += equal[1]
         overlap += len(found & top)
-        pair = []
-        for _ in range(2):
-            order = torch.randint(num // BLOCK, (num // BLOCK,), generator=generator)
-            rows = (order[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
-            pair.append(fixed(plan, originals[rows], changes[..., rows], null[order]))
-        twice[0] += pair[0][0] == pair[1][0]
-        twice[1] += all(pair[0][1][c] == pair[1][1][c] for c in verified)
+        verifies += len(verified)
     share = torch.tensor(seen)
     row = [
-        name, num, batch, len(plan.columns), len(verified), f"{budget:,}",
+        name, record, num, batch, len(plan.columns), f"{verifies / repetitions:.1f}", f"{budget:,}",
         f"{share.mean():.1%} ({share.quantile(0.05):.1%} – {share.quantile(0.95):.1%})",
-        f"{same_top / repetitions:.1%}", f"{same_peaks / repetitions:.1%}", f"{same_both / repetitions:.1%}",
-        f"{overlap / repetitions:.2f}", *(f"{count / repetitions:.1%}" for count in twice),
+        *(f"{same[kind] / repetitions:.1%}" for kind in ("top", "peaks", "both")), f"{overlap / repetitions:.2f}",
+        *(f"{same[kind] / repetitions:.1%}" for kind in ("top twice", "peaks twice")),
     ]  # fmt: skip
     print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
@@ -156,6 +160,7 @@ def agreement(name, plan, data, repetitions, batch):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--world", nargs="*", default=["toy", "rooms"], choices=list(WORLDS))
+    parser.add_argument("--record", type=int, default=1024)
     parser.add_argument("--num", type=int, default=1024)
     parser.add_argument("--batch", type=int, nargs="*", default=[32])
     parser.add_argument("--repetitions", type=int, default=200)
@@ -166,18 +171,19 @@ def main():
     keep_memory()
     data = {}
     for name in options.world:
-        plan = plan_for(*WORLDS[name](), options.num)
+        plan = plan_for(*WORLDS[name](), options.record)
         folder = options.cache / name
         folder.mkdir(parents=True, exist_ok=True)
-        data[name] = plan, record(plan, options.num, folder)
+        data[name] = plan, record(plan, options.record, folder)
     columns = (
-        "world", "K", "batch", "concepts", "verified", "images of the fixed run", "share of them drawn (5 – 95 %)",
+        "world", "recorded", "K", "batch", "concepts", "verified", "images of the fixed run",
+        "share of them drawn (5 – 95 %)",
         "same top 10", "same peaks", "both", "of 10 in common", "two fixed runs: same top 10", "same peaks",
     )  # fmt: skip
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for name, (plan, recorded) in data.items():
         for batch in options.batch:
-            agreement(name, plan, recorded, options.repetitions, batch)
+            agreement(name, plan, recorded, options.num, options.repetitions, batch)
 
 
 if __name__ == "__main__":

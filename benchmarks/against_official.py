@@ -311,9 +311,8 @@ def report(args, cost, kept, macs):
         rate = per_image / cost[side, "sample"]
         print(f"{side}: {rate:.0f} billion a second, {rate / peak:.0%} of that")
     gap = (kept["fast"]["changes"] - kept["exact"]["changes"]) / kept["exact"]["spread"][:TIMED, None]
-    print(
-        f"Changes of scores in fast differ from exact by {np.sqrt((gap**2).mean()):.2f} standard deviations of the score"
-    )
+    error = float(np.sqrt((gap**2).mean()))
+    print(f"Changes of scores in fast differ from exact by {error:.2f} standard deviations of the score")
     print(f"in a single sample (root mean square), by {abs(gap.mean()):.2f} on average.")
 
 
