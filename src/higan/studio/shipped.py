@@ -1,6 +1,6 @@
 """The study of the embedded generator that comes with the package: a run folder without its population.
 
-Made by ``higan sample``, ``fit`` and ``rescore``, then ``higan rooms pack-study``; see docs/studio.md.
+Made by ``higan demo``, then ``higan rooms pack-study``; see docs/studio.md.
 """
 
 from __future__ import annotations

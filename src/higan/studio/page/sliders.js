@@ -41,19 +41,19 @@ export class Sliders {
       },
     });
     const output = h("output", { for: id });
-    const where = h("span", {});
+    const where = h("span", { class: "where" });
     const zero = h("button", { class: "link", onclick: () => this.#move(concept, 0, true), "aria-label": `${concept.label} back to zero` }, "reset");
-    const proper = h("button", { class: "link", onclick: () => this.#where(concept, concept.layers, true) }, "recommended: " + span(concept.layers));
+    const proper = h("button", { class: "link", title: "Back to the recommended layers", onclick: () => this.#where(concept, concept.layers, true) }, `layers ${span(concept.layers)}`);
     const strip = layerStrip(this.study, {
       label: `Layers that ${concept.label} moves`, profile: concept.profile,
       change: (layers, over) => this.#where(concept, layers, over),
     });
     const more = h("div", { class: "more" }, strip.element);
     const element = h("div", { class: `concept level-${concept.level}` },
-      h("div", { class: "top" }, h("label", { for: id }, concept.label), zero, output),
+      h("div", { class: "top" }, h("label", { for: id }, concept.label), proper, zero, output),
       slider,
       h("div", { class: "bottom", id: `${id}-note` }, interval(concept, strongest),
-        `Δs ${concept.effect.toFixed(2)} [${concept.low.toFixed(2)}, ${concept.high.toFixed(2)}]`, h("span", { class: "where" }, proper, where)),
+        `Δs ${concept.effect.toFixed(2)} [${concept.low.toFixed(2)}, ${concept.high.toFixed(2)}]`, where),
       more,
     );
     element.addEventListener("focusin", () => this.#open(concept.name));

@@ -9,7 +9,7 @@ import { photographs } from "./photo.js";
 import { Sliders } from "./sliders.js";
 import { Stage } from "./stage.js";
 
-const FIRST = 7;
+const FIRST = 15;
 const fail = (error) => toast(error.message);
 
 async function begin() {
