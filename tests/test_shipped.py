@@ -8,6 +8,7 @@ import torch
 
 import higan
 from higan import hierarchy, population, store, study
+from higan.generators.loading import SIBLINGS
 from higan.generators.loading import WEIGHTS as GENERATORS
 from higan.rooms.dataset import sample_rooms
 from higan.rooms.supervised import MIN_AUC, MIN_CORRELATION, area_under_curve, targets
@@ -32,6 +33,17 @@ def test_weights_are_small_and_say_how_they_were_made(folder):
     header = json.loads(start[8 : 8 + int.from_bytes(start[:8], "little")])
     assert json.loads(header["__metadata__"]["higan"])["metadata"]
     assert all(entry["dtype"] in ("F16", "I64") for name, entry in header.items() if name != "__metadata__")
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_siblings_differ_from_the_first_in_one_thing(name):
+    first, sibling = higan.load_generator(SIBLINGS[0]), higan.load_generator(name)
+    told = ("seed", "mixing", "architecture", "images seen")
+    assert sum(first.metadata[key] != sibling.metadata[key] for key in told) == (name != SIBLINGS[0])
+    assert sibling.config.architecture == sibling.metadata["architecture"]
+    images = population.render(sibling, population.sample(sibling, range(8)))
+    assert images.shape == (8, 3, 32, 32)
+    assert images.float().std(0).mean() > 10  # grey levels: samples are not one picture
 
 
 def test_generator_is_found_by_name():
