@@ -122,7 +122,7 @@ def test_the_page_shows_the_whole_table_both_nulls_and_how_sure_they_are(tmp_pat
     page = Page(html)
     assert page.errors == []
     assert 'id="steps"' in html
-    assert html.count('class="chart"') == before.count('class="chart"') + 5
+    assert html.count('class="chart') == before.count('class="chart') + 5
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
     for words in ("same change of the picture", "p againstshuffled", "directions fitted to shuffled scores"):
         assert words in text
