@@ -81,8 +81,22 @@ def headline(results: Results) -> tuple[tuple[str, str], ...]:
         means = {m: _mean(results, settings, m, task.name) for m in results.methods}
         best = max(value for value in means.values())
         winners = [m for m, value in means.items() if round(value, 2) == round(best, 2)]
-        won.setdefault(listing(winners), []).append(task.name)
+        won.setdefault(_gathered(winners, results.methods), []).append(task.name)
     return tuple((listing(tasks), winner) for winner, tasks in won.items())
+
+
+def _gathered(names: Sequence[str], among: Sequence[str]) -> str:
+    """Names in words; variants of one method, written as ``name (variant)``, are gathered."""
+    words = []
+    for base in dict.fromkeys(name.partition(" (")[0] for name in names):
+        mine, every = ([n for n in some if n.partition(" (")[0] == base] for some in (names, among))
+        if len(mine) == 1:
+            words.append(mine[0])
+        elif len(mine) == len(every):
+            words.append(f"{base} ({'both' if len(mine) == 2 else f'all {len(mine)}'})")
+        else:
+            words.append(f"{base} ({listing([n.partition(' (')[2].rstrip(')') or 'plain' for n in mine])})")
+    return listing(words)
 
 
 def _mean(results: Results, settings: Sequence[Setting], method: str, task: str) -> float:

@@ -19,7 +19,7 @@ _STYLE = """
 text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1c1d21; }
 .tick, .soft { fill: #5d616b; font-size: 11px; } .title { font-weight: 650; font-size: 13px; }
 .grid { stroke: #e2e3e7; } .band { fill: #f5f5f3; } .paper { fill: #fff; }
-.ours { --c: #0435b1; } .supervised { --c: #b05200; } .unsupervised { --c: #14805a; } .chance { --c: #5d616b; }
+.ours { --c: #0435b1; } .supervised { --c: #b05200; } .unsupervised { --c: #14805a; } .luck { --c: #5d616b; }
 """
 
 _MARKS = """
@@ -31,18 +31,18 @@ MARK_STYLE = (
     _MARKS
     + """
 .ours { --c: var(--layout); } .supervised { --c: var(--object); } .unsupervised { --c: var(--attribute); }
-.chance { --c: var(--soft); } svg .title { font-weight: 650; font-size: 13px; }
+.luck { --c: var(--soft); } svg .title { font-weight: 650; font-size: 13px; }
 """
 )
 """For the page, whose style sheet has the colours."""
 
 
 def family(method: str) -> str:
-    """What kind of method a name belongs to, which is its colour: ours, supervised, unsupervised or chance."""
+    """What kind of method a name belongs to, which is its colour: ours, supervised, unsupervised or luck."""
     if method.startswith("ours"):
         return "ours"
     if method.startswith("random"):
-        return "chance"
+        return "luck"
     return "unsupervised" if method.startswith(("SeFa", "PCA")) else "supervised"
 
 
@@ -77,7 +77,7 @@ def legend(settings: Sequence[Setting]) -> str:
     for k, setting in enumerate(settings):
         y = 34.0 + 20 * k
         words = setting.title + ("" if setting.exact else " (estimated truth)")
-        parts += [tag("g", _mark(k, settings, 8, y - 4), class_="chance"), _text(22, y, words)]
+        parts += [tag("g", _mark(k, settings, 8, y - 4), class_="luck"), _text(22, y, words)]
     y = 34.0 + 20 * len(settings) + 8
     parts.append(_text(0, y + 4, "Bars are 95 % intervals over seeds and concepts.", class_="soft"))
     return tag("g", *parts)

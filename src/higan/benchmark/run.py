@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -170,30 +171,29 @@ def run_benchmark(
 
 
 class _Bench:
-    """One setting with one seed, opened when the first cell needs it."""
+    """One setting with one seed; world and truth are made when the first cell needs them."""
 
     def __init__(self, setting: Setting, seed: int) -> None:
         self.setting = setting
         self.seed = seed
-        self._open: tuple[World, Truth, Lab] | None = None
+
+    @cached_property
+    def world(self) -> World:
+        return self.setting.open(self.seed)
+
+    @cached_property
+    def truth(self) -> Truth:
+        return self.setting.tell(self.world, self.seed)
+
+    @cached_property
+    def lab(self) -> Lab:
+        return Lab(self.world.generator, self.world.scorer, **asdict(self.setting.budget), seed=self.seed)
 
     def solve(self, name: str, method: Method) -> Record:
         """An empty record where the method cannot be used with this generator."""
-        if self._open is None:
-            world, budget = self.setting.open(self.seed), self.setting.budget
-            lab = Lab(
-                world.generator,
-                world.scorer,
-                num=budget.num,
-                verify=budget.verify,
-                num_random=budget.num_random,
-                seed=self.seed,
-            )
-            self._open = world, self.setting.tell(world, self.seed), lab
-        world, truth, lab = self._open
-        if name not in usable({name: method}, world.generator):
+        if name not in usable({name: method}, self.world.generator):
             return Record([], [], [], [], [], [], [], [], None)
-        return grade(method(lab), truth, world.scorer.concepts)
+        return grade(method(self.lab), self.truth, self.world.scorer.concepts)
 
 
 def estimate(setting: Setting, num_methods: int = len(METHODS)) -> tuple[int, float]:
