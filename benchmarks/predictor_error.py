@@ -1,6 +1,6 @@
 """What becomes of Δs, ranking and profile when the scorer is wrong.
 
-    python benchmarks/predictor_error.py [--rooms 3000] [--num 4000] [--verify 40] [--out FILE.json]
+    python benchmarks/predictor_error.py [--rooms 3000] [--num 4000] [--verify 40] [--random 20] [--out FILE.json]
 
 The embedded scorer is the reference. Beside it stand scorers that are worse in one way each: trained on fewer rooms, a
 narrower network besides, trained on rooms of which three in ten carry another room's labels, or the reference with
@@ -174,12 +174,20 @@ def main():
     parser.add_argument("--rooms", type=int, default=3000)
     parser.add_argument("--num", type=int, default=4000)
     parser.add_argument("--verify", type=int, default=40)
+    parser.add_argument("--random", type=int, default=20)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     keep_memory()
     start = time.monotonic()
     generator, reference = load_generator("rooms"), ChosenScorer(load_scorer("rooms"), CONCEPTS)
-    rows = compare(generator, reference, num=arguments.num, verify=arguments.verify, num_rooms=arguments.rooms)
+    rows = compare(
+        generator,
+        reference,
+        num=arguments.num,
+        verify=arguments.verify,
+        num_rooms=arguments.rooms,
+        num_random=arguments.random,
+    )
     head = [*rows[0]]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for found in rows:
