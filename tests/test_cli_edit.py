@@ -42,8 +42,8 @@ def higan(capsys):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edit") / "run"
     assert call("sample", "--generator", "rooms", "--scorer", "rooms", "--num", 300, "--out", folder) == 0
-    assert call("fit", folder, *(word for name in CONCEPTS for word in ("--concept", name))) == 0
-    assert call("rescore", folder, "--verify", 6, "--random", 3, "--permuted", 0) == 0
+    assert call("fit", folder, "--permuted", 0, *(word for name in CONCEPTS for word in ("--concept", name))) == 0
+    assert call("rescore", folder, "--verify", 6, "--random", 3) == 0
     return folder
 
 
