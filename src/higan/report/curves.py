@@ -79,8 +79,8 @@ def response_chart(responses: Responses, level: Level) -> str:
 def mode_chart(profiles: Mapping[str, Profile]) -> str:
     """The mean layer of every level under each step mode, with its interval; one group of lines per level."""
     num_layers = max(len(profile.by_layer.names) for profile in profiles.values())
-    left, plot, row, gap, top = 112.0, 420.0, 19.0, 16.0, 8.0
-    label = 190.0
+    left, plot, row, gap, top = 110.0, 270.0, 19.0, 16.0, 8.0
+    label = 160.0
     levels = [level for level in LEVELS if any(level in profile.levels for profile in profiles.values())]
     height = top + len(levels) * (len(profiles) * row + gap) + 30
     slot = plot / num_layers
