@@ -199,7 +199,8 @@ def _fit_all(
     num_train = min(max(int(len(samples) * train_fraction), 2), len(samples) - 1)
     train = torch.zeros(len(samples), dtype=torch.bool)
     train[shuffled[:num_train]] = True
-    size = max(1, _GATHER // (len(samples) * torch.float64.itemsize))
+    # Scores, targets, labels and an order of the samples are in memory at once, in double precision.
+    size = max(1, _GATHER // (4 * len(samples) * torch.float64.itemsize))
     boundaries: list[Boundary] = []
     mean, gram = _moments(samples, train, ridge)
     for some in _split(columns, size):
