@@ -143,7 +143,7 @@ def estimate_truth(
     *,
     nulls: Sequence[str] = (),
     num: int = 24,
-    disturbances: int = 4000,
+    disturbances: int = 16_000,
     scale: float = 0.5,
     seed: int = 0,
     batch_size: int = 64,
@@ -177,7 +177,7 @@ def estimate_truth(
         raise ValueError(f"{L} layers of width {D} take more than {1.5 * L * D:.0f} disturbances; got {disturbances}")
     if not generator.shared_code:
         raise ValueError(f"the layers of {generator.name!r} have codes of their own; the truth is estimated in W space")
-    originals = max(disturbances // 4, num)
+    originals = max(min(disturbances // 4, 1000), num)
     seeds = sample_seeds(originals, seed=seed, purpose="verify", first=_FIRST)
     codes = torch.cat([sample(generator, part) for part in seeds.split(batch_size)])
     before = torch.cat([score(scorer, render(generator, part)) for part in codes.split(batch_size)]).double()

@@ -34,6 +34,9 @@ _ROOMS_CONCEPTS = (
 )  # fmt: skip
 """Three or more of every level, of the embedded scorer's."""
 
+_DISTURBANCES = 16_000
+"""Of the experiment that estimates the truth about the embedded generator."""
+
 _FULL = ((0.0, "paper"), (0.4, "paper"), (0.8, "paper"), (0.4, "shuffled"))
 _QUICK = ((0.4, "paper"),)
 
@@ -114,7 +117,7 @@ def _rooms(device: str) -> Setting:
 
     def tell(world: World, seed: int) -> Truth:
         nulls = [c.name for c in world.scorer.concepts if c.name.startswith("null ")]
-        return estimate_truth(world.generator, world.scorer, nulls=nulls, seed=seed)
+        return estimate_truth(world.generator, world.scorer, nulls=nulls, disturbances=_DISTURBANCES, seed=seed)
 
     return Setting(
         name="rooms",
@@ -128,8 +131,9 @@ def _rooms(device: str) -> Setting:
             "higan": __version__,
             "generator": digest_of(GENERATORS / "rooms.safetensors"),
             "scorer": digest_of(SCORERS / "rooms.safetensors"),
+            "disturbances": _DISTURBANCES,
         },
-        judged=(6300, 75),
+        judged=(1000 + _DISTURBANCES + 1200, 75),
     )
 
 
