@@ -24,6 +24,7 @@ STEP = 2.0
 """λ, the step by which strengths are defined."""
 
 _STRENGTH = 96
+"""Samples that strengths are measured on where pictures have to be drawn."""
 _FIRST = 2**23
 """Index of the judge's first sample: beyond all that methods use."""
 
