@@ -220,7 +220,9 @@ def main():
     options = parser.parse_args()
     keep_memory()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before", flush=True)
-    concept = about(open_workbench(shipped_study(), load_generator("rooms")))["concepts"][0]
+    concepts = about(open_workbench(shipped_study(), load_generator("rooms")))["concepts"]
+    # An edit of the first layer, as the browser drags one: nothing of the picture can be kept from move to move.
+    concept = next(concept for concept in concepts if 0 in concept["layers"])
     with studio() as (address, server, up):
         alone = bare(options.moves)
         if not options.no_browser:
