@@ -1,5 +1,26 @@
-"""Shared by every test: one thread per process, so that parallel workers do not fight over cores."""
+"""Shared by every test: one thread per process, so that parallel workers do not fight over cores; the command line."""
 
+import sys
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def higan(monkeypatch, capsys):
+    """Runs a line; returns exit status and what was printed, line breaks of the narrow terminal undone."""
+    from higan import cli
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, " ".join((printed.out + printed.err).split())
+
+    return run

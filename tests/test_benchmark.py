@@ -3,14 +3,12 @@
 import csv
 import json
 import math
-import sys
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from higan import cli
 from higan.benchmark.methods import METHODS, Answer, Lab, usable
 from higan.benchmark.page import Plate, headline, table, write_benchmark
 from higan.benchmark.run import Budget, Setting, World, estimate, run_benchmark
@@ -277,21 +275,6 @@ def test_cost_is_counted_before_it_is_paid():
     # Per seed: 60 probes, twice 4 × (1 + (17 concepts + 3 random) × 15 places), thrice 4 × (2 + 80 + 18 × 11).
     assert images == 2 * (60 + 2 * 4 * (1 + 20 * 15) + 3 * 4 * (2 + 80 + 18 * 11))
     assert seconds > 0
-
-
-@pytest.fixture
-def higan(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, " ".join((printed.out + printed.err).split())
-
-    return run
 
 
 def test_quick_benchmark_from_the_command_line_and_again(higan, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from higan import cli, load_boundary, load_generator, store
+from higan import load_boundary, load_generator, store
 from higan.generators.loading import SIBLINGS, save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
@@ -19,23 +19,6 @@ from higan.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--generator", "toy", "--scorer", "toy"]
-
-
-@pytest.fixture
-def higan(monkeypatch, capsys):
-    """Runs a line; returns exit status and what was printed, line breaks of the narrow terminal undone."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, " ".join((printed.out + printed.err).split())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,9 @@ import pytest
 
 import higan as package
 import hub_folders
-from higan import cli, store
+from higan import store
 from higan.cli.scorers import open_scorer
 from higan.types import SegmentClass
-
-
-@pytest.fixture
-def higan(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, " ".join((printed.out + printed.err).split())
-
-    return run
 
 
 @pytest.fixture

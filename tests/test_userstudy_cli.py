@@ -4,12 +4,10 @@ import csv
 import io
 import json
 import re
-import sys
 from html.parser import HTMLParser
 
 import pytest
 
-from higan import cli
 from higan.types import LEVELS
 from higan.userstudy.analysis import analyse
 from higan.userstudy.answers import Answers
@@ -23,18 +21,8 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def higan(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["higan", "user-study", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, " ".join((printed.out + printed.err).split())
-
-    return run
+def user_study(higan):
+    return lambda *words: higan("user-study", *words)
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +30,19 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("cli") / "run")[0].path
 
 
-def test_from_a_run_to_an_analysis(higan, run, tmp_path):
+def test_from_a_run_to_an_analysis(user_study, run, tmp_path):
     folder = tmp_path / "study"
-    code, printed = higan("build", run, "--out", folder, "--repeats", 1, "--seed", 5)
+    code, printed = user_study("build", run, "--out", folder, "--repeats", 1, "--seed", 5)
     assert code == 0, printed
     assert re.search(r"92 pictures, about \d+ seconds on this machine", printed)
     assert "22 trials a rater (16 edits, 6 catch trials); 8 raters see every edit 2 times" in printed
-    code, printed = higan("analyse", folder)
+    code, printed = user_study("analyse", folder)
     assert code == 2
     assert "no answers of people can be counted: 0 have answered" in printed
-    code, printed = higan("simulate", folder, "--raters", 6, "--lapse", 0.05, "--careless", 0)
+    code, printed = user_study("simulate", folder, "--raters", 6, "--lapse", 0.05, "--careless", 0)
     assert code == 0
     assert "6 SIMULATED raters added" in printed
-    code, printed = higan("analyse", folder, "--simulated", "--resamples", 50)
+    code, printed = user_study("analyse", folder, "--simulated", "--resamples", 50)
     assert code == 0, printed
     assert "SIMULATED raters: no person took part." in printed
     assert "Simulated raters most often name layout at bottom" in printed
@@ -70,20 +58,20 @@ def test_from_a_run_to_an_analysis(higan, run, tmp_path):
     rater = {"format": FORMAT, "study": study.id, "rater": "ab" * 16, "nickname": HOSTILE, "block": 0}
     file.write_text(json.dumps(rater | {"answers": answers}))
     for expected in ("22 new answers", "0 new answers"):
-        code, printed = higan("import", folder, file)
+        code, printed = user_study("import", folder, file)
         assert code == 0
         assert expected in printed
-    code, printed = higan("progress", folder)
+    code, printed = user_study("progress", folder)
     assert HOSTILE in printed
     assert "22 of 22" in printed
-    code, printed = higan("analyse", folder, "--resamples", 50, "--out", tmp_path / "people.html")
+    code, printed = user_study("analyse", folder, "--resamples", 50, "--out", tmp_path / "people.html")
     assert code == 0, printed
     assert "SIMULATED" not in printed
     rows = list(csv.DictReader(io.StringIO((tmp_path / "answers.csv").read_text("utf-8-sig"))))
     assert len(rows) == 22
     assert {row["origin"] for row in rows} == {"file"}
 
-    code, printed = higan("export", folder, "--out", tmp_path / "web.zip")
+    code, printed = user_study("export", folder, "--out", tmp_path / "web.zip")
     assert code == 0
     assert "index.html#block=1" in printed
     assert (tmp_path / "web.zip").stat().st_size > 5000
@@ -105,10 +93,10 @@ def test_from_a_run_to_an_analysis(higan, run, tmp_path):
         (["export", "STUDY", "--out", "STUDY"], 1, "exists already"),
     ],
 )
-def test_bad_input_is_one_clear_line(higan, run, tmp_path, monkeypatch, words, code, message):
+def test_bad_input_is_one_clear_line(user_study, run, tmp_path, monkeypatch, words, code, message):
     monkeypatch.chdir(tmp_path)
     make_study(tmp_path / "STUDY")
-    status, printed = higan(*(run if word == "RUN" else word for word in words))
+    status, printed = user_study(*(run if word == "RUN" else word for word in words))
     assert status == code, printed
     assert message in printed
     assert "Traceback" not in printed

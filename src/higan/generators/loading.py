@@ -31,7 +31,7 @@ __all__ = ["FAMILIES", "SIBLINGS", "WEIGHTS", "Inspection", "inspect_file", "loa
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
 
-SIBLINGS = ("rooms-32-s0", "rooms-32-s1", "rooms-32-skip-s0")
+SIBLINGS = ("rooms-32-s0", "rooms-32-s1", "rooms-32-nomix-s0", "rooms-32-skip-s0")
 """Small generators of the same rooms that differ in one thing each: seed, style mixing, architecture."""
 
 FAMILIES: Mapping[str, tuple[type, type]] = {

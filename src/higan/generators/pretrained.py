@@ -267,10 +267,13 @@ class PretrainedGenerator:
             return _album(images, self.resolution, codes)
 
     def _parts(self, codes: Tensor) -> Sequence[Tensor]:
-        """Truncated codes of as many samples as are computed together."""
+        """Truncated codes of as many samples as are computed together.
+
+        Copies, because the last bits of a matrix product may depend on where in memory its factors start.
+        """
         truncated = self.truncate(codes)
         size = 1 if self._device.type == "cpu" else max(1, codes.shape[0])
-        return [truncated[start : start + size] for start in range(0, codes.shape[0], size)]
+        return [truncated[start : start + size].clone() for start in range(0, codes.shape[0], size)]
 
     @property
     def _noisy(self) -> bool:
