@@ -184,7 +184,8 @@ def _study(
     console.print(
         f"[bold]{generator.name}[/] ({generator.num_layers} layers, {generator.resolution} pixels) "
         f"scored by [bold]{scorer.name}[/] ({len(scorer.concepts)} concepts): "
-        f"{'at most ' if goal else ''}{cost.images:,} images, about {minutes(cost.seconds)} on this machine"
+        f"{'at most ' if goal else ''}{cost.images:,} images, about {minutes(cost.seconds)} on this machine; "
+        "comparing steps and drawing the report come on top"
     )
     with progress_bars() as bars:
         study.sample_step(
