@@ -50,7 +50,7 @@ def test_steps_are_compared_in_words(finished, higan, tmp_path):
     code, printed = higan("steps", folder, "--verify", 6, "--random", 4)
     assert code == 0
     assert "planted 0" in printed
-    code, ranking = higan("rescore", folder, "--verify", 12, "--step-mode", "equal_change")
+    code, ranking = higan("rescore", folder, "--verify", 12, "--step-mode", "equal_change", "--images-at-once", 5)
     assert code == 0
     assert "cosine" in ranking
     # The comparison belonged to the other re-scoring: it costs its images again.
@@ -99,6 +99,7 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
         (["run", *TOY, "--out", "OUT", "--verify", "-3"], 2, "verify must be at least 1; got -3"),
         (["run", "--generator", "missing.pkl", "--scorer", "toy", "--out", "OUT"], 1, "missing.pkl: no such file"),
         (["run", "--generator", "toy", "--scorer", "missing.pt", "--out", "OUT"], 1, "missing.pt: no such file"),
+        (["rescore", "OUT", "--images-at-once", "0"], 2, "0 is not in the range x>=1"),
         (["fit", "OUT"], 1, "OUT"),
         (["report", "OUT"], 1, "OUT"),
         (["rooms", "sample", "--num", "0"], 2, "--num must be at least 1; got 0"),

@@ -213,12 +213,14 @@ def test_units_of_another_rescoring_are_not_used(study):
     checkpoint = Memory()
     arguments = {"num": 4, "num_random": 1, "checkpoint": checkpoint}
     rs.rescore(generator, scorer, boundaries[:1], **arguments)
-    for change in ({"step": 1.0}, {"seed": 1}, {"num": 5}, {"num_random": 2}, {"step_mode": "equal_step"}):
+    for change in (
+        {"step": 1.0}, {"seed": 1}, {"num": 5}, {"num_random": 2}, {"step_mode": "equal_step"}, {"images_at_once": 9},
+    ):  # fmt: skip
         before = len(checkpoint.units)
         rs.rescore(generator, scorer, boundaries[:1], **{**arguments, **change})
         assert len(checkpoint.units) == before + 1, change
     rs.rescore(generator, scorer, boundaries[1:2], **arguments)
-    assert len({key for key, _ in checkpoint.units}) == 7
+    assert len({key for key, _ in checkpoint.units}) == 8
 
 
 class Staged(RoomsGenerator):
@@ -228,19 +230,34 @@ class Staged(RoomsGenerator):
         network = RoomsNetwork(RoomsConfig(resolution=16, latent_dim=8, code_dim=12, channels=(8, 8, 8)), seed=0)
         super().__init__(network, torch.zeros(12))
         self.prepared = []
+        self.resumed = []
 
     def prepare(self, codes, layer):
         self.prepared.append(layer)
         return super().prepare(codes, layer)
+
+    def resume(self, state, codes, layer):
+        self.resumed.append((len(codes), layer))
+        return super().resume(state, codes, layer)
 
 
 class Unstaged:
     """The same without ``prepare`` and ``resume``."""
 
     def __init__(self):
-        inner = Staged()
+        self.inner = Staged()
         for name in (*PROPERTIES, "latents", "map", "synthesize"):
-            setattr(self, name, getattr(inner, name))
+            setattr(self, name, getattr(self.inner, name))
+
+
+class Unrepeatable(Unstaged):
+    """The same with them, but without ``repeat``."""
+
+    def prepare(self, codes, layer):
+        return self.inner.prepare(codes, layer)
+
+    def resume(self, state, codes, layer):
+        return self.inner.resume(state, codes, layer)
 
 
 PROPERTIES = (
@@ -268,8 +285,60 @@ def test_staged_synthesis_changes_nothing():
     assert float(statistics.delta(expected).min()) > 0
     # Brightness in 0 … 255: a rounding step of one pixel in 256 moves the mean by 0.004.
     torch.testing.assert_close(found.changes, expected.changes, atol=0.02, rtol=0)
-    # Once per unit and set of layers that leaves layer 0 alone: five single layers, stages 1-2, 3-4; 5 is layer 5 again.
-    assert sorted(layer for layer in staged.prepared if layer > 0) == sorted(2 * [1, 1, 2, 3, 3, 4, 5])
+    # Once per unit and first edited layer beyond 0: stages share it with single layers.
+    assert sorted(layer for layer in staged.prepared if layer > 0) == sorted(2 * [1, 2, 3, 4, 5])
+
+
+class Watched(ToyGenerator):
+    """Notes how many images it is asked for."""
+
+    def __init__(self):
+        super().__init__(shared_code=True, psi=0.7, psi_layers=3)
+        self.calls = []
+
+    def synthesize(self, codes):
+        self.calls.append(len(codes))
+        return super().synthesize(codes)
+
+
+@pytest.mark.parametrize(("images_at_once", "largest"), [(1, 8), (8, 8), (30, 28), (None, 32), (1000, 176)])
+def test_several_edits_in_one_call_change_nothing(study, images_at_once, largest):
+    generator, scorer, boundaries, _ = study
+    if not generator.shared_code:
+        pytest.skip("one kind of boundary is enough")
+    arguments = {"num": 20, "num_random": 3, "batch_size": 8}
+    one = rs.rescore(generator, scorer, boundaries, images_at_once=1, **arguments)
+    watched, calls = Watched(), []
+    found = rs.rescore(
+        watched, scorer, boundaries, images_at_once=images_at_once, progress=lambda *c: calls.append(c), **arguments
+    )
+    assert_same(one, found)
+    # Units of 8, 8 and 4 samples; 11 directions at two sets of layers that begin with the first are the longest queue.
+    assert max(watched.calls) == largest
+    assert sum(watched.calls) == rs.cost(8, found.placements, num=20, num_random=3) == calls[-1][0] == calls[-1][1]
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+def test_several_edits_share_one_preparation():
+    directions = random_directions(3, 12, seed=1)
+    boundaries = [Boundary(c, directions[k], torch.tensor(0.0), 0.5) for k, c in enumerate(Brightness.concepts)]
+    arguments = {"num": 5, "num_random": 4, "batch_size": 3}
+    one, several = Staged(), Staged()
+    expected = rs.rescore(one, Brightness(), boundaries, images_at_once=1, **arguments)
+    found = rs.rescore(several, Brightness(), boundaries, images_at_once=13, **arguments)
+    torch.testing.assert_close(found.changes, expected.changes, atol=0.02, rtol=0)
+    torch.testing.assert_close(found.null, expected.null, atol=0.02, rtol=0)
+    # Layer 0 is prepared with every drawing of whole images.
+    assert [[layer for layer in g.prepared if layer > 0] for g in (one, several)] == [2 * [1, 2, 3, 4, 5]] * 2
+    # Four edits of three samples, or six of two; never where a generator cannot repeat what it prepared.
+    single = Unrepeatable()
+    assert isinstance(single, StagedGenerator)
+    torch.testing.assert_close(
+        rs.rescore(single, Brightness(), boundaries, images_at_once=13, **arguments).changes,
+        expected.changes, atol=0.02, rtol=0,
+    )  # fmt: skip
+    largest = [max(count for count, layer in g.resumed if layer > 0) for g in (one, several, single.inner)]
+    assert largest == [3, 12, 3]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +348,7 @@ def test_staged_synthesis_changes_nothing():
         ({"num": -1}, "num must be at least 2"),
         ({"num_random": 0}, "num_random must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"images_at_once": 0}, "images_at_once must be at least 1"),
         ({"places": []}, "at least one set of layers"),
         ({"places": [Placement("none", ())]}, "at least one layer"),
         ({"places": [Placement("far", (6,))]}, "layers go from 0 to 5; got 6"),

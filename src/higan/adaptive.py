@@ -253,6 +253,7 @@ def rescore_adaptively(
     permuted: Sequence[Boundary] = (),
     step_mode: StepMode = "official",
     batch_size: int = 32,
+    images_at_once: int | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Adaptive:
@@ -276,6 +277,7 @@ def rescore_adaptively(
         permuted: directions fitted to permuted scores.
         step_mode: see `higan.editing.edit_step`.
         batch_size: samples between two looks; at least 16.
+        images_at_once: see `higan.rescoring.rescore`.
         checkpoint: keeps finished batches.
         progress: called with images done and the most there can be.
 
@@ -296,6 +298,7 @@ def rescore_adaptively(
         permuted=permuted,
         step_mode=step_mode,
         batch_size=batch_size,
+        images_at_once=images_at_once,
     )
     race = Race(plan.places, len(boundaries), num, top, order, confidence)
     budget = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))

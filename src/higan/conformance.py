@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from higan.types import Concept, Generator, Scorer, StagedGenerator
+from higan.types import Concept, Generator, RepeatedGenerator, Scorer, StagedGenerator
 
 __all__ = ["Finding", "check_generator", "check_scorer", "trial_images"]
 
@@ -307,11 +307,18 @@ class _Trial:
         for layer in {0, self.generator.num_layers // 2, self.generator.num_layers - 1}:
             edited = given.clone()
             edited[:, layer:] = given.flip(0)[:, layer:]
+            expected = self.draw(edited)
             with torch.no_grad():
-                resumed = self.generator.resume(self.generator.prepare(given.clone(), layer), edited.clone(), layer)
-            off = (resumed - self.draw(edited)).abs().max().item()
-            if off > TOLERANCE:
-                return f"going on from layer {layer} differs from drawing afresh by up to {off:.3g}"
+                state = self.generator.prepare(given.clone(), layer)
+                resumed = self.generator.resume(state, edited.clone(), layer)
+                off = (resumed - expected).abs().max().item()
+                if off > TOLERANCE:
+                    return f"going on from layer {layer} differs from drawing afresh by up to {off:.3g}"
+                if isinstance(self.generator, RepeatedGenerator):
+                    twice = self.generator.resume(self.generator.repeat(state, 2), torch.cat([edited] * 2), layer)
+                    off = (twice - torch.cat([expected] * 2)).abs().max().item()
+                    if off > TOLERANCE:
+                        return f"a state before layer {layer}, repeated, draws other images, by up to {off:.3g}"
         return None
 
 

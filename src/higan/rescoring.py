@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -21,12 +22,29 @@ from higan.editing import StepMode, offset
 from higan.layers import check_layers, placements
 from higan.population import Progress, check_concepts, check_images, render, sample, sample_seeds, score
 from higan.stepping import image_changes, placement_steps
-from higan.types import Boundary, Concept, Generator, Placement, RaggedGenerator, Rescoring, Scorer, StagedGenerator
+from higan.types import (
+    Boundary,
+    Concept,
+    Generator,
+    Placement,
+    RaggedGenerator,
+    RepeatedGenerator,
+    Rescoring,
+    Scorer,
+    StagedGenerator,
+)
 
 __all__ = ["Checkpoint", "Plan", "cost", "key_of", "meaningless_directions", "plan_of", "rescore"]
 
 _MEASURED = 8
 """Random directions along which equal changes of the picture are measured."""
+
+_CPU_IMAGES = 32
+"""From here on an image takes no less time in a larger call (`benchmarks/rescoring.py`)."""
+
+_MOST_IMAGES = 512
+_PIXELS = 2**24
+"""On a GPU: about 1 KiB a pixel, four maps of 64 channels in float32 at the finest layer, makes 16 GiB."""
 
 
 @runtime_checkable
@@ -61,6 +79,7 @@ def rescore(
     permuted: Sequence[Boundary] = (),
     step_mode: StepMode = "official",
     batch_size: int = 64,
+    images_at_once: int | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Rescoring:
@@ -69,7 +88,8 @@ def rescore(
     The K = ``num`` samples have seeds that probing never uses (`sample_seeds`). They are taken in units of
     ``batch_size``; a unit is rendered and scored once, then under every edit. Random and permuted directions are shared
     by all concepts: each gives the null of every concept at once. A `StagedGenerator` is asked for what comes before
-    the first edited layer once per unit.
+    each first edited layer once per unit. All edits of a unit that start at the same layer are one queue, drawn and
+    scored ``images_at_once`` at a time, which matters where a unit has few samples.
 
     Args:
         generator: draws.
@@ -83,6 +103,9 @@ def rescore(
         permuted: M directions fitted to permuted scores, a second null; see `higan.refits.permuted`.
         step_mode: see `higan.stepping.placement_steps`.
         batch_size: samples per unit.
+        images_at_once: images in one call of generator and scorer; an edit of a whole unit at the least. None is 32 on
+            a CPU, and on other devices 2^24 pixels, 512 images at the most (16 GiB of activations at 256 pixels). It
+            changes results by rounding alone.
         checkpoint: keeps finished units, so that the same call goes on where it was interrupted.
         progress: called after every batch of images.
 
@@ -102,6 +125,7 @@ def rescore(
         permuted=permuted,
         step_mode=step_mode,
         batch_size=batch_size,
+        images_at_once=images_at_once,
     )
     seeds = sample_seeds(num, seed=seed, purpose="verify")
     key = key_of(plan, seed, num, batch_size)
@@ -151,6 +175,7 @@ def plan_of(
     permuted: Sequence[Boundary],
     step_mode: StepMode,
     batch_size: int,
+    images_at_once: int | None = None,
 ) -> Plan:
     """What `rescore` will do, checked before it starts.
 
@@ -158,13 +183,22 @@ def plan_of(
         ValueError: see `rescore`.
     """
     places = placements(generator.num_layers) if places is None else tuple(places)
-    columns = _check(generator, scorer, boundaries, places, num=num, num_random=num_random, batch_size=batch_size)
+    columns = _check(
+        generator,
+        scorer,
+        boundaries,
+        places,
+        num=num,
+        num_random=num_random,
+        batch_size=batch_size,
+        images_at_once=1 if images_at_once is None else images_at_once,
+    )
     for direction in permuted:
         offset(direction, torch.ones(generator.num_layers), places[0].layers, generator.code_dim)
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
     random = meaningless_directions(boundaries[0], num_random, seed, widths)
     steps = placement_steps(generator, places, step, step_mode, directions=random[:_MEASURED], seed=seed)
-    return Plan(generator, scorer, columns, [*boundaries, *random, *permuted], places, steps)
+    return Plan(generator, scorer, columns, [*boundaries, *random, *permuted], places, steps, images_at_once)
 
 
 def _check(
@@ -174,11 +208,11 @@ def _check(
     places: Sequence[Placement],
     *,
     num: int,
-    num_random: int,
-    batch_size: int,
+    **counts: int,
 ) -> list[int]:
     """Refuse what cannot work before work starts; the score column of every boundary."""
-    for name, value, least in (("num", num, 2), ("num_random", num_random, 1), ("batch_size", batch_size, 1)):
+    for name, value in {"num": num, **counts}.items():
+        least = 2 if name == "num" else 1
         if value < least:
             raise ValueError(f"{name} must be at least {least}; got {value}")
     if not boundaries:
@@ -218,6 +252,15 @@ def meaningless_directions(
 
 
 @dataclass(frozen=True, slots=True)
+class _Move:
+    """A direction, followed at a set of layers: one image of every sample, for all ``slots``, placements of these."""
+
+    direction: int
+    layers: tuple[int, ...]
+    slots: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a unit of work needs besides its seeds.
 
@@ -230,6 +273,7 @@ class Plan:
     directions: list[Boundary]
     places: tuple[Placement, ...]
     steps: Float[Tensor, "P L"]
+    images_at_once: int | None = None
 
     def originals(self, seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n C"]:
         """Scores of the unedited samples."""
@@ -262,19 +306,19 @@ class Plan:
         changes = torch.full((num_concepts, num_places, len(codes)), math.nan)
         effects = torch.zeros(num_concepts, num_places, num_concepts, dtype=torch.float64)
         null = torch.zeros(num_directions - num_concepts, num_places, num_concepts, dtype=torch.float64)
-        for layers, slots in self.distinct():
-            chosen = [d for d in range(num_directions) if wanted is None or bool(wanted[d, slots].any())]
-            for d, images in self._edited(codes, layers, self.steps[slots[0]], chosen):
-                change = self._score(images) - originals
-                for p in slots:
+        for moves, images in self._drawn(codes, wanted):
+            scores = self._score(images)
+            for move, edited in zip(moves, scores.split(len(codes)), strict=True):
+                d, change = move.direction, edited - originals
+                for p in move.slots:
                     if d < num_concepts:
                         changes[d, p] = change[:, d]
                         effects[d, p] = change.double().sum(0)
                     else:
                         null[d - num_concepts, p] = change.double().clamp(min=0).sum(0)
-                done += len(codes)
-                if progress is not None:
-                    progress(done, 0)
+            done += len(scores)
+            if progress is not None:
+                progress(done, 0)
         return {"originals": originals, "changes": changes, "effects": effects, "null": null}
 
     def distinct(self) -> list[tuple[tuple[int, ...], list[int]]]:
@@ -295,20 +339,52 @@ class Plan:
         """Images per sample, the original not counted."""
         return sum(int(wanted[:, slots].any(1).sum()) for _, slots in self.distinct())
 
-    def _edited(
-        self, codes: Tensor, layers: tuple[int, ...], steps: Tensor, chosen: Sequence[int]
-    ) -> Iterator[tuple[int, UInt8[Tensor, "n 3 H W"]]]:
-        """Images of the codes moved along one chosen direction after the other."""
-        first = min(layers)
-        staged = self.generator if isinstance(self.generator, StagedGenerator) and first > 0 else None
+    def _queues(self, wanted: Tensor | None) -> dict[int, list[_Move]]:
+        """What is to be drawn, by the first layer it edits: what comes before is the same for a whole queue."""
+        queues: dict[int, list[_Move]] = {}
+        for layers, slots in self.distinct():
+            for d in range(len(self.directions)):
+                if wanted is None or bool(wanted[d, slots].any()):
+                    queues.setdefault(min(layers), []).append(_Move(d, layers, slots))
+        return queues
+
+    def _drawn(
+        self, codes: Float[Tensor, "n L D"], wanted: Tensor | None
+    ) -> Iterator[tuple[Sequence[_Move], UInt8[Tensor, "m 3 H W"]]]:
+        """Moves with their images: of all samples moved the first way, then the second …"""
+        for first, moves in self._queues(wanted).items():
+            draw, size = self._beginning(codes, first)
+            for start in range(0, len(moves), size):
+                some = moves[start : start + size]
+                moved = torch.cat([codes + self._offset(move, codes) for move in some])
+                with torch.inference_mode():
+                    images = check_images(self.generator, draw(moved), len(moved))
+                yield some, images
+
+    def _beginning(self, codes: Float[Tensor, "n L D"], first: int) -> tuple[Callable[[Tensor], Tensor], int]:
+        """What draws edits of these codes from the first edited layer on, and how many edits at a time."""
+        generator, size = self.generator, max(1, self._most_images() // len(codes))
+        if first == 0 or not isinstance(generator, StagedGenerator):
+            return generator.synthesize, size
         with torch.inference_mode():
-            state = staged.prepare(codes, first) if staged and chosen else None
-        for d in chosen:
-            moved = codes + offset(self.directions[d], steps, layers, codes.shape[2]).to(codes.dtype)
-            with torch.inference_mode():
-                images = staged.resume(state, moved, first) if staged else self.generator.synthesize(moved)
-                checked = check_images(self.generator, images, len(codes))
-            yield d, checked
+            state = generator.prepare(codes, first)
+        if not isinstance(generator, RepeatedGenerator):
+            return lambda moved: generator.resume(state, moved, first), 1
+        # The last one is kept: all calls of a queue but its last ask for the same.
+        repeated = lru_cache(maxsize=1)(partial(generator.repeat, state))
+        return lambda moved: generator.resume(repeated(len(moved) // len(codes)), moved, first), size
+
+    def _offset(self, move: _Move, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "L D"]:
+        direction, steps = self.directions[move.direction], self.steps[move.slots[0]]
+        return offset(direction, steps, move.layers, codes.shape[2]).to(codes.dtype)
+
+    def _most_images(self) -> int:
+        """Images in one call."""
+        if self.images_at_once is not None:
+            return self.images_at_once
+        if self.generator.device.type == "cpu":
+            return _CPU_IMAGES
+        return min(_MOST_IMAGES, _PIXELS // self.generator.resolution**2)
 
     def _score(self, images: Tensor) -> Float[Tensor, "n C"]:
         return score(self.scorer, images)[:, self.columns].cpu()
@@ -326,6 +402,7 @@ def key_of(plan: Plan, seed: int, num: int, batch_size: int) -> str:
         "seed": seed,
         "num": num,
         "batch_size": batch_size,
+        "images_at_once": plan.images_at_once,
     }
     digest.update(json.dumps(settings).encode())
     for direction in plan.directions:

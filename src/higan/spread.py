@@ -38,6 +38,7 @@ def spread(
     permuted: Sequence[Boundary] = (),
     step_mode: StepMode = "official",
     batch_size: int = 64,
+    images_at_once: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Makes the units that are missing. Engine and number of workers change no bit, provided that workers are alike.
@@ -56,6 +57,7 @@ def spread(
         permuted: the second null.
         step_mode: see `higan.editing.edit_step`.
         batch_size: samples per unit; with many workers, few enough that there are several units for each.
+        images_at_once: of one worker; see `higan.rescoring.rescore`.
         progress: called with images done and images in total.
 
     Raises:
@@ -65,7 +67,7 @@ def spread(
     """
     job = _OpenUnits(
         open_models, tuple(map(_Sent.of, boundaries)), tuple(map(_Sent.of, permuted)), num, step, seed, num_random,
-        step_mode, batch_size, "",
+        step_mode, batch_size, images_at_once, "",
     )  # fmt: skip
     plan = job.plan(generator, scorer)
     key = job.key(plan)
@@ -113,6 +115,7 @@ class _OpenUnits:
     num_random: int
     step_mode: StepMode
     batch_size: int
+    images_at_once: int | None
     expected: str
 
     def __call__(self, device: str) -> Job:
@@ -140,6 +143,7 @@ class _OpenUnits:
             permuted=[sent.opened() for sent in self.permuted],
             step_mode=self.step_mode,
             batch_size=self.batch_size,
+            images_at_once=self.images_at_once,
         )
 
     def key(self, plan: Plan) -> str:

@@ -296,6 +296,7 @@ def rescore_step(
     step_mode: StepMode = "official",
     seed: int = 0,
     batch_size: int = 64,
+    images_at_once: int | None = None,
     adaptive: Goal | None = None,
     engine: Engine | None = None,
     open_models: OpenModels | None = None,
@@ -328,6 +329,7 @@ def rescore_step(
         "permuted": null,
         "step_mode": step_mode,
         "seed": seed,
+        "images_at_once": images_at_once,
         "checkpoint": store.Units(run),
         "progress": _named(report, "rescore"),
     }
@@ -358,6 +360,7 @@ def compare_step(
     num: int = 24,
     num_random: int = 8,
     batch_size: int = 64,
+    images_at_once: int | None = None,
     report: Report | None = None,
 ) -> Comparison | None:
     """How much the step matters: response curves both ways, and verified concepts re-scored under other step modes.
@@ -371,6 +374,7 @@ def compare_step(
         num: samples.
         num_random: random directions beside the concepts.
         batch_size: images at a time.
+        images_at_once: of the re-scorings; see `higan.rescoring.rescore`.
         report: called after every batch.
 
     Returns:
@@ -417,6 +421,7 @@ def compare_step(
                 places=rescoring.placements,
                 step_mode=mode,
                 batch_size=batch_size,
+                images_at_once=images_at_once,
                 progress=_within(tell, plan.curves + k * plan.each, total),
             )
             store.save_rescoring(run, found, f"rescoring-{mode}")

@@ -34,6 +34,7 @@ __all__ = [
     "Placement",
     "Population",
     "RaggedGenerator",
+    "RepeatedGenerator",
     "Rescoring",
     "Responses",
     "Scorer",
@@ -146,6 +147,15 @@ class StagedGenerator(Generator, Protocol):
 
     def resume(self, state: Any, codes: Float[Tensor, "n L D"], layer: int) -> Float[Tensor, "n 3 H W"]:
         """Images in [-1, 1] of codes that differ from the prepared ones in ``layer`` and later layers only."""
+        ...
+
+
+@runtime_checkable
+class RepeatedGenerator(StagedGenerator, Protocol):
+    """A staged generator that draws several edits of the same samples in one call, from one preparation."""
+
+    def repeat(self, state: Any, times: int) -> object:
+        """The state of all samples, ``times`` times over: what ``prepare`` leaves of codes that are so repeated."""
         ...
 
 

@@ -5,7 +5,8 @@ import torch
 from adapters import ADAPTERS, FAMILIES
 
 from higan.generators.pretrained import StagedGenerator, wrap
-from higan.types import Generator
+from higan.generators.states import repeated
+from higan.types import Generator, RepeatedGenerator
 
 
 @pytest.fixture(params=ADAPTERS, scope="module")
@@ -247,6 +248,35 @@ def test_staged_synthesis_equals_synthesis(name):
             torch.testing.assert_close(
                 generator.resume(state, edited, layer), generator.synthesize(edited), atol=1e-6, rtol=0
             )
+
+
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name.startswith(("stylegan", "rooms", "biggan"))])
+@pytest.mark.parametrize("together", [False, True])
+def test_several_edits_resume_from_one_state(name, together, monkeypatch):
+    """Also where samples are computed together, as on a GPU."""
+    generator = ADAPTERS[name]()
+    assert isinstance(generator, RepeatedGenerator)
+    if together:
+        monkeypatch.setattr(type(generator), "_one_by_one", False, raising=False)
+    codes = generator.map(generator.latents([0, 1])).clone()
+    for layer in range(generator.num_layers):
+        edits = [codes.clone() for _ in range(3)]
+        for k, edited in enumerate(edits):
+            edited[:, layer:] += k * direction(generator, layer)
+            # Padding of narrower layers stays zero.
+            for j, width in enumerate(widths(generator)):
+                edited[:, j, width:] = 0
+        state = generator.repeat(generator.prepare(codes, layer), 3)
+        images = generator.resume(state, torch.cat(edits), layer).split(2)
+        for edited, found in zip(edits, images, strict=True):
+            torch.testing.assert_close(found, generator.synthesize(edited), atol=2e-5, rtol=0)
+        with pytest.raises(ValueError, match="6"):
+            generator.resume(state, codes, layer)
+
+
+def test_a_state_of_something_else_is_not_repeated():
+    with pytest.raises(TypeError, match="got list"):
+        repeated([torch.zeros(2)], 2)
 
 
 def test_a_state_fits_only_its_own_layer_and_samples():

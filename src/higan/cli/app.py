@@ -64,6 +64,10 @@ StepModeName = Annotated[
 ]
 Fit = Annotated[Literal["extreme", "all"], typer.Option("--fit", help="extreme: the paper's SVM; all: ridge on all.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]
+ImagesAtOnce = Annotated[
+    int | None,
+    typer.Option(min=1, help="Edited images in one call while re-scoring; by default 32, on a GPU several hundred."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Chooses the samples.")]
 
 

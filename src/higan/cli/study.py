@@ -27,6 +27,7 @@ from higan.cli.app import (
     EngineChoice,
     Fit,
     GeneratorName,
+    ImagesAtOnce,
     Num,
     NumPermuted,
     NumRandom,
@@ -102,6 +103,7 @@ def run(
     step_mode: StepModeName = "official",
     fit: Fit = "extreme",
     batch_size: BatchSize = 64,
+    images_at_once: ImagesAtOnce = None,
     seed: Seed = 0,
     device: Devices = "cpu",
     concept: Concepts = None,
@@ -129,6 +131,7 @@ def run(
         step_mode=step_mode,
         fit=fit,
         batch_size=batch_size,
+        images_at_once=images_at_once,
         seed=seed,
         device=device,
         options=scorer_options(concept, against, option),
@@ -155,6 +158,7 @@ def _study(
     step_mode: StepMode = "official",
     fit: Literal["extreme", "all"] = "extreme",
     batch_size: int = 64,
+    images_at_once: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] = MappingProxyType({}),
     label: int | None = None,
@@ -201,12 +205,13 @@ def _study(
             num_random=num_random,
             step_mode=step_mode,
             batch_size=batch_size,
+            images_at_once=images_at_once,
             adaptive=goal,
             engine=engine,
             open_models=models,
             report=bars,
         )
-        study.compare_step(folder, generator, scorer, batch_size=batch_size, report=bars)
+        study.compare_step(folder, generator, scorer, batch_size=batch_size, images_at_once=images_at_once, report=bars)
         path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
     console.print(_ranking(folder))
     _say_settled(folder)
@@ -372,6 +377,7 @@ def rescore(
     num_random: NumRandom = 20,
     step_mode: StepModeName = "official",
     batch_size: BatchSize = 64,
+    images_at_once: ImagesAtOnce = None,
     device: Devices = "cpu",
     engine: EngineChoice = None,
     workers: Workers = None,
@@ -401,6 +407,7 @@ def rescore(
             num_random=num_random,
             step_mode=step_mode,
             batch_size=batch_size,
+            images_at_once=images_at_once,
             adaptive=study.Goal(top, confidence=confidence) if adaptive else None,
             engine=workforce,
             open_models=models,
@@ -432,6 +439,7 @@ def steps(
     verify: Verify = 24,
     num_random: NumRandom = 8,
     batch_size: BatchSize = 64,
+    images_at_once: ImagesAtOnce = None,
     device: Device = "cpu",
 ) -> None:
     """Compares steps: Δs against λ both ways, and which layers hold what under every step mode."""
@@ -442,7 +450,14 @@ def steps(
         console.print(f"{images:,} images to score")
     with progress_bars() as bars:
         found = study.compare_step(
-            opened, generator, scorer, num=verify, num_random=num_random, batch_size=batch_size, report=bars
+            opened,
+            generator,
+            scorer,
+            num=verify,
+            num_random=num_random,
+            batch_size=batch_size,
+            images_at_once=images_at_once,
+            report=bars,
         )
     if found is None:
         console.print("No concept is verified: there is nothing to compare.")

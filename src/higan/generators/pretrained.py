@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from higan.generators.checks import check_codes, check_latents
+from higan.generators.states import repeated
 
 __all__ = ["FamilyNetwork", "Noise", "Precision", "PretrainedGenerator", "Staged", "StagedGenerator", "wrap"]
 
@@ -272,8 +273,12 @@ class PretrainedGenerator:
         Copies, because the last bits of a matrix product may depend on where in memory its factors start.
         """
         truncated = self.truncate(codes)
-        size = 1 if self._device.type == "cpu" else max(1, codes.shape[0])
+        size = 1 if self._one_by_one else max(1, codes.shape[0])
         return [truncated[start : start + size].clone() for start in range(0, codes.shape[0], size)]
+
+    @property
+    def _one_by_one(self) -> bool:
+        return self._device.type == "cpu"
 
     @property
     def _noisy(self) -> bool:
@@ -351,6 +356,12 @@ class StagedGenerator(PretrainedGenerator):
         with _gradients(codes):
             images = (self._network.resume(part, rows, layer, noise=self._noisy) for part, rows in pairs)
             return _album(images, self.resolution, codes)
+
+    def repeat(self, state: Staged, times: int) -> Staged:
+        """The state of the same samples, ``times`` times over."""
+        # Where samples are computed one by one, nothing need be copied.
+        parts = state.parts * times if self._one_by_one else tuple(repeated(part, times) for part in state.parts)
+        return Staged(state.layer, times * state.count, parts)
 
     def _check_layer(self, layer: int) -> None:
         if not 0 <= layer < self.num_layers:

@@ -34,6 +34,7 @@ from higan.generators.rooms_parts import (
     upsample,
 )
 from higan.generators.rooms_skip import SkipNetwork, SkipState
+from higan.generators.states import repeated
 from higan.weights import read_weights, write_weights
 
 __all__ = ["Network", "RoomsConfig", "RoomsGenerator", "RoomsNetwork", "adain", "build_network", "estimate_mean_code"]
@@ -277,6 +278,10 @@ class RoomsGenerator:
             raise ValueError(f"state and codes must agree in batch size; got {count} and {codes.shape[0]}")
         images = self.network.resume(state, self._truncate(codes), layer)
         return images.float().contiguous().clamp(-1, 1)
+
+    def repeat(self, state: State, times: int) -> State:
+        """The state of the same samples, ``times`` times over."""
+        return repeated(state, times)
 
     def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
         """The matrix that turns the code of a layer into its scales and, under ``adain``, shifts.
