@@ -99,7 +99,7 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
         (["run", *TOY, "--out", "OUT", "--verify", "-3"], 2, "verify must be at least 1; got -3"),
         (["run", "--generator", "missing.pkl", "--scorer", "toy", "--out", "OUT"], 1, "missing.pkl: no such file"),
         (["run", "--generator", "toy", "--scorer", "missing.pt", "--out", "OUT"], 1, "missing.pt: no such file"),
-        (["rescore", "OUT", "--images-at-once", "0"], 2, "0 is not in the range x>=1"),
+        (["rescore", "OUT", "--images-at-once", "0"], 2, "Invalid value for '--images-at-once'"),
         (["fit", "OUT"], 1, "OUT"),
         (["report", "OUT"], 1, "OUT"),
         (["rooms", "sample", "--num", "0"], 2, "--num must be at least 1; got 0"),
