@@ -8,7 +8,7 @@ boundary, a sample re-scored under ten concepts at all layers and at each of fou
 their own, the reference as its authors wrote it; they work by turns, and CPU time counts, so that a busy machine
 treats them alike. ``exact`` is ours in float32; ``fast`` computes feature maps of the generator in bfloat16 and those
 of the predictor in eight bits, or in bfloat16 where the processor lacks them. Pictures of random weights hardly depend
-on their codes, so how far scores move is not asked here: see tests/test_precision.py and docs/scorers.md.
+on their codes, so how far scores move is not asked here: see tests/test_speedups.py and docs/scorers.md.
 
 ``--share`` is the share of the fixed run's images that adaptive verification draws, as benchmarks/adaptive.py measures
 it; ``--enough`` the number of samples with which mode ``all`` finds a direction as well as the official recipe does

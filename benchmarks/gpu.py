@@ -1,6 +1,6 @@
 """Images per second on a GPU in half precision, and the minutes that the paper's study would take at these rates.
 
-    python benchmarks/gpu.py [--device cuda] [--batch 64] [--precision bfloat16]
+    python benchmarks/gpu.py [--device cuda] [--batch 64] [--precision bfloat16] [--compiled]
 
 StyleGAN2 at 256 pixels and the scene predictor, both with random weights of the published widths. The study: 500,000
 samples drawn and scored, boundaries of 100 concepts, and 100 concepts verified at all layers and each of fourteen with
@@ -24,15 +24,15 @@ from higan.types import Concept, Population
 CHANNELS = (512, 512, 512, 512, 256, 128, 64)
 
 
-def models(device, precision, resolution):
+def models(device, precision, resolution, *, compiled=False):
     torch.manual_seed(0)
     channels = CHANNELS[: resolution.bit_length() - 2]
     network = StyleGAN2Network(StyleGAN2Config(resolution, channels))
     state = {name: torch.randn_like(value) * 0.1 for name, value in network.state_dict().items()}
     network.load_state_dict(state)
-    generator = wrap(network, "stylegan2", device, precision=precision)
+    generator = wrap(network, "stylegan2", device, precision=precision, compiled=compiled)
     places = PlacesNetwork("wideresnet18")
-    scorer = PlacesScorer(places, torch.randn(102, 512), precision=precision, device=device)
+    scorer = PlacesScorer(places, torch.randn(102, 512), precision=precision, compiled=compiled, device=device)
     return generator, scorer
 
 
@@ -75,7 +75,7 @@ def seconds_of_fits(device, concepts, num, width=512):
 @torch.inference_mode()
 def measure(options):
     device = torch.device(options.device)
-    generator, scorer = models(device, options.precision, options.resolution)
+    generator, scorer = models(device, options.precision, options.resolution, compiled=options.compiled)
     depth = generator.num_layers
     codes = generator.map(generator.latents(range(options.batch)))
     images = to_uint8(generator.synthesize(codes))
@@ -87,6 +87,8 @@ def measure(options):
         resumed.append(
             rate(device, options.batch, lambda s=state, k=layer: generator.resume(s, codes, k), options.rounds)
         )
+    # Compiled code cannot be counted.
+    generator, scorer = models(device, options.precision, options.resolution)
     single = {"drawn": lambda: generator.synthesize(codes[:1]), "scored": lambda: scorer.score(images[:1])}
     work = {name: multiply_adds(call) for name, call in single.items()}
     return rates, resumed, work, peak(device, options.precision, options.matrix)
@@ -96,6 +98,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--compiled", action="store_true", help="by torch.compile")
     parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
@@ -106,7 +109,8 @@ def main():
     options = parser.parse_args()
     name = torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device
     rates, resumed, work, most = measure(options)
-    print(f"{name}, {options.precision}, {options.resolution} pixels, batches of {options.batch}")
+    how = f"{options.precision}, compiled" if options.compiled else options.precision
+    print(f"{name}, {how}, {options.resolution} pixels, batches of {options.batch}")
     print("| part | images a second | billions of multiply-adds an image | share of the measured peak |")
     print("|---|---|---|---|")
     for part, value in rates.items():

@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from higan import load_boundary, load_generator, store
+from higan import load_boundary, load_generator, load_scorer, store
+from higan.boundaries import fit
 from higan.generators.loading import SIBLINGS, save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
+from higan.population import measure
 from higan.rooms.dataset import open_data, sample_rooms
 from higan.weights import read_weights
 
@@ -238,6 +240,51 @@ def test_scorer_of_ones_own(higan, tmp_path, monkeypatch):
     code, printed = higan("sample", *TOY, "--label", 3, "--out", tmp_path / "x")
     assert code == 2
     assert "toy has no classes" in printed
+
+
+def test_what_the_generator_is_asked_for_belongs_to_the_run(higan, tmp_path):
+    line = ["sample", "--generator", "rooms", "--scorer", "colour", "--num", 8, "--out", tmp_path / "run"]
+    low = ["--generator-option", "precision=bfloat16"]
+    code, printed = higan(*line, *low)
+    assert code == 0, printed
+    run = store.load_run(tmp_path / "run")
+    assert run.settings["generator_options"] == {"precision": "bfloat16"}
+    rounded, exact = load_generator("rooms", precision="bfloat16"), load_generator("rooms")
+    scorer = load_scorer("colour")
+    expected, other = (measure(g, scorer, store.read_population(run).seeds).scores for g in (rounded, exact))
+    torch.testing.assert_close(store.read_population(run).scores, expected, rtol=0, atol=0)
+    assert not torch.equal(expected, other)
+    code, printed = higan(*line)
+    assert code == 1
+    assert "holds another run: generator_options is {'precision': 'bfloat16'} there, None here" in printed
+    for wrong, message in (
+        (
+            "psi=0.7",
+            "--generator-option takes truncation_psi, truncation_layers, noise, precision, compiled; got 'psi'",
+        ),
+        ("truncation_psi=much", "--generator-option truncation_psi is a number; got 'much'"),
+        ("compiled=1", "--generator-option compiled is true or false; got '1'"),
+        ("precision=true", "--generator-option precision is a word; got 'true'"),
+        ("compiled=true", "'rooms' is not worth compiling"),
+        ("truncation_psi=0.5", "'rooms' has a truncation of its own"),
+    ):
+        code, printed = higan(*line, "--generator-option", wrong)
+        assert code == 2
+        assert message in printed
+
+
+def test_logistic_fits(higan, tmp_path):
+    code, printed = higan("sample", *TOY, "--num", 200, "--out", tmp_path / "run")
+    assert code == 0, printed
+    run = store.load_run(tmp_path / "run")
+    population = store.read_population(run)
+    for loss in ("squared_hinge", "logistic"):
+        code, printed = higan("fit", run.path, "--loss", loss, "--permuted", 2)
+        assert code == 0, printed
+        expected = fit(population, loss=loss)
+        for found, wanted in zip(store.load_boundaries(run), expected, strict=True):
+            torch.testing.assert_close(found.normal, wanted.normal)
+    assert not torch.allclose(expected[0].normal, fit(population)[0].normal, atol=1e-3)
 
 
 def test_adapters_are_checked(higan):

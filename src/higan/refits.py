@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from higan.boundaries import Mode, fit
+from higan.linear import Loss
 from higan.samples import Dealt, Part, Samples, columns_of, samples_of
 from higan.types import Boundary, Concept, Population
 
@@ -29,6 +30,7 @@ def permuted(
     *,
     mode: Mode = "extreme",
     num_extreme: int | float = 2000,
+    loss: Loss = "squared_hinge",
     C: float = 1.0,
     seed: int = 0,
 ) -> tuple[Boundary, ...]:
@@ -43,6 +45,7 @@ def permuted(
         concepts: names whose scores are permuted; all if None.
         mode: see `fit`.
         num_extreme: see `fit`.
+        loss: see `fit`.
         C: see `fit`.
         seed: chooses the permutations.
 
@@ -62,7 +65,7 @@ def permuted(
         tuple(varied[m % len(varied)] for m in range(num)),
         tuple(torch.randperm(len(samples), generator=generator) for _ in range(num)),
     )
-    return fit(shuffled, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    return fit(shuffled, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
 
 
 def _varied(samples: Samples, columns: list[int], num: int) -> list[int]:
@@ -85,6 +88,7 @@ def stabilities(
     *,
     mode: Mode = "extreme",
     num_extreme: int | float = 2000,
+    loss: Loss = "squared_hinge",
     C: float = 1.0,
     seed: int = 0,
 ) -> Float[Tensor, " C"]:
@@ -104,7 +108,8 @@ def stabilities(
     halves = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).chunk(2)
     parts = [Part(samples, half.sort().values) for half in halves]
     one, other = (
-        torch.stack([b.normal for b in fit(part, concepts, mode=mode, num_extreme=share, C=C)]) for part in parts
+        torch.stack([b.normal for b in fit(part, concepts, mode=mode, num_extreme=share, loss=loss, C=C)])
+        for part in parts
     )
     cosine = (one.double() * other.double()).sum(-1)
     return cosine.reshape(num_concepts, -1).mean(1).float()

@@ -26,6 +26,7 @@ from higan.editing import StepMode
 from higan.engines import Engine, InProcess
 from higan.errors import CorruptRunError, RunError
 from higan.layers import placements
+from higan.linear import Loss
 from higan.population import OpenModels, Progress, distribute, fill, render, sample, score
 from higan.refits import permuted, stabilities
 from higan.rescoring import cost, meaningless_directions, rescore
@@ -170,6 +171,7 @@ def open_study(
     seed: int = 0,
     shard_size: int = 2000,
     digests: Mapping[str, str] | None = None,
+    choices: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> store.Run:
     """Opens the run folder of a study, new or half done.
@@ -182,6 +184,8 @@ def open_study(
         seed: chooses the samples.
         shard_size: samples per file.
         digests: of the weight files, by name; another file under the same name is then another run.
+        choices: what else decides what is drawn and scored, as JSON: class, precision, options of the scorer. Empty
+            ones do not count.
         provenance: what else to write down.
 
     Raises:
@@ -198,6 +202,7 @@ def open_study(
         "shard_size": min(shard_size, num) if num > 0 else shard_size,
         "seed": seed,
         "digests": dict(digests or {}),
+        **{name: value for name, value in (choices or {}).items() if value not in (None, {}, [])},
     }
     made = {"torch": torch.__version__, **(provenance or {})}
     return store.open_run(out, settings, provenance=made)
@@ -246,6 +251,7 @@ def fit_step(
     *,
     mode: Mode = "extreme",
     num_extreme: int | float = 2000,
+    loss: Loss = "squared_hinge",
     C: float = 1.0,
     num_permuted: int = 20,
     seed: int = 0,
@@ -259,6 +265,7 @@ def fit_step(
         "concepts": None if concepts is None else list(concepts),
         "mode": mode,
         "num_extreme": num_extreme,
+        "loss": loss,
         "C": C,
         "num_permuted": num_permuted,
         "seed": seed,
@@ -269,12 +276,12 @@ def fit_step(
     tell = _named(report, "fit") or (lambda done, total: None)
     tell(0, 3)
     population = OnDisk.open(run)
-    fitted = fit(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    fitted = fit(population, concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
     tell(1, 3)
-    stable = stabilities(population, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    stable = stabilities(population, concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
     boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
     tell(2, 3)
-    null = permuted(population, num_permuted, concepts, mode=mode, num_extreme=num_extreme, C=C, seed=seed)
+    null = permuted(population, num_permuted, concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
     with store.writing(run):
         if steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries") != digest([*boundaries, *null]):
             _forget(run, "rescore")

@@ -109,7 +109,7 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.5) -> Plac
     square over all other scores of their mean changes (`Rescoring.effects`), both in standard deviations. Among the
     placements that reach at least the share ``least`` of the largest wanted change, the one with the largest ratio of
     the two is taken: where an edit does next to nothing, the ratio is one of noise to noise. Of ratios that differ by
-    less than a hundredth, the one with the fewest layers.
+    less than a tenth, which is about what some hundred samples can tell, the one with the fewest layers.
 
     Raises:
         ValueError: unknown concept, or its score rises at no placement.
@@ -122,7 +122,7 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.5) -> Plac
     if not float(wanted.max()) > 0:
         raise ValueError(f"no layers raise {concept!r}: give layers with @ to edit it all the same")
     ratio = torch.where(wanted >= least * wanted.max(), wanted / _unwanted(rescoring, c), -torch.inf)
-    best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.99 * float(ratio.max())]
+    best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.9 * float(ratio.max())]
     return min(best, key=lambda placement: len(placement.layers))
 
 

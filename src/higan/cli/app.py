@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,9 +16,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from higan import __version__
+from higan.boundaries import Mode
 from higan.editing import StepMode
 from higan.engines import EngineName
 from higan.errors import HiganError
+from higan.linear import Loss
 from higan.memory import keep_memory
 
 Report = Callable[[str, int, int], None]
@@ -62,7 +64,10 @@ NumPermuted = Annotated[int, typer.Option("--permuted", help="Directions fitted 
 StepModeName = Annotated[
     StepMode, typer.Option("--step-mode", help="What is held equal over layers: step in code space, step, or picture.")
 ]
-Fit = Annotated[Literal["extreme", "all"], typer.Option("--fit", help="extreme: the paper's SVM; all: ridge on all.")]
+Fit = Annotated[Mode, typer.Option("--fit", help="extreme: the paper's SVM; all: ridge on all.")]
+LossName = Annotated[
+    Loss, typer.Option("--loss", help="Of --fit extreme: squared_hinge, a linear SVM, or logistic regression.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]
 ImagesAtOnce = Annotated[
     int | None,

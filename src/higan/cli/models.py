@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import typer
 
 import higan
 from higan import load_generator
-from higan.cli.scorers import open_scorer
+from higan.cli.scorers import key_values, open_scorer
 from higan.errors import RunMismatchError
 from higan.generators.pretrained import PretrainedGenerator
 from higan.types import Generator, Scorer
 from higan.weights import digest_of
 
-__all__ = ["Models", "digests_of", "open_generator", "weights_digest"]
+__all__ = ["GeneratorOptions", "Models", "digests_of", "generator_options", "open_generator", "weights_digest"]
+
+GeneratorOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--generator-option",
+        help="key=value of truncation_psi, truncation_layers, noise, precision or compiled; may be repeated.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,16 @@ class Models:
     options: Mapping[str, Any] = field(default_factory=dict)
     label: int | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
+    generator_options: Mapping[str, str | bool] = field(default_factory=dict)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What else than names and weights decides what is drawn and scored, as a run folder keeps it."""
+        return {
+            "generator_options": dict(self.generator_options),
+            "scorer_options": dict(self.options),
+            "label": self.label,
+        }
 
     def __call__(self, device: str) -> tuple[Generator, Scorer]:
         """Opens both on a device.
@@ -46,17 +67,51 @@ class Models:
                 f"the weight file of {', '.join(other)} is missing or another one than the run was begun with; bring "
                 "the file back, or choose another folder"
             )
-        return open_generator(self.generator, device, self.label), open_scorer(self.scorer, device, self.options)
+        generator = open_generator(self.generator, device, self.label, self.generator_options)
+        return generator, open_scorer(self.scorer, device, self.options)
 
 
-def open_generator(name: str, device: str, label: int | None) -> Generator:
-    """A generator; of a conditional one, the class it shall draw.
+def generator_options(options: list[str] | None) -> dict[str, str | bool]:
+    """Options of a generator as a run folder keeps them, from ``--generator-option key=value``.
 
     Raises:
-        ValueError: a class for a generator that has none.
+        ValueError: not written like that, an unknown key, or a value of another kind.
+    """
+    chosen = key_values("--generator-option", options)
+    for key, value in chosen.items():
+        _meant(key, value)
+    return chosen
+
+
+_MEANINGS: Mapping[str, tuple[type, str]] = {
+    "truncation_psi": (float, "a number"),
+    "truncation_layers": (int, "a whole number"),
+    "noise": (str, "a word"),
+    "precision": (str, "a word"),
+    "compiled": (bool, "true or false"),
+}
+
+
+def _meant(key: str, value: str | bool) -> Any:
+    if key not in _MEANINGS:
+        raise ValueError(f"--generator-option takes {', '.join(_MEANINGS)}; got {key!r}")
+    kind, expected = _MEANINGS[key]
+    if isinstance(value, bool) == (kind is bool):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    raise ValueError(f"--generator-option {key} is {expected}; got {str(value).lower()!r}")
+
+
+def open_generator(
+    name: str, device: str, label: int | None, options: Mapping[str, str | bool] = MappingProxyType({})
+) -> Generator:
+    """A generator, with options as `generator_options` gives them; of a conditional one, the class it shall draw.
+
+    Raises:
+        ValueError: a class for a generator that has none, or an option that means nothing to it.
         HiganError: see `higan.load_generator`.
     """
-    generator = load_generator(name, device)
+    generator = load_generator(name, device, **{key: _meant(key, value) for key, value in options.items()})
     if label is None:
         return generator
     if not isinstance(generator, PretrainedGenerator):

@@ -30,16 +30,22 @@ def scorer_options(
     concepts: list[str] | None, against: str | None, options: list[str] | None
 ) -> dict[str, str | bool | list[str]]:
     """Options as a run folder keeps them, from ``--concept``, ``--against`` and ``--scorer-option key=value``."""
-    chosen: dict[str, str | bool | list[str]] = {}
-    for option in options or ():
-        key, equals, value = option.partition("=")
-        if not (key and equals):
-            raise ValueError(f"--scorer-option is written key=value; got {option!r}")
-        chosen[key.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value)
+    chosen: dict[str, str | bool | list[str]] = {**key_values("--scorer-option", options)}
     if concepts:
         chosen["concepts"] = concepts
     if against is not None:
         chosen["against"] = against
+    return chosen
+
+
+def key_values(flag: str, options: list[str] | None) -> dict[str, str | bool]:
+    """Options written key=value, as a run folder keeps them; true and false stand for themselves."""
+    chosen: dict[str, str | bool] = {}
+    for option in options or ():
+        key, equals, value = option.partition("=")
+        if not (key and equals):
+            raise ValueError(f"{flag} is written key=value; got {option!r}")
+        chosen[key.replace("-", "_")] = {"true": True, "false": False}.get(value.lower(), value)
     return chosen
 
 

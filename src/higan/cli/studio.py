@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -106,10 +106,7 @@ def _of_weights(name: str, scorer_name: str, out: Path, device: str) -> _Opened:
     """A short study first: sliders need boundaries, and boundaries need to be verified."""
     models = Models(name, scorer_name, digests=digests_of(name, scorer_name))
     generator, scorer = models(device)
-    names: dict[str, Any] = {
-        "generator": name, "scorer": scorer_name, "segmenter": None, "scorer_options": {}, "label": None,
-    }  # fmt: skip
-    run = _open(out, generator, scorer, names, models, num=_PROBED, seed=0)
+    run = _open(out, generator, scorer, models, num=_PROBED, seed=0)
     if not (run.path / "rescoring.safetensors").exists():
         cost = study.estimate(generator, scorer, num=_PROBED, verify=_VERIFIED, num_random=_RANDOM)
         console.print(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from higan import __version__, load_segmenter, store, study
+from higan.boundaries import Mode
 from higan.cli.app import (
     Adaptively,
     Address,
@@ -28,6 +29,7 @@ from higan.cli.app import (
     Fit,
     GeneratorName,
     ImagesAtOnce,
+    LossName,
     Num,
     NumPermuted,
     NumRandom,
@@ -47,12 +49,14 @@ from higan.cli.app import (
     minutes,
     progress_bars,
 )
-from higan.cli.models import Models, digests_of
+from higan.cli.models import GeneratorOptions, Models, digests_of
+from higan.cli.models import generator_options as generator_options_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.editing import StepMode
 from higan.engines import Engine, InProcess, open_engine
 from higan.errors import MissingWeightsError
 from higan.hierarchy import finding, profile
+from higan.linear import Loss
 from higan.photographs import open_photograph
 from higan.rooms.dataset import sample_rooms
 from higan.statistics import rank
@@ -102,6 +106,7 @@ def run(
     num_permuted: NumPermuted = 20,
     step_mode: StepModeName = "official",
     fit: Fit = "extreme",
+    loss: LossName = "squared_hinge",
     batch_size: BatchSize = 64,
     images_at_once: ImagesAtOnce = None,
     seed: Seed = 0,
@@ -109,6 +114,7 @@ def run(
     concept: Concepts = None,
     against: Against = None,
     option: Options = None,
+    generator_option: GeneratorOptions = None,
     label: Label = None,
     engine: EngineChoice = None,
     workers: Workers = None,
@@ -130,11 +136,13 @@ def run(
         num_permuted=num_permuted,
         step_mode=step_mode,
         fit=fit,
+        loss=loss,
         batch_size=batch_size,
         images_at_once=images_at_once,
         seed=seed,
         device=device,
         options=scorer_options(concept, against, option),
+        generator_options=generator_options_of(generator_option),
         label=label,
         engine=open_engine(engine, workers=workers, devices=device.split(","), address=address),
         shard_size=shard_size,
@@ -156,30 +164,26 @@ def _study(
     goal: study.Goal | None = None,
     step: float = 2.0,
     step_mode: StepMode = "official",
-    fit: Literal["extreme", "all"] = "extreme",
+    fit: Mode = "extreme",
+    loss: Loss = "squared_hinge",
     batch_size: int = 64,
     images_at_once: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] = MappingProxyType({}),
+    generator_options: Mapping[str, str | bool] = MappingProxyType({}),
     label: int | None = None,
     engine: Engine | None = None,
     shard_size: int = 2000,
     photographs: Sequence[str] = (),
 ) -> None:
-    models = Models(generator_name, scorer_name, dict(options), label, digests_of(generator_name, scorer_name, options))
+    digests = digests_of(generator_name, scorer_name, options)
+    models = Models(generator_name, scorer_name, dict(options), label, digests, dict(generator_options))
     here = _device_here(device)
     generator, scorer = models(here)
     segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, here)
     pictures = _opened(photographs, generator)
-    names = {
-        "generator": generator_name,
-        "scorer": scorer_name,
-        "segmenter": segmenter_name,
-        "scorer_options": dict(options),
-        "label": label,
-        "photographs": list(photographs),
-    }
-    folder = _open(out, generator, scorer, names, models, num=num, seed=seed, shard_size=shard_size)
+    beside = {"segmenter": segmenter_name, "photographs": list(photographs)}
+    folder = _open(out, generator, scorer, models, beside, num=num, seed=seed, shard_size=shard_size)
     say_guesses(scorer)
     cost = study.estimate(
         generator, scorer, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
@@ -195,7 +199,7 @@ def _study(
         study.sample_step(
             folder, generator, scorer, batch_size=batch_size, engine=engine, open_models=models, report=bars
         )
-        study.fit_step(folder, mode=fit, num_permuted=num_permuted, report=bars)
+        study.fit_step(folder, mode=fit, loss=loss, num_permuted=num_permuted, report=bars)
         rescoring = study.rescore_step(
             folder,
             generator,
@@ -223,22 +227,34 @@ def _open(
     out: Path,
     generator: Generator,
     scorer: Scorer,
-    names: Mapping[str, Any],
     models: Models,
+    beside: Mapping[str, Any] = MappingProxyType({}),
     *,
     num: int,
     seed: int,
     shard_size: int = 2000,
 ) -> store.Run:
-    """The run folder; ``names`` says how generator, scorer and segmenter were opened, so that they can be again."""
+    """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them."""
     provenance = {
         "higan": __version__,
-        **names,
+        "generator": models.generator,
+        "scorer": models.scorer,
+        "segmenter": None,
+        **models.choices,
+        **beside,
         "device": str(generator.device),
         "command": shlex.join(["higan", *sys.argv[1:]]),
     }
     return study.open_study(
-        out, generator, scorer, num=num, seed=seed, shard_size=shard_size, digests=models.digests, provenance=provenance
+        out,
+        generator,
+        scorer,
+        num=num,
+        seed=seed,
+        shard_size=shard_size,
+        digests=models.digests,
+        choices=models.choices,
+        provenance=provenance,
     )
 
 
@@ -323,6 +339,7 @@ def sample(
     concept: Concepts = None,
     against: Against = None,
     option: Options = None,
+    generator_option: GeneratorOptions = None,
     label: Label = None,
     engine: EngineChoice = None,
     workers: Workers = None,
@@ -332,12 +349,10 @@ def sample(
     """Samples codes, renders and scores them into a run folder."""
     options = scorer_options(concept, against, option)
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
-    models = Models(generator, scorer, options, label, digests_of(generator, scorer, options))
+    digests = digests_of(generator, scorer, options)
+    models = Models(generator, scorer, options, label, digests, generator_options_of(generator_option))
     loaded, predictor = models(_device_here(device))
-    names = {
-        "generator": generator, "scorer": scorer, "segmenter": None, "scorer_options": options, "label": label,
-    }  # fmt: skip
-    folder = _open(out, loaded, predictor, names, models, num=num, seed=seed, shard_size=shard_size)
+    folder = _open(out, loaded, predictor, models, num=num, seed=seed, shard_size=shard_size)
     say_guesses(predictor)
     with progress_bars() as bars:
         study.sample_step(
@@ -352,13 +367,14 @@ def fit_(
     concept: Annotated[list[str] | None, typer.Option("--concept", help="Only these; may be repeated.")] = None,
     mode: Fit = "extreme",
     num_extreme: Annotated[float, typer.Option(help="Samples per class; up to 1, a share of all.")] = 2000,
-    penalty: Annotated[float, typer.Option("--C", help="SVM penalty.")] = 1.0,
+    loss: LossName = "squared_hinge",
+    penalty: Annotated[float, typer.Option("--C", help="Penalty of the classifier.")] = 1.0,
     num_permuted: NumPermuted = 20,
 ) -> None:
     """Fits one boundary per concept to the samples of a run."""
     count = int(num_extreme) if num_extreme > 1 else num_extreme
     boundaries = study.fit_step(
-        store.load_run(folder), concept, mode=mode, num_extreme=count, C=penalty, num_permuted=num_permuted
+        store.load_run(folder), concept, mode=mode, num_extreme=count, loss=loss, C=penalty, num_permuted=num_permuted
     )
     table = Table("concept", "level", "held-out accuracy", "cosine between halves")
     for b in boundaries:
@@ -516,4 +532,5 @@ def _recipe_of(opened: store.Run) -> Models:
         if role not in made:
             raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
     options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})
-    return Models(made["generator"], made["scorer"], options, made.get("label"), digests)
+    label, generator_options = made.get("label"), made.get("generator_options", {})
+    return Models(made["generator"], made["scorer"], options, label, digests, generator_options)

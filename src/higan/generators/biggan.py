@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import keep_layout, parameter
+from higan.generators.layers import keep_layout, parameter, round_to
 
 __all__ = ["BigGANConfig", "BigGANNetwork", "Conditioning"]
 
@@ -103,7 +103,7 @@ class ConditionalNorm(nn.Module):
         mean, reciprocal = self.statistics()
         scale = (1 + F.linear(code, self.gain)) * reciprocal
         shift = F.linear(code, self.offset) - mean * scale
-        return F.relu_(torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None]))
+        return F.relu_(torch.addcmul(shift[:, :, None, None].to(x.dtype), x, scale[:, :, None, None].to(x.dtype)))
 
 
 class Convolution(nn.Module):
@@ -113,6 +113,10 @@ class Convolution(nn.Module):
         super().__init__()
         self.weight = parameter(outputs, inputs, kernel, kernel)
         self.bias = parameter(outputs) if bias else None
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Keep the weights in another precision."""
+        round_to(dtype, self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, outputs, h, w)."""
@@ -175,9 +179,9 @@ class Attention(nn.Module):
         query = self.query(x).flatten(2).transpose(1, 2)
         key = F.max_pool2d(self.key(x), 2).flatten(2)
         value = F.max_pool2d(self.value(x), 2).flatten(2)
-        weights = torch.softmax(query @ key, dim=-1)
+        weights = torch.softmax(query.float() @ key.float(), dim=-1).to(x.dtype)
         attended = (value @ weights.transpose(1, 2)).reshape(x.shape[0], -1, *x.shape[2:])
-        return x + self.gamma * self.out(attended)
+        return x + self.gamma.to(x.dtype) * self.out(attended)
 
 
 class BigGANNetwork(nn.Module):
@@ -228,6 +232,12 @@ class BigGANNetwork(nn.Module):
     def mean_code(self) -> Tensor:
         """The mean latent, zero, with the mean embedding of the classes: (L, D)."""
         return self._codes(self.embedding.new_zeros(1, self.config.latent_dim), self.embedding.mean(0, keepdim=True))[0]
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute feature maps in another precision; codes, normalisation and attention in float32 as before."""
+        for module in self.modules():
+            if isinstance(module, Convolution):
+                module.lower(dtype)
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A latent from the normal distribution, cut off at two and scaled where there is a truncation."""
@@ -285,8 +295,8 @@ class BigGANNetwork(nn.Module):
         mean, reciprocal = self.statistics()
         scale = self.gain * reciprocal
         shift = self.offset - mean * scale
-        x = F.relu_(torch.addcmul(shift[:, None, None], x, scale[:, None, None]))
-        return torch.tanh(self.rgb(x))
+        x = F.relu_(torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype)))
+        return torch.tanh(self.rgb(x).float())
 
     def _advance(self, x: Tensor | None, codes: Tensor, start: int, stop: int) -> Tensor | None:
         """Layers ``start`` … ``stop - 1``, each with the attention that follows it."""
@@ -295,7 +305,7 @@ class BigGANNetwork(nn.Module):
             if layer == 0:
                 bottom = self.config.bottom
                 flat = F.linear(row, self.dense_weight, self.dense_bias)
-                x = keep_layout(flat.reshape(codes.shape[0], -1, bottom, bottom))
+                x = keep_layout(flat.reshape(codes.shape[0], -1, bottom, bottom)).to(self.rgb.weight.dtype)
             else:
                 x = self.blocks[layer - 1](x, row)
             if str(layer) in self.attention:

@@ -22,6 +22,7 @@ __all__ = [
     "keep_layout",
     "parameter",
     "pixel_norm",
+    "round_to",
 ]
 
 SLOPE = 0.2
@@ -33,6 +34,13 @@ _EPSILON = 1e-8
 def parameter(*shape: int) -> nn.Parameter:
     """A weight of that shape, to be filled from a file; inference never trains it."""
     return nn.Parameter(torch.zeros(shape), requires_grad=False)
+
+
+def round_to(dtype: torch.dtype, *tensors: Tensor | None) -> None:
+    """Round weights to another precision, in place; what is None is passed over."""
+    for tensor in tensors:
+        if tensor is not None:
+            tensor.data = tensor.data.to(dtype)
 
 
 def check_resolution(resolution: int, levels: int) -> None:
@@ -51,8 +59,12 @@ def keep_layout(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def pixel_norm(x: Float[Tensor, "n c *hw"]) -> Float[Tensor, "n c *hw"]:
-    """Scale every pixel's feature vector to unit root mean square (Karras et al. 2018, section 4.2)."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + _EPSILON)
+    """Scale every pixel's feature vector to unit root mean square (Karras et al. 2018, section 4.2).
+
+    Squares are taken in float32 at the least: in float16 they overflow from 256 on.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return x * torch.rsqrt(wide.square().mean(1, keepdim=True) + _EPSILON).to(x.dtype)
 
 
 def affine_instance_norm(

@@ -86,6 +86,8 @@ def load_generator(
     truncation_layers: int | None = None,
     noise: Noise = "stored",
     precision: Precision = "float32",
+    *,
+    compiled: bool = False,
 ) -> Generator:
     """Open a generator by its name (``rooms``, `SIBLINGS`, ``toy``, ``transparent``) or from a weight file of any kind.
 
@@ -99,7 +101,9 @@ def load_generator(
         truncation_layers: how many layers, from the coarsest, are truncated; by default that of the family
             (StyleGAN 8, otherwise all).
         noise: ``stored`` adds the constant noise maps kept in the file, ``none`` switches them off.
-        precision: of feature maps, of StyleGAN, StyleGAN2 and the generators of rooms; see `PretrainedGenerator`.
+        precision: of feature maps, of all that come from files and of the generators of rooms; see
+            `PretrainedGenerator`.
+        compiled: whether layers are compiled by ``torch.compile``, of all that come from files.
 
     Raises:
         MissingWeightsError: there is no such file, or the embedded weights are not installed.
@@ -110,10 +114,12 @@ def load_generator(
     name = str(path_or_name)
     plain = (truncation_psi, truncation_layers, noise) == (None, None, "stored")
     if name in _EMBEDDED:
+        _refuse_compiling(name, compiled=compiled)
         return _lowered(_embedded(name, where, plain=plain), precision)
     checkpoint = _read(path_or_name)
     if _is_rooms(checkpoint):
         _refuse_options(name, plain=plain)
+        _refuse_compiling(name, compiled=compiled)
         return _lowered(_load_rooms(where, checkpoint.path), precision)
     network = network_of(checkpoint)
     if isinstance(network, BigGANNetwork):
@@ -131,6 +137,7 @@ def load_generator(
         noise,
         {**checkpoint.provenance, "read from": checkpoint.format, "sha256": checkpoint.digest},
         precision,
+        compiled=compiled,
     )
 
 
@@ -154,6 +161,11 @@ def _embedded(name: str, device: torch.device, *, plain: bool) -> Generator:
 def _refuse_options(name: str, *, plain: bool) -> None:
     if not plain:
         raise ValueError(f"{name!r} has a truncation of its own and no noise; leave truncation_* and noise out")
+
+
+def _refuse_compiling(name: str, *, compiled: bool) -> None:
+    if compiled:
+        raise ValueError(f"{name!r} is not worth compiling; leave compiled out")
 
 
 def _read(path_or_name: str | Path) -> Checkpoint:

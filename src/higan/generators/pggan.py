@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import SLOPE, check_resolution, faded_levels, keep_layout, parameter, pixel_norm
+from higan.generators.layers import SLOPE, check_resolution, faded_levels, keep_layout, parameter, pixel_norm, round_to
 
 __all__ = ["PGGANConfig", "PGGANNetwork"]
 
@@ -47,6 +47,10 @@ class NormalisedLayer(nn.Module):
         self.up = up
         self.weight = parameter(inputs, outputs, 4, 4) if up else parameter(outputs, inputs, 3, 3)
         self.bias = parameter(outputs)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Keep the weights in another precision."""
+        round_to(dtype, self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of this layer."""
@@ -93,6 +97,12 @@ class PGGANNetwork(nn.Module):
         """Pixels of what it makes."""
         return (4,)
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute feature maps in another precision; the code and what it makes at 4 pixels in float32 as before."""
+        for layer in self.layers:
+            cast(NormalisedLayer, layer).lower(dtype)
+        round_to(dtype, *self.rgb_weights.values(), *self.rgb_biases.values())
+
     def style_weights(self, layer: int) -> Float[Tensor, "o D"]:
         """The matrix that turns the code into the first 4 × 4 features; there is no other."""
         del layer
@@ -114,7 +124,7 @@ class PGGANNetwork(nn.Module):
         del noise
         lod = self.config.lod
         x = F.linear(pixel_norm(codes[:, 0]), self.dense_weight).reshape(codes.shape[0], -1, 4, 4) + self.dense_bias
-        x = pixel_norm(F.leaky_relu(keep_layout(x), SLOPE))
+        x = pixel_norm(F.leaky_relu(keep_layout(x), SLOPE)).to(next(iter(self.rgb_weights.values())).dtype)
         image: Tensor | None = None
         for level in range(faded_levels(len(self.config.channels), lod)[-1] + 1):
             for k in (2 * level - 1, 2 * level) if level else (0,):

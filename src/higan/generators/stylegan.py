@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from higan.generators.layers import (
     faded_levels,
     keep_layout,
     parameter,
+    round_to,
 )
 
 __all__ = ["StyleGANConfig", "StyleGANNetwork"]
@@ -84,9 +85,12 @@ class StyleLayer(nn.Module):
 
     def lower(self, dtype: torch.dtype) -> None:
         """Keep all but the style in another precision."""
-        for name in ("weight", "bias", "noise", "noise_strength", "blur"):
-            tensor = getattr(self, name)
-            tensor.data = tensor.data.to(dtype)
+        round_to(dtype, self.weight, self.bias, self.noise, self.noise_strength, self.blur)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Both halves; see `torch.nn.Module.compile`."""
+        for half in ("activate", "stylise"):
+            setattr(self, half, torch.compile(getattr(self, half), *args, **kwargs))
 
     def activate(self, x: Tensor, *, noise: bool) -> Tensor:
         """All that comes before normalisation and style; the first layer's input is only a batch of any content."""
@@ -145,8 +149,7 @@ class StyleGANNetwork(nn.Module):
         """Compute feature maps in another precision, codes and styles in float32 as before."""
         for layer in self.layers:
             cast(StyleLayer, layer).lower(dtype)
-        for part in (*self.rgb_weights.values(), *self.rgb_biases.values()):
-            part.data = part.data.to(dtype)
+        round_to(dtype, *self.rgb_weights.values(), *self.rgb_biases.values())
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""

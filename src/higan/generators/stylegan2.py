@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import SLOPE, Mapping, check_resolution, depthwise, keep_layout, parameter
+from higan.generators.layers import SLOPE, Mapping, check_resolution, depthwise, keep_layout, parameter, round_to
 
 __all__ = ["Architecture", "StyleGAN2Config", "StyleGAN2Network"]
 
@@ -84,14 +84,17 @@ class ModulatedLayer(nn.Module):
 
     def lower(self, dtype: torch.dtype) -> None:
         """Keep all but the style in another precision."""
-        for name in ("weight", "bias", "noise", "fir"):
-            tensor = getattr(self, name)
-            tensor.data = tensor.data.to(dtype)
+        round_to(dtype, self.weight, self.bias, self.noise, self.fir)
 
     def forward(self, x: Tensor, code: Tensor, *, noise: bool) -> Tensor:
         """Features of this layer with the style of a code (n, D)."""
         style = F.linear(code, self.style_weight, self.style_bias)
-        demodulation = (torch.rsqrt(style.square() @ self.energy + _EPSILON) * self.gain).to(x.dtype)
+        demodulation = torch.rsqrt(style.square() @ self.energy + _EPSILON) * self.gain
+        if x.dtype == torch.float16:
+            # Whatever the style, modulated features then stay within what float16 can hold.
+            largest = style.abs().amax(1, keepdim=True).clamp(min=_EPSILON)
+            style, demodulation = style / largest, demodulation * largest
+        demodulation = demodulation.to(x.dtype)
         x = x * style[:, :, None, None].to(x.dtype)
         if self.up:
             x = depthwise(F.conv_transpose2d(x, self.weight, stride=2), self.fir, padding=1)
@@ -177,8 +180,7 @@ class StyleGAN2Network(nn.Module):
         """Compute feature maps in another precision; codes, styles and the sum of RGB in float32 as before."""
         for layer in self.layers:
             cast(ModulatedLayer, layer).lower(dtype)
-        for part in (self.constant, *self.shortcuts.values()):
-            part.data = part.data.to(dtype)
+        round_to(dtype, self.constant, *self.shortcuts.values())
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter
+from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter, round_to
 
 __all__ = ["Geometry", "StyleGAN3Config", "StyleGAN3Network"]
 
@@ -184,6 +184,10 @@ class AliasFreeLayer(nn.Module):
         self.energy: Tensor
         self.register_load_state_dict_post_hook(_measure_energy)  # type: ignore[no-untyped-call]
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Keep all but the style in another precision."""
+        round_to(dtype, self.weight, self.bias, self.up_filter, self.down_filter)
+
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Features of this layer with the style of a code (n, D)."""
         style = F.linear(code, self.style_weight, self.style_bias)
@@ -191,8 +195,9 @@ class AliasFreeLayer(nn.Module):
         if not self.rgb:
             style = style * torch.rsqrt(style.square().mean(1, keepdim=True))
             gain = gain * torch.rsqrt(style.square() @ self.energy + _EPSILON)[:, :, None, None]
-        x = F.conv2d(x * style[:, :, None, None], self.weight, padding=self.kernel - 1)
-        x = torch.addcmul(self.bias[:, None, None], x, gain)
+        x = x.to(self.weight.dtype)
+        x = F.conv2d(x * style[:, :, None, None].to(x.dtype), self.weight, padding=self.kernel - 1)
+        x = torch.addcmul(self.bias[:, None, None], x, gain.to(x.dtype))
         x = self._resampled_up(x)
         if not self.rgb:
             x = F.leaky_relu_(x, SLOPE)
@@ -250,6 +255,11 @@ class StyleGAN3Network(nn.Module):
         """Pixels of what every layer makes, margins included."""
         return (self.config.bands()[0][2], *(geometry.size for geometry in self.config.geometry()))
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute feature maps in another precision; codes, styles and Fourier features in float32 as before."""
+        for layer in self.layers:
+            cast(AliasFreeLayer, layer).lower(dtype)
+
     def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
         """A standard normal latent."""
         return torch.randn(self.config.latent_dim, generator=generator)
@@ -270,7 +280,8 @@ class StyleGAN3Network(nn.Module):
     def resume(self, state: Tensor | None, codes: Float[Tensor, "n L D"], layer: int, *, noise: bool) -> Tensor:
         """Images from the state that ``prepare`` left before the style of ``layer``."""
         del noise
-        return cast(Tensor, self._advance(state, codes, layer, self.config.num_layers)) * self.config.output_scale
+        image = cast(Tensor, self._advance(state, codes, layer, self.config.num_layers))
+        return image.float() * self.config.output_scale
 
     def _advance(self, x: Tensor | None, codes: Tensor, start: int, stop: int) -> Tensor | None:
         for k in range(start, stop):

@@ -85,6 +85,7 @@ def _load_places(
     attributes: str | Path | None = None,
     official_compat: bool = False,
     precision: Any = "float32",
+    compiled: bool = False,
 ) -> Scorer:
     from higan.scorers.places import ATTRIBUTE_MATRIX, PUBLISHED, PlacesScorer
 
@@ -101,6 +102,7 @@ def _load_places(
         attributes=attributes,
         official_compat=official_compat,
         precision=precision,
+        compiled=compiled,
         device=device,
     )
 
@@ -235,7 +237,7 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
             alone are the phrases of ``clip`` where that is among them.
 
             - ``weights``, ``attribute_matrix``, ``layout``, ``categories``, ``attributes``, ``official_compat``,
-              ``precision``: of ``places365``, see `higan.scorers.places.PlacesScorer.load`;
+              ``precision``, ``compiled``: of ``places365``, see `higan.scorers.places.PlacesScorer.load`;
             - ``concepts``: phrases of ``clip``, names of the outputs of files and callables; a list, or a text file;
             - ``against``: of ``clip``; ``weights``: its folder or hub name;
             - ``level``: of concepts that do not say theirs;

@@ -142,6 +142,7 @@ class PlacesScorer:
             loads them, which changes category scores. Attributes are not touched by it.
         precision: ``bfloat16`` computes features in half the time on CPUs that support it and on GPUs, ``int8`` in a
             third to a quarter on CPUs with VNNI; see docs/scorers.md for how far scores move.
+        compiled: whether the network is compiled by ``torch.compile`` when it is first used.
         name: what people type.
         device: where the network lives.
 
@@ -158,6 +159,7 @@ class PlacesScorer:
         attributes: tuple[str, ...] | None = None,
         official_compat: bool = False,
         precision: Precision = "float32",
+        compiled: bool = False,
         name: str = "places365",
         device: torch.device | str = "cpu",
     ) -> None:
@@ -168,6 +170,8 @@ class PlacesScorer:
             raise ValueError(
                 "precision 'int8' needs a CPU with VNNI and a torch with oneDNN; use 'bfloat16', or 'float32'"
             )
+        if whole and compiled:
+            raise ValueError("precision 'int8' has kernels of its own and is not compiled; leave one of both out")
         categories = categories or read_names(_NAMES / "places365_categories.txt")
         if len(categories) != network.fc.out_features:
             raise ValueError(
@@ -199,6 +203,8 @@ class PlacesScorer:
             blocks = getattr(self.network, f"layer{stage}")
             setattr(self.network, f"layer{stage}", nn.Sequential(*map(_in_eight_bits, blocks)))
 
+        self._extract = torch.compile(self.network.features) if compiled else self.network.features
+
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
         """Probability of every category, then the unbounded score of every attribute."""
         features = self.features(images)
@@ -211,7 +217,7 @@ class PlacesScorer:
         """The features that both are read from."""
         check_images(images)
         x = self.preprocessing(images.to(self.device)).to(self._dtype).contiguous(memory_format=torch.channels_last)
-        return torch.cat([self.network.features(part) for part in (x.split(1) if self._one_by_one else (x,))])
+        return torch.cat([self._extract(part) for part in (x.split(1) if self._one_by_one else (x,))])
 
     @classmethod
     def load(
@@ -224,6 +230,7 @@ class PlacesScorer:
         attributes: str | os.PathLike[str] | None = None,
         official_compat: bool = False,
         precision: Precision = "float32",
+        compiled: bool = False,
         device: torch.device | str = "cpu",
     ) -> PlacesScorer:
         """Reads the published files, without unpickling them.
@@ -237,6 +244,7 @@ class PlacesScorer:
             attributes: text file of names, needed where W has not 102 rows.
             official_compat: see the class.
             precision: see the class.
+            compiled: see the class.
             device: where the network lives.
 
         Raises:
@@ -260,6 +268,7 @@ class PlacesScorer:
             attributes=None if attributes is None else read_names(Path(attributes)),
             official_compat=official_compat,
             precision=precision,
+            compiled=compiled,
             device=device,
         )
 
