@@ -41,22 +41,39 @@ class Squares:
         return f"{unit**2}".encode()
 
 
+@dataclass(frozen=True)
+class Opened(Squares):
+    """Notes who opens it."""
+
+    log: Path = Path()
+
+    def __call__(self, device):
+        (self.log / f"{len(list(self.log.iterdir()))} {os.getpid()}").touch()
+        return super().__call__(device)
+
+
+def make(engine, open_job, units, ticks=None):
+    """Units of a crew that is hired for nothing else."""
+    with engine.open(open_job) as crew:
+        yield from crew.make(units, ticks)
+
+
 EXPECTED = {unit: f"{unit**2}".encode() for unit in (7, 1, 4, 0, 9)}
 
 
 def test_in_process(tmp_path):
     ticks = []
-    found = list(InProcess("meta").run(Squares(tmp_path), list(EXPECTED), lambda *tick: ticks.append(tick)))
+    found = list(make(InProcess("meta"), Squares(tmp_path), list(EXPECTED), lambda *tick: ticks.append(tick)))
     assert found == list(EXPECTED.items())
     assert ticks == [(unit, unit) for unit in EXPECTED]
     assert {file.name for file in tmp_path.iterdir()} == {f"{unit} {os.getpid()} meta" for unit in EXPECTED}
-    assert list(InProcess().run(Squares(tmp_path), [])) == []
+    assert list(make(InProcess(), Squares(tmp_path), [])) == []
 
 
 def test_processes_make_every_unit_once_and_replace_the_dead(tmp_path):
     ticks = []
     engine = Processes(2, ("cpu", "meta"))
-    found = list(engine.run(Squares(tmp_path, dies_once=4), list(EXPECTED), lambda *tick: ticks.append(tick)))
+    found = list(make(engine, Squares(tmp_path, dies_once=4), list(EXPECTED), lambda *tick: ticks.append(tick)))
     assert dict(found) == EXPECTED
     assert len(found) == len(EXPECTED)
     assert set(ticks) == {(unit, unit) for unit in EXPECTED}
@@ -73,13 +90,13 @@ def test_a_unit_that_kills_every_worker_is_given_up(tmp_path):
     with pytest.raises(
         EngineError, match="2 workers died over unit 1, the last with exit status -9: too little memory"
     ):
-        dict(Processes(1, attempts=2).run(Squares(tmp_path, dies_always=1), [0, 1, 2]))
+        dict(make(Processes(1, attempts=2), Squares(tmp_path, dies_always=1), [0, 1, 2]))
     assert not multiprocessing.active_children()
 
 
 def test_errors_of_a_job_come_through_as_they_are(tmp_path):
     with pytest.raises(UnicodeDecodeError, match="no such unit"):
-        dict(Processes(1).run(Squares(tmp_path, raises=0), [0, 1]))
+        dict(make(Processes(1), Squares(tmp_path, raises=0), [0, 1]))
 
 
 class OpenFails:
@@ -92,15 +109,56 @@ class OpenFails:
 
 def test_errors_that_cannot_travel_say_the_same(tmp_path):
     with pytest.raises(EngineError, match=r"^Strange: of its own$"):
-        dict(Processes(1).run(OpenFails(), [0]))
+        dict(make(Processes(1), OpenFails(), [0]))
 
 
 def test_closing_stops_the_workers(tmp_path):
-    units = Processes(1).run(Squares(tmp_path), range(1000))
+    units = make(Processes(1), Squares(tmp_path), range(1000))
     next(units)
     assert multiprocessing.active_children()
     units.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("engine", [InProcess(), Processes(2)], ids=["here", "processes"])
+def test_a_crew_stays_for_more_units_and_opens_the_job_once(tmp_path, engine):
+    opened = tmp_path / "opened"
+    opened.mkdir()
+    with engine.open(Opened(tmp_path, log=opened)) as crew:
+        assert list(crew.make([])) == []
+        assert not list(opened.iterdir())  # nobody is hired before there is something to do
+        assert list(crew.make([5])) == [(5, b"25")]
+        first = {file.name for file in opened.iterdir()}
+        assert len(first) == 1
+        assert dict(crew.make(range(6))) == {unit: f"{unit**2}".encode() for unit in range(6)}
+        workers = {file.name for file in opened.iterdir()}
+        assert dict(crew.make(list(EXPECTED))) == EXPECTED
+        assert first < workers or engine == InProcess()
+        assert {file.name for file in opened.iterdir()} == workers
+        assert len(multiprocessing.active_children()) == (0 if engine == InProcess() else 2)
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_killed_while_it_waits_is_replaced(tmp_path):
+    with Processes(2).open(Squares(tmp_path)) as crew:
+        assert dict(crew.make(list(EXPECTED))) == EXPECTED
+        victim = multiprocessing.active_children()[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+        assert dict(crew.make(list(EXPECTED))) == EXPECTED
+        assert len(multiprocessing.active_children()) == 2
+        assert victim.pid not in {process.pid for process in multiprocessing.active_children()}
+
+
+def test_units_that_nobody_waits_for_are_no_answer_to_later_ones(tmp_path):
+    with Processes(2).open(Squares(tmp_path, raises=3)) as crew:
+        units = crew.make(range(100, 200))
+        next(units)
+        units.close()
+        assert dict(crew.make([0, 1, 2])) == {0: b"0", 1: b"1", 2: b"4"}
+        with pytest.raises(UnicodeDecodeError, match="no such unit"):
+            dict(crew.make([1, 2, 3, 4]))
+        assert dict(crew.make([4, 5])) == {4: b"16", 5: b"25"}
 
 
 def test_engines_by_name():
@@ -136,7 +194,7 @@ def test_engines_that_cannot_be(arguments, words):
 def test_ray_is_asked_for_when_it_is_needed(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"install it with `pip install 'higan\[ray\]'`"):
-        next(RayCluster(1).run(Squares(tmp_path), [0]))
+        next(make(RayCluster(1), Squares(tmp_path), [0]))
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ near normal. Comparisons share the error by Bonferroni's inequality.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from higan.editing import StepMode
-from higan.population import Progress, sample_seeds
-from higan.rescoring import Checkpoint, Plan, cost, key_of, plan_of
+from higan.engines import Crew, Engine
+from higan.population import OpenModels, Progress, sample_seeds
+from higan.rescoring import Checkpoint, Plan, cost, key_of, plan_of, together
+from higan.spread import Piece, crew_of, gather
 from higan.types import Boundary, Generator, Placement, Rescoring, Scorer
 
 __all__ = ["Adaptive", "Race", "half_width", "rescore_adaptively"]
@@ -41,6 +43,9 @@ _AIM = 1 / 8
 """The share of K at which intervals are tightest."""
 _NULL_LEVEL = 0.95
 _SMALLEST_BATCH = 16
+_FEWEST_SAMPLES = 4
+_FEWEST_IMAGES = 64
+"""Of a piece of a look: what is worth a worker's while, and fills a call of the generator."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,6 +259,8 @@ def rescore_adaptively(
     step_mode: StepMode = "official",
     batch_size: int = 32,
     images_at_once: int | None = None,
+    engine: Engine | None = None,
+    open_models: OpenModels | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Adaptive:
@@ -278,11 +285,17 @@ def rescore_adaptively(
         step_mode: see `higan.editing.edit_step`.
         batch_size: samples between two looks; at least 16.
         images_at_once: see `higan.rescoring.rescore`.
+        engine: where edits are drawn and scored; None is this process. Every look is decided here, but workers and
+            their models stay from look to look. Engine and number of workers change no bit, provided that workers are
+            alike.
+        open_models: how workers of an engine open generator and scorer.
         checkpoint: keeps finished batches.
         progress: called with images done and the most there can be.
 
     Raises:
-        ValueError: as `rescore`, or a batch too small to judge from, or places that lack what is to be settled.
+        ValueError: as `rescore`, or a batch too small to judge from, or places that lack what is to be settled,
+            or an engine without a way to open the models.
+        EngineError, RunMismatchError: see `higan.spread.spread`.
     """
     if batch_size < _SMALLEST_BATCH:
         raise ValueError(f"batch_size must be at least {_SMALLEST_BATCH} to judge a variance from; got {batch_size}")
@@ -307,38 +320,56 @@ def rescore_adaptively(
     ledger = _Ledger.empty(plan, num)
     done = 0
 
-    def tell(images: int, _: int = 0) -> None:
+    def tell(images: int) -> None:
         if progress is not None:
             progress(done + images, budget)
 
-    batches = torch.split(seeds, batch_size)
-    for index, batch in enumerate(batches):
-        unit = _load(checkpoint, f"{key}-originals", index)
-        if unit is None:
-            unit = {"originals": plan.originals(batch)}
-            _save(checkpoint, f"{key}-originals", index, unit)
-        ledger.originals[index * batch_size :][: len(batch)] = unit["originals"]
-        done += len(batch)
-        tell(0)
+    batches = list(zip(range(0, num, batch_size), torch.split(seeds, batch_size), strict=True))
     wanted = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
-    for index, batch in enumerate(batches):
-        unit = _load(checkpoint, key, index)
-        if unit is None or not torch.equal(unit["wanted"], wanted):
-            start = index * batch_size
-            unit = plan.run(
-                batch, wanted=wanted, originals=ledger.originals[start : start + len(batch)], progress=tell
-            ) | {"wanted": wanted}
-            _save(checkpoint, key, index, unit)
-        done += len(batch) * plan.num_edits(wanted)
-        tell(0)
-        ledger.add(unit, wanted, index * batch_size, len(batch))
-        n = index * batch_size + len(batch)
-        race.update(ledger.changes[..., :n], ledger.originals, ledger.nulls_at(race.everything, num_random))
-        cells, null = race.wanted()
-        wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
-        if not bool(wanted.any()):
-            break
+    with crew_of(plan, engine, open_models) as crew:
+        todo: dict[Piece, int] = {}
+        for start, batch in batches:
+            unit = _load(checkpoint, f"{key}-originals", start // batch_size)
+            if unit is None:
+                todo[Piece.of(batch, torch.zeros_like(wanted))] = start
+            else:
+                ledger.originals[start:][: len(batch)] = unit["originals"]
+                done += len(batch)
+        for piece, made in gather(crew, plan, list(todo), tell):
+            _save(checkpoint, f"{key}-originals", todo[piece] // batch_size, made)
+            ledger.originals[todo[piece] :][: len(piece.seeds)] = made["originals"]
+        done = num
+        for start, batch in batches:
+            n = start + len(batch)
+            unit = _load(checkpoint, key, start // batch_size)
+            if unit is None or not torch.equal(unit["wanted"], wanted):
+                unit = _look(crew, plan, batch, ledger.originals[start:n], wanted, tell) | {"wanted": wanted}
+                _save(checkpoint, key, start // batch_size, unit)
+            done += len(batch) * plan.num_edits(wanted)
+            tell(0)
+            ledger.add(unit, wanted, start, len(batch))
+            race.update(ledger.changes[..., :n], ledger.originals, ledger.nulls_at(race.everything, num_random))
+            cells, null = race.wanted()
+            wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
+            if not bool(wanted.any()):
+                break
     return _summary(plan, race, ledger, seeds, num_random, step=step, step_mode=step_mode, images=done, budget=budget)
+
+
+def _look(
+    crew: Crew[Piece], plan: Plan, seeds: Tensor, originals: Tensor, wanted: Tensor, tell: Callable[[int], None]
+) -> dict[str, Tensor]:
+    """What is wanted of these samples, made in pieces of few samples, so that what comes before an edit is drawn once.
+
+    Their size depends on how much is wanted, never on who makes them: pieces of other sizes round otherwise.
+    """
+    size, edits = _FEWEST_SAMPLES, plan.num_edits(wanted)
+    while size < len(seeds) and size * edits < _FEWEST_IMAGES:
+        size *= 2
+    parts = zip(seeds.split(size), originals.split(size), strict=True)
+    pieces = [Piece.of(some, wanted, scores) for some, scores in parts]
+    made = dict(gather(crew, plan, pieces, tell))
+    return together([made[piece] for piece in pieces])
 
 
 def _load(checkpoint: Checkpoint | None, key: str, index: int) -> dict[str, Tensor] | None:

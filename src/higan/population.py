@@ -6,7 +6,6 @@ Everything that goes from seeds to scores passes through here, and what generato
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -221,9 +220,8 @@ def distribute(
             under_way[shard] = images
             progress(kept + sum(under_way.values()), run.num_samples)
 
-    # Closed, so that workers stop now and not when the generator happens to be collected.
-    with writing(run), closing(engine.run(_OpenShards(run, open_models, batch_size), todo, tick)) as units:
-        for shard, data in units:
+    with writing(run), engine.open(_OpenShards(run, open_models, batch_size)) as crew:
+        for shard, data in crew.make(todo, tick):
             keep_shard(run, shard, data)
             tick(shard, len(shard_indices(run, shard)))
     return len(todo)
@@ -237,7 +235,7 @@ class _OpenShards:
     open_models: OpenModels
     batch_size: int
 
-    def __call__(self, device: str) -> Job:
+    def __call__(self, device: str) -> Job[int]:
         return partial(_shard, self.run, *self.open_models(device), self.batch_size)
 
 

@@ -34,7 +34,7 @@ from higan.types import (
     StagedGenerator,
 )
 
-__all__ = ["Checkpoint", "Plan", "cost", "key_of", "meaningless_directions", "plan_of", "rescore"]
+__all__ = ["Checkpoint", "Plan", "cost", "key_of", "meaningless_directions", "plan_of", "rescore", "together"]
 
 _MEASURED = 8
 """Random directions along which equal changes of the picture are measured."""
@@ -143,23 +143,33 @@ def rescore(
             progress(done + images, total)
         done += images
         units.append(unit)
-    originals = torch.cat([unit["originals"] for unit in units])
-    null = (torch.stack([unit["null"] for unit in units]).sum(0) / num).float()
+    whole = together(units)
+    null = (whole["null"] / num).float()
     return Rescoring(
         concepts=tuple(boundary.concept for boundary in boundaries),
         placements=plan.places,
         step=step,
         seeds=seeds,
-        originals=originals,
-        changes=torch.cat([unit["changes"] for unit in units], -1),
-        effects=(torch.stack([unit["effects"] for unit in units]).sum(0) / num).float(),
+        originals=whole["originals"],
+        changes=whole["changes"],
+        effects=(whole["effects"] / num).float(),
         null=null[:num_random],
-        score_std=originals.double().std(0).float(),
+        score_std=whole["originals"].double().std(0).float(),
         permuted=null[num_random:] if permuted else None,
         steps=plan.steps.cpu().float().contiguous(),
         step_mode=step_mode,
         image_changes=plan.image_changes(seed) if step_mode == "equal_change" else None,
     )
+
+
+def together(units: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Units of samples that follow each other as one: samples side by side, sums added up; see `Plan.run`."""
+    return {
+        "originals": torch.cat([unit["originals"] for unit in units]),
+        "changes": torch.cat([unit["changes"] for unit in units], -1),
+        "effects": torch.stack([unit["effects"] for unit in units]).sum(0),
+        "null": torch.stack([unit["null"] for unit in units]).sum(0),
+    }
 
 
 def plan_of(

@@ -1,26 +1,57 @@
-"""A re-scoring of fixed size on the workers of an engine: its units are made there and kept here.
+"""Work of a re-scoring on the crew of an engine: pieces of it are made there and kept here.
 
-`higan.rescoring.rescore`, called with the same arguments and the same checkpoint, then finds every unit done.
+Of a re-scoring of fixed size all units are known beforehand: `spread` makes them, and `higan.rescoring.rescore`, called
+with the same arguments and the same checkpoint, then finds every unit done. What `higan.adaptive` wants next it knows
+after every look; it gives its pieces to a crew that stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from higan.editing import StepMode
-from higan.engines import Engine, Job, Tick
+from higan.engines import Crew, Engine, InProcess, Job, Tick
 from higan.errors import RunMismatchError
 from higan.population import OpenModels, Progress, sample_seeds
 from higan.rescoring import Checkpoint, Plan, cost, key_of, plan_of
-from higan.types import Boundary, Concept, Generator, Scorer
+from higan.types import Boundary, Concept, Generator, Placement, Scorer
 
-__all__ = ["spread"]
+__all__ = ["Piece", "crew_of", "gather", "spread"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Samples, and what is wanted of them: all there is, or some edits of samples whose original scores are known.
+
+    Where no edit is wanted, it is the original scores. Arrays instead of tensors, which would travel through shared
+    memory.
+    """
+
+    seeds: np.ndarray
+    wanted: np.ndarray | None = None
+    originals: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, seeds: Tensor, wanted: Tensor | None = None, originals: Tensor | None = None) -> Piece:
+        """From tensors."""
+        return cls(seeds.numpy(), *(None if given is None else given.numpy() for given in (wanted, originals)))
+
+    def __str__(self) -> str:
+        return f"of samples {self.seeds.min()} … {self.seeds.max()}"
+
+    def images(self, plan: Plan) -> int:
+        """How many are drawn."""
+        every = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
+        edits = plan.num_edits(every if self.wanted is None else torch.from_numpy(self.wanted))
+        return len(self.seeds) * (edits + (self.originals is None))
 
 
 def spread(
@@ -44,7 +75,7 @@ def spread(
     """Makes the units that are missing. Engine and number of workers change no bit, provided that workers are alike.
 
     Args:
-        generator: what workers open, too; here it draws nothing.
+        generator: what workers open, too; here it draws nothing, unless step lengths have to be measured.
         scorer: likewise.
         boundaries: see `higan.rescoring.rescore`, as all that follows.
         open_models: how workers open generator and scorer.
@@ -65,91 +96,121 @@ def spread(
         EngineError: workers die again and again, or cannot be reached.
         RunMismatchError: a worker opens other models than these.
     """
-    job = _OpenUnits(
-        open_models, tuple(map(_Sent.of, boundaries)), tuple(map(_Sent.of, permuted)), num, step, seed, num_random,
-        step_mode, batch_size, images_at_once, "",
-    )  # fmt: skip
-    plan = job.plan(generator, scorer)
-    key = job.key(plan)
-    todo = [unit for unit in range(-(-num // batch_size)) if checkpoint.load(key, unit) is None]
-    per_sample = cost(len(boundaries), plan.places, num=1, num_random=num_random, num_permuted=len(permuted))
-    done = {unit: len(job.seeds(unit)) * per_sample for unit in range(-(-num // batch_size)) if unit not in todo}
+    plan = plan_of(
+        generator,
+        scorer,
+        boundaries,
+        num=num,
+        step=step,
+        seed=seed,
+        places=None,
+        num_random=num_random,
+        permuted=permuted,
+        step_mode=step_mode,
+        batch_size=batch_size,
+        images_at_once=images_at_once,
+    )
+    key = key_of(plan, seed, num, batch_size)
+    batches = torch.split(sample_seeds(num, seed=seed, purpose="verify"), batch_size)
+    todo = {Piece.of(batch): unit for unit, batch in enumerate(batches) if checkpoint.load(key, unit) is None}
+    total = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
+    kept = total - sum(piece.images(plan) for piece in todo)
 
-    def tick(unit: int, images: int) -> None:
-        if progress is not None and done.get(unit) != images:
-            done[unit] = images
-            progress(sum(done.values()), num * per_sample)
+    def tell(images: int) -> None:
+        if progress is not None:
+            progress(kept + images, total)
 
-    with closing(engine.run(replace(job, expected=key), todo, tick)) as units:
-        for unit, data in units:
-            checkpoint.save(key, unit, safetensors.torch.load(data))
-            tick(unit, len(job.seeds(unit)) * per_sample)
+    with crew_of(plan, engine, open_models) as crew:
+        for piece, made in gather(crew, plan, list(todo), tell):
+            checkpoint.save(key, todo[piece], made)
+
+
+def crew_of(
+    plan: Plan, engine: Engine | None = None, open_models: OpenModels | None = None
+) -> AbstractContextManager[Crew[Piece]]:
+    """Makers of pieces: workers who open the plan's models themselves, or, without an engine, the plan as it is.
+
+    Raises:
+        ValueError: an engine without a way to open the models.
+    """
+    if engine is None:
+        return InProcess().open(lambda _: partial(_make, plan))
+    if open_models is None:
+        raise ValueError("workers of an engine open the models themselves: pass open_models=")
+    return engine.open(_OpenPlan.of(plan, open_models))
+
+
+def gather(
+    crew: Crew[Piece], plan: Plan, pieces: Sequence[Piece], tell: Callable[[int], None]
+) -> Iterator[tuple[Piece, dict[str, Tensor]]]:
+    """Pieces as they are done, as `Plan.run` returns them; ``tell`` hears of the images of all of them."""
+    done = dict.fromkeys(pieces, 0)
+
+    def tick(piece: Piece, images: int) -> None:
+        # Where a worker died, its piece begins anew.
+        if images > done[piece]:
+            done[piece] = images
+            tell(sum(done.values()))
+
+    for piece, data in crew.make(pieces, tick):
+        yield piece, safetensors.torch.load(data)
+        tick(piece, piece.images(plan))
+
+
+def _make(plan: Plan, piece: Piece, tick: Tick) -> bytes:
+    seeds = torch.from_numpy(piece.seeds)
+    wanted, originals = (None if x is None else torch.from_numpy(x) for x in (piece.wanted, piece.originals))
+    if wanted is not None and not bool(wanted.any()):
+        made = {"originals": plan.originals(seeds)}
+    else:
+        made = plan.run(seeds, wanted=wanted, originals=originals, progress=lambda images, _: tick(images))
+    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in made.items()})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sent:
-    """A boundary on its way: an array instead of a tensor, which would travel through shared memory."""
+    """A direction on its way."""
 
     concept: Concept
     normal: np.ndarray
-    bias: np.ndarray
 
     @classmethod
     def of(cls, boundary: Boundary) -> _Sent:
-        return cls(boundary.concept, boundary.normal.cpu().numpy(), boundary.bias.cpu().numpy())
+        return cls(boundary.concept, boundary.normal.cpu().numpy())
 
     def opened(self) -> Boundary:
-        return Boundary(self.concept, torch.tensor(self.normal), torch.tensor(self.bias), float("nan"))
+        normal = torch.tensor(self.normal)
+        return Boundary(self.concept, normal, torch.zeros(normal.shape[:-1]), float("nan"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _OpenUnits:
-    """A job whose units are those of a re-scoring."""
+class _OpenPlan:
+    """A job whose units are pieces: the plan on its way, with names of the models instead of the models."""
 
     open_models: OpenModels
-    boundaries: tuple[_Sent, ...]
-    permuted: tuple[_Sent, ...]
-    num: int
-    step: float
-    seed: int
-    num_random: int
-    step_mode: StepMode
-    batch_size: int
+    expected: tuple[str, ...]
+    columns: tuple[int, ...]
+    directions: tuple[_Sent, ...]
+    places: tuple[Placement, ...]
+    steps: np.ndarray
     images_at_once: int | None
-    expected: str
 
-    def __call__(self, device: str) -> Job:
-        plan = self.plan(*self.open_models(device))
-        if self.key(plan) != self.expected:
+    @classmethod
+    def of(cls, plan: Plan, open_models: OpenModels) -> _OpenPlan:
+        return cls(
+            open_models, _names(plan.generator, plan.scorer), tuple(plan.columns),
+            tuple(map(_Sent.of, plan.directions)), plan.places, plan.steps.cpu().numpy(), plan.images_at_once,
+        )  # fmt: skip
+
+    def __call__(self, device: str) -> Job[Piece]:
+        generator, scorer = self.open_models(device)
+        if _names(generator, scorer) != self.expected:
             raise RunMismatchError("a worker opens other models than the re-scoring was begun with")
+        directions = [sent.opened() for sent in self.directions]
+        steps = torch.tensor(self.steps, device=generator.device)
+        plan = Plan(generator, scorer, list(self.columns), directions, self.places, steps, self.images_at_once)
+        return partial(_make, plan)
 
-        def unit(number: int, tick: Tick) -> bytes:
-            made = plan.run(self.seeds(number), progress=lambda images, _: tick(images))
-            return safetensors.torch.save({name: tensor.contiguous() for name, tensor in made.items()})
 
-        return unit
-
-    def plan(self, generator: Generator, scorer: Scorer) -> Plan:
-        """What a unit does, as `rescore` plans it."""
-        return plan_of(
-            generator,
-            scorer,
-            [sent.opened() for sent in self.boundaries],
-            num=self.num,
-            step=self.step,
-            seed=self.seed,
-            places=None,
-            num_random=self.num_random,
-            permuted=[sent.opened() for sent in self.permuted],
-            step_mode=self.step_mode,
-            batch_size=self.batch_size,
-            images_at_once=self.images_at_once,
-        )
-
-    def key(self, plan: Plan) -> str:
-        """What `rescore` calls its units."""
-        return key_of(plan, self.seed, self.num, self.batch_size)
-
-    def seeds(self, unit: int) -> torch.Tensor:
-        """Of the samples of a unit."""
-        return torch.split(sample_seeds(self.num, seed=self.seed, purpose="verify"), self.batch_size)[unit]
+def _names(generator: Generator, scorer: Scorer) -> tuple[str, ...]:
+    return (generator.name, scorer.name, *(concept.name for concept in scorer.concepts))

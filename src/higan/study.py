@@ -312,8 +312,8 @@ def rescore_step(
     """Re-scores the boundaries of the run, Eq. (1), and keeps the result; see `higan.rescoring.rescore`.
 
     With a goal it measures only until that is settled (`higan.adaptive`), ``num`` samples at the most, and writes down
-    under ``outcome`` of this step what was settled; the batch size is then that of the looks, and as every look decides
-    what comes next, it stays in this process. Without a goal, workers of an ``engine`` take part, see `sample_step`.
+    under ``outcome`` of this step what was settled; looks have a batch size of their own. Workers of an ``engine``
+    take part either way, see `sample_step`.
     """
     boundaries, null = store.load_boundaries(run), store.load_permuted(run)
     settings: dict[str, Any] = {
@@ -340,19 +340,19 @@ def rescore_step(
         "checkpoint": store.Units(run),
         "progress": _named(report, "rescore"),
     }
+    here = engine is None or isinstance(engine, InProcess)
+    workforce: dict[str, Any] = {} if here else {"engine": engine, "open_models": open_models}
+    if workforce and open_models is None:
+        raise ValueError(_NO_MODELS)
     with store.writing(run):
-        if adaptive is None:
-            if engine is not None and not isinstance(engine, InProcess):
-                if open_models is None:
-                    raise ValueError(_NO_MODELS)
-                spread(
-                    generator, scorer, boundaries, open_models=open_models, engine=engine, batch_size=batch_size, **how
-                )
+        if adaptive is not None:
+            found = rescore_adaptively(generator, scorer, boundaries, **asdict(adaptive), **how, **workforce)
+            rescoring, outcome = found.rescoring, found.outcome()
+        else:
+            if workforce:
+                spread(generator, scorer, boundaries, batch_size=batch_size, **how, **workforce)
                 how["progress"] = None  # every unit has been told of
             rescoring, outcome = rescore(generator, scorer, boundaries, batch_size=batch_size, **how), None
-        else:
-            found = rescore_adaptively(generator, scorer, boundaries, **asdict(adaptive), **how)
-            rescoring, outcome = found.rescoring, found.outcome()
         _forget(run, "rescore")
         store.save_rescoring(run, rescoring)
         _record(run, "rescore", settings, time.monotonic() - start, outcome)

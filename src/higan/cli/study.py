@@ -53,7 +53,7 @@ from higan.cli.models import GeneratorOptions, Models, digests_of
 from higan.cli.models import generator_options as generator_options_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.editing import StepMode
-from higan.engines import Engine, InProcess, open_engine
+from higan.engines import Engine, open_engine
 from higan.errors import MissingWeightsError
 from higan.hierarchy import finding, profile
 from higan.linear import Loss
@@ -401,8 +401,6 @@ def rescore(
 ) -> None:
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
-    if adaptive and not isinstance(workforce, InProcess):
-        raise ValueError("adaptive verification decides after every look and stays in one process; leave engines out")
     opened = store.load_run(folder)
     models = _recipe_of(opened)
     generator, scorer = models(_device_here(device))

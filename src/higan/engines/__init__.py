@@ -4,9 +4,10 @@ from higan.engines.choice import EngineName, open_engine
 from higan.engines.inprocess import InProcess
 from higan.engines.processes import Processes
 from higan.engines.ray import RayCluster
-from higan.engines.types import Engine, Job, OpenJob, Tick, Ticks, Units
+from higan.engines.types import Crew, Engine, Job, OpenJob, Tick, Ticks, Units
 
 __all__ = [
+    "Crew",
     "Engine",
     "EngineName",
     "InProcess",

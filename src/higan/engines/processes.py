@@ -7,21 +7,21 @@ import multiprocessing
 import pickle
 import signal
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
-from higan.engines.types import OpenJob, Ticks, Units
+from higan.engines.types import OpenJob, Ticks, U, Units
 from higan.errors import EngineError
 from higan.memory import keep_memory
 
 __all__ = ["Processes"]
 
-_STOP = -1
 _PATIENCE = 2.0
 
 
@@ -51,78 +51,102 @@ class Processes:
         if not self.devices:
             raise ValueError("devices must name at least one; got none")
 
-    def run(self, open_job: OpenJob, units: Sequence[int], ticks: Ticks | None = None) -> Units:
-        """Units as they are done; see `higan.engines.types.Engine`.
-
-        At most one unit per worker waits in memory.
-        """
-        todo, deaths = deque(units), Counter[int]()
-        crew: list[_Worker] = []
+    @contextmanager
+    def open(self, open_job: OpenJob[U]) -> Iterator[_Crew[U]]:
+        """See `higan.engines.types.Engine`."""
+        crew = _Crew(self, open_job)
         try:
-            for place in range(min(self.workers, len(todo))):
-                crew.append(self._hire(open_job, place))
-                crew[-1].give(todo)
-            while busy := {worker.pipe: worker for worker in crew if worker.unit is not None}:
+            yield crew
+        finally:
+            crew.dismiss(list(crew.workers))
+
+
+@dataclass(slots=True)
+class _Crew(Generic[U]):
+    """Processes that wait for units."""
+
+    engine: Processes
+    open_job: OpenJob[U]
+    workers: list[_Worker[U]] = field(default_factory=list)
+
+    def make(self, units: Sequence[U], ticks: Ticks[U] | None = None) -> Units[U]:
+        """Units as they are done; at most one per worker waits in memory."""
+        todo, deaths = deque(enumerate(units)), Counter[int]()
+        for place in range(len(self.workers), min(self.engine.workers, len(todo))):
+            self.workers.append(self._hire(place))
+        try:
+            for worker in self.workers:
+                worker.give(todo)
+            while busy := {worker.pipe: worker for worker in self.workers if worker.task is not None}:
                 ready = wait(list(busy))
                 for worker in [worker for pipe, worker in busy.items() if pipe in ready]:
-                    unit = worker.unit
-                    assert unit is not None
+                    task = worker.task
+                    assert task is not None
                     try:
                         kind, value = worker.pipe.recv()
                     except (EOFError, OSError):
-                        self._bury(worker, unit, deaths)
-                        todo.appendleft(unit)
-                        crew[crew.index(worker)] = replacement = self._hire(open_job, worker.place)
+                        self._bury(worker, task, deaths)
+                        todo.appendleft(task)
+                        self.workers[self.workers.index(worker)] = replacement = self._hire(worker.place)
                         replacement.give(todo)
                         continue
                     if kind == "tick":
                         if ticks is not None:
-                            ticks(unit, value)
+                            ticks(task[1], value)
                     elif kind == "error":
                         raise value
                     else:
                         worker.give(todo)
-                        yield unit, value
+                        yield task[1], value
         finally:
-            for worker in crew:
-                worker.process.terminate()
-            for worker in crew:
-                worker.end()
+            # What they are busy with now nobody waits for, and it must not be taken for an answer to what comes next.
+            self.dismiss([worker for worker in self.workers if worker.task is not None])
 
-    def _hire(self, open_job: OpenJob, place: int) -> _Worker:
+    def dismiss(self, workers: Sequence[_Worker[U]]) -> None:
+        """Stop these processes."""
+        for worker in workers:
+            self.workers.remove(worker)
+            worker.process.terminate()
+        for worker in workers:
+            worker.end()
+
+    def _hire(self, place: int) -> _Worker[U]:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = (theirs, open_job, self.devices[place % len(self.devices)], self.threads)
+        devices = self.engine.devices
+        arguments = (theirs, self.open_job, devices[place % len(devices)], self.engine.threads)
         process = context.Process(target=_serve, args=arguments, daemon=True, name=f"higan worker {place}")
         process.start()
         # Closed here, so that the death of the worker ends the pipe.
         theirs.close()
         return _Worker(place, process, ours)
 
-    def _bury(self, worker: _Worker, unit: int, deaths: Counter[int]) -> None:
+    def _bury(self, worker: _Worker[U], task: tuple[int, U], deaths: Counter[int]) -> None:
         worker.end()
-        deaths[unit] += 1
-        if deaths[unit] >= self.attempts:
+        index, unit = task
+        deaths[index] += 1
+        if deaths[index] >= self.engine.attempts:
             raise EngineError(
-                f"{deaths[unit]} workers died over unit {unit}, the last with exit status {worker.process.exitcode}: "
+                f"{deaths[index]} workers died over unit {unit}, the last with exit status {worker.process.exitcode}: "
                 "too little memory? Try fewer workers or a smaller batch size; what was finished is kept"
             )
 
 
-@dataclass(slots=True)
-class _Worker:
-    """A process, and what it is busy with."""
+@dataclass(slots=True, eq=False)
+class _Worker(Generic[U]):
+    """A process, and what it is busy with: a unit and its place among those asked for."""
 
     place: int
     process: SpawnProcess
     pipe: Connection[Any, Any]
-    unit: int | None = None
+    task: tuple[int, U] | None = None
 
-    def give(self, todo: deque[int]) -> None:
-        """The next unit, or the word to stop. A worker that is dead already is found out when its pipe is read."""
-        self.unit = todo.popleft() if todo else None
-        with contextlib.suppress(OSError):
-            self.pipe.send(_STOP if self.unit is None else self.unit)
+    def give(self, todo: deque[tuple[int, U]]) -> None:
+        """The next unit, if there is one. A worker that is dead already is found out when its pipe is read."""
+        self.task = todo.popleft() if todo else None
+        if self.task is not None:
+            with contextlib.suppress(OSError):
+                self.pipe.send(self.task[1])
 
     def end(self) -> None:
         """Wait for the process, a little."""
@@ -133,8 +157,8 @@ class _Worker:
         self.pipe.close()
 
 
-def _serve(pipe: Connection[Any, Any], open_job: OpenJob, device: str, threads: int) -> None:
-    """Life of a worker: opens the job, makes units until told to stop or until nobody listens any more."""
+def _serve(pipe: Connection[Any, Any], open_job: OpenJob[Any], device: str, threads: int) -> None:
+    """Life of a worker: opens the job, makes units until nobody asks any more."""
     # Ctrl-C reaches every process of a terminal; the one that hired this one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
@@ -142,8 +166,8 @@ def _serve(pipe: Connection[Any, Any], open_job: OpenJob, device: str, threads: 
     with contextlib.suppress(EOFError, OSError):
         try:
             job = open_job(device)
-            while (unit := pipe.recv()) != _STOP:
-                pipe.send(("done", job(unit, lambda images: pipe.send(("tick", images)))))
+            while True:
+                pipe.send(("done", job(pipe.recv(), lambda images: pipe.send(("tick", images)))))
         except (EOFError, BrokenPipeError):
             return
         except Exception as error:  # whatever it is, it belongs to who asked for the work

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic
 
 import torch
 
-from higan.engines.types import Job, OpenJob, Ticks, Units
+from higan.engines.types import Job, OpenJob, Ticks, U, Units
 from higan.errors import EngineError
 from higan.extras import optional
 from higan.memory import keep_memory
@@ -47,32 +48,87 @@ class RayCluster:
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"with Ray, device is cpu or cuda, and Ray chooses which; got {self.device!r}")
 
-    def run(self, open_job: OpenJob, units: Sequence[int], ticks: Ticks | None = None) -> Units:
-        """Units as they are done; see `higan.engines.types.Engine`. Ticks are not sent over the network.
+    @contextmanager
+    def open(self, open_job: OpenJob[U]) -> Iterator[_Crew[U]]:
+        """See `higan.engines.types.Engine`. Ticks are not sent over the network.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            EngineError: the cluster cannot be reached, or workers die again and again.
+            EngineError: the cluster cannot be reached.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray = optional("ray", "ray")
-        if not units:
-            return
-        ours = not ray.is_initialized()
-        if ours:
-            _connect(ray, self.address, self.workers)
-        crew: list[Any] = []
+        crew = _Crew(self, open_job, ray)
         try:
-            options = {"num_cpus": 1, "num_gpus": int(self.device == "cuda"), "max_restarts": -1}
-            hire = ray.remote(_Worker).options(**options, max_task_retries=self.attempts)
-            crew = [hire.remote(open_job, self.device, self.threads) for _ in range(min(self.workers, len(units)))]
-            yield from _schedule(ray, crew, deque(units))
+            yield crew
         finally:
-            if ours:
+            crew.dismiss(list(crew.workers))
+            if crew.ours:
                 ray.shutdown()
-            else:
-                for worker in crew:
-                    ray.kill(worker)
+
+
+@dataclass(slots=True)
+class _Crew(Generic[U]):
+    """Actors that wait for units. The cluster is called when there is something to do."""
+
+    engine: RayCluster
+    open_job: OpenJob[U]
+    ray: Any
+    workers: list[Any] = field(default_factory=list)
+    ours: bool = False
+
+    def make(self, units: Sequence[U], ticks: Ticks[U] | None = None) -> Units[U]:
+        """Units as they are done, one per worker at a time."""
+        ray, todo = self.ray, deque(units)
+        under_way: dict[Any, tuple[Any, U]] = {}
+        self._hire(len(todo))
+        try:
+            for worker in self.workers[: len(todo)]:
+                unit = todo.popleft()
+                under_way[worker.make.remote(unit)] = worker, unit
+            while under_way:
+                (ready,), _ = ray.wait(list(under_way), num_returns=1)
+                worker, unit = under_way[ready]
+                data = self._fetch(ready, unit)
+                del under_way[ready]
+                if todo:
+                    following = todo.popleft()
+                    under_way[worker.make.remote(following)] = worker, following
+                yield unit, data
+        finally:
+            # What they are busy with now nobody waits for.
+            self.dismiss([worker for worker, _ in under_way.values() if worker in self.workers])
+
+    def dismiss(self, workers: Sequence[Any]) -> None:
+        """Stop these actors."""
+        for worker in workers:
+            self.workers.remove(worker)
+            self.ray.kill(worker)
+
+    def _hire(self, units: int) -> None:
+        """As many as there is work for."""
+        count = min(self.engine.workers, units) - len(self.workers)
+        if count <= 0:
+            return
+        if not self.ray.is_initialized():
+            _connect(self.ray, self.engine.address, self.engine.workers)
+            self.ours = True
+        device = self.engine.device
+        options = {"num_cpus": 1, "num_gpus": int(device == "cuda"), "max_restarts": -1}
+        hire = self.ray.remote(_Worker).options(**options, max_task_retries=self.engine.attempts)
+        self.workers += [hire.remote(self.open_job, device, self.engine.threads) for _ in range(count)]
+
+    def _fetch(self, made: Any, unit: U) -> bytes:
+        exceptions = self.ray.exceptions
+        try:
+            return bytes(self.ray.get(made))
+        except exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else EngineError(_first_line(error)) from error
+        except exceptions.RayError as error:
+            raise EngineError(
+                f"workers of the cluster died over unit {unit} ({_first_line(error)}): too little memory? "
+                "What was finished is kept"
+            ) from error
 
 
 def _connect(ray: Any, address: str | None, workers: int) -> None:
@@ -90,41 +146,17 @@ def _connect(ray: Any, address: str | None, workers: int) -> None:
         raise EngineError(f"Ray cannot be reached {where}: {_first_line(error)}") from error
 
 
-def _schedule(ray: Any, crew: list[Any], todo: deque[int]) -> Units:
-    """One unit per worker at a time."""
-    under_way = {}
-    for worker in crew:
-        unit = todo.popleft()
-        under_way[worker.make.remote(unit)] = worker, unit
-    while under_way:
-        (ready,), _ = ray.wait(list(under_way), num_returns=1)
-        worker, unit = under_way.pop(ready)
-        try:
-            data = ray.get(ready)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else EngineError(_first_line(error)) from error
-        except ray.exceptions.RayError as error:
-            raise EngineError(
-                f"workers of the cluster died over unit {unit} ({_first_line(error)}): too little memory? "
-                "What was finished is kept"
-            ) from error
-        if todo:
-            following = todo.popleft()
-            under_way[worker.make.remote(following)] = worker, following
-        yield unit, bytes(data)
-
-
 class _Worker:
     """What Ray keeps alive: the opened job."""
 
-    def __init__(self, open_job: OpenJob, device: str, threads: int) -> None:
+    def __init__(self, open_job: OpenJob[Any], device: str, threads: int) -> None:
         keep_memory()
         torch.set_num_threads(threads)
         self._open = open_job
         self._device = device
-        self._job: Job | None = None
+        self._job: Job[Any] | None = None
 
-    def make(self, unit: int) -> bytes:
+    def make(self, unit: Any) -> bytes:
         """The job is opened with the first unit, where an error can be told from a death."""
         if self._job is None:
             self._job = self._open(self._device)
