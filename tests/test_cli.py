@@ -319,15 +319,14 @@ def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
     assert higan("sample", *TOY, "--num", 60, "--out", "run")[0] == 0
     assert higan("fit", "run", "--permuted", 1)[0] == 0
     options = ["run", "--verify", 12, "--random", 2, "--batch-size", 4]
-    code, printed = higan("rescore", *options, "--workers", 2, "--adaptive")
-    assert code == 2
-    assert "stays in one process" in printed
-    code, printed = higan("rescore", *options, "--workers", 2)
-    assert code == 0, printed
-    spread = (tmp_path / "run" / "rescoring.safetensors").read_bytes()
-    (tmp_path / "run" / "rescoring.safetensors").unlink()
-    assert higan("rescore", *options)[0] == 0
-    assert (tmp_path / "run" / "rescoring.safetensors").read_bytes() == spread
+    result = tmp_path / "run" / "rescoring.safetensors"
+    for kind in ([], ["--adaptive", "--top", 2]):
+        code, printed = higan("rescore", *options, *kind, "--workers", 2)
+        assert code == 0, printed
+        spread = result.read_bytes()
+        result.unlink()
+        assert higan("rescore", *options, *kind)[0] == 0
+        assert result.read_bytes() == spread
 
 
 def test_rescoring_refuses_weights_that_have_changed(higan, tmp_path, monkeypatch):
