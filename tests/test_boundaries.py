@@ -146,6 +146,22 @@ def test_solver_at_the_official_shape(noise):
     assert float(COSINE(found, expected, dim=0)) >= 0.9999
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.7])
+def test_separable_white_codes_at_the_official_shape(noise):
+    """The slowest kind: about as many samples count as there are dimensions, and which of them is found late."""
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.randn(5000, 512, generator=generator)
+    score = codes @ torch.nn.functional.normalize(torch.randn(512, generator=generator), dim=0)
+    order = (score + noise * torch.randn(5000, generator=generator)).argsort()
+    codes, y = codes[torch.cat([order[-1400:], order[:1400]])], torch.tensor([1.0, -1.0]).repeat_interleave(1400)
+    found, other = squared_hinge(codes.expand(2, -1, -1), torch.stack([y, y]))
+    expected = linear_svc(codes, y, 1.0, tolerance=1e-5)
+    assert float((y.double() * (codes.double() @ expected[:-1] + expected[-1])).min()) > 0
+    assert float(COSINE(found, expected, dim=0)) >= 0.9999
+    assert float(found.norm() / expected.norm()) == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(found, other, atol=1e-6, rtol=0)
+
+
 def test_a_hessian_beyond_single_precision():
     """Codes so large, and a penalty so small, that a factor in single precision does not exist."""
     generator = torch.Generator().manual_seed(0)

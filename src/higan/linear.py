@@ -1,9 +1,10 @@
 """Many linear classifiers at once, in the primal: what `higan.boundaries` fits concepts with.
 
 Newton's method, whose steps are solved in one of two ways. Where few samples count, or codes are narrow, by a Cholesky
-factor over samples (Woodbury's identity) or over dimensions, whichever are fewer. Else by conjugate gradients,
-preconditioned with the second moments of all codes: whatever the concept, its Hessian is close to a multiple of them.
-Work is done in the precision of the data; the last residuals are taken in double precision.
+factor over samples (Woodbury's identity) or over dimensions, whichever are fewer; products of samples are kept from
+step to step. Else by conjugate gradients, preconditioned with the second moments of all codes: whatever the concept,
+its Hessian is close to a multiple of them. Work is done in the precision of the data; the last residuals are taken in
+double precision.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 __all__ = ["Loss", "Metric", "logistic", "metric_of", "solve", "squared_hinge"]
@@ -22,6 +23,13 @@ __all__ = ["Loss", "Metric", "logistic", "metric_of", "solve", "squared_hinge"]
 Loss = Literal["squared_hinge", "logistic"]
 
 _SEARCH_STEPS = 30
+_SEARCH = 0.03
+"""How near a minimum is found before Newton's last step towards it."""
+_RELAXATION = 1.6
+"""How far a step goes beyond a minimum along its direction that comes early: samples that stop a step are only just met
+there, and a third more steps are needed."""
+_ENOUGH = 0.05
+"""Share of the descent that a step promises which it must keep if it goes beyond the minimum."""
 _FORCING = 0.1
 """How far conjugate gradients reduce a residual: Newton steps need not be exact until the last."""
 _NARROW = 192
@@ -92,7 +100,7 @@ def solve(
     max_iterations: int = 100,
 ) -> Float[Tensor, "B E"]:
     """Weights, in double precision, of B problems whose samples already hold a constant for the bias."""
-    problems = _Problems(x, x, y.double(), C, _LOSSES[loss], metric)
+    problems = _Problems(x, x, y.double(), C, _LOSSES[loss], metric, _Known.nothing(x))
     start = torch.zeros(x.shape[0], x.shape[2], dtype=torch.float64, device=x.device)
     w = _descend(problems, start, tolerance, max_iterations)
     if x.dtype == torch.float64:
@@ -100,23 +108,23 @@ def solve(
     return _descend(replace(problems, exact=x.double()), w, tolerance, max_iterations)
 
 
-# --- losses: their downward slope and their curvature at margins y (w · x) --------------------------------------------
+# --- losses: their value, downward slope and curvature at margins y (w · x) -------------------------------------------
 
 
-def _hinge_parts(margin: Tensor) -> tuple[Tensor, Tensor]:
+_Parts = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def _hinge_parts(margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     short = (1 - margin).clamp(min=0)
-    return 2 * short, 2 * (short > 0).to(margin)
+    return short.square(), 2 * short, 2 * (short > 0).to(margin)
 
 
-def _logistic_parts(margin: Tensor) -> tuple[Tensor, Tensor]:
+def _logistic_parts(margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     wrong = torch.sigmoid(-margin)
-    return wrong, wrong * (1 - wrong)
+    return torch.nn.functional.softplus(-margin), wrong, wrong * (1 - wrong)
 
 
-_LOSSES: dict[Loss, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "squared_hinge": _hinge_parts,
-    "logistic": _logistic_parts,
-}
+_LOSSES: dict[Loss, _Parts] = {"squared_hinge": _hinge_parts, "logistic": _logistic_parts}
 
 
 # --- Newton -----------------------------------------------------------------------------------------------------------
@@ -126,21 +134,65 @@ _LOSSES: dict[Loss, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
 class _Problems:
     """B problems; all vectors are in double precision, ``x`` and the metric in that of the data.
 
-    ``exact`` is what margins and gradients are computed with: ``x``, or the same in double precision.
+    ``exact`` is what margins and gradients are computed with: ``x``, or the same in double precision. ``known``
+    only saves work: it may know less than it did.
     """
 
     x: Tensor
     exact: Tensor
     y: Tensor
     C: float
-    parts: Callable[[Tensor], tuple[Tensor, Tensor]]
+    parts: _Parts
     metric: Metric
+    known: _Known
 
     def of(self, chosen: Bool[Tensor, " B"]) -> _Problems:
         """Some of them; no copy where it is all."""
         if bool(chosen.all()):
             return self
-        return replace(self, x=self.x[chosen], exact=self.exact[chosen], y=self.y[chosen])
+        known = self.known.of(chosen)
+        return replace(self, x=self.x[chosen], exact=self.exact[chosen], y=self.y[chosen], known=known)
+
+
+@dataclass(slots=True, eq=False)
+class _Known:
+    """Products of samples with one another: which samples, their place among them (-1: none). Grown in place."""
+
+    which: Int64[Tensor, "B s"]
+    place: Int64[Tensor, "B m"]
+    products: Float[Tensor, "B s s"]
+
+    @classmethod
+    def nothing(cls, x: Float[Tensor, "B m E"]) -> _Known:
+        place = torch.full(x.shape[:2], -1, device=x.device)
+        return cls(place[:, :0], place, x[:, :0, :0])
+
+    def of(self, chosen: Bool[Tensor, " B"]) -> _Known:
+        return _Known(self.which[chosen], self.place[chosen], self.products[chosen])
+
+    def grow(self, x: Float[Tensor, "B m E"], wanted: Bool[Tensor, "B m"], margin: Float[Tensor, "B m"]) -> None:
+        """Takes in what is wanted, and some that may be soon, those of low margin."""
+        unknown = self.place < 0
+        missing = int((wanted & unknown).sum(1).max())
+        if missing == 0:
+            return
+        number = min(max(missing, x.shape[2] // 8), x.shape[1] - self.which.shape[1])
+        urgent = torch.where(unknown, torch.where(wanted, math.inf, -margin), -math.inf)
+        which = urgent.topk(number, dim=1, sorted=False).indices
+        rows = _rows(x, which)
+        across, within = torch.bmm(rows, _rows(x, self.which).mT), torch.bmm(rows, rows.mT)
+        upper, lower = torch.cat([self.products, across.mT], 2), torch.cat([across, within], 2)
+        self.products = torch.cat([upper, lower], 1)
+        places = torch.arange(self.which.shape[1], self.which.shape[1] + number, device=x.device)
+        self.place = self.place.scatter(1, which, places.expand_as(which))
+        self.which = torch.cat([self.which, which], 1)
+
+    def among(self, which: Int64[Tensor, "B k"]) -> Float[Tensor, "B k k"]:
+        places = self.place.gather(1, which)
+        rows = _rows(self.products, places)
+        if len(rows) == 1:
+            return rows[0].index_select(1, places[0])[None]
+        return rows.gather(2, places[:, None].expand(-1, which.shape[1], -1))
 
 
 def _descend(problems: _Problems, w: Tensor, tolerance: float, max_iterations: int) -> Float[Tensor, "B E"]:
@@ -149,11 +201,12 @@ def _descend(problems: _Problems, w: Tensor, tolerance: float, max_iterations: i
     place = torch.arange(len(w), device=w.device)
     margin = problems.y * _times(problems.exact, w) if bool(w.any()) else torch.zeros_like(problems.y)
     for _ in range(max_iterations):
-        slope, curvature = problems.parts(margin)
+        _, slope, curvature = problems.parts(margin)
         gradient = w - problems.C * _times(problems.exact.mT, problems.y * slope)
-        direction = _newton_direction(problems, gradient, curvature)
+        direction = _newton_direction(problems, gradient, curvature, margin)
         rise = problems.y * _times(problems.x, direction)
-        step = _line_search(problems, w, direction, margin, rise)[:, None]
+        linear, square = (w * direction).sum(1), direction.square().sum(1)
+        step = _line_search(problems, linear, square, margin, rise)
         w = w + step * direction
         margin = margin + step * rise
         result[place] = w
@@ -165,37 +218,59 @@ def _descend(problems: _Problems, w: Tensor, tolerance: float, max_iterations: i
     return result
 
 
-def _newton_direction(problems: _Problems, gradient: Tensor, curvature: Tensor) -> Tensor:
+def _newton_direction(problems: _Problems, gradient: Tensor, curvature: Tensor, margin: Tensor) -> Tensor:
     """-H⁻¹g with H = I + C Xᵀ diag(curvature) X, each problem by the way that suits it."""
-    counting = (curvature > 1e-6 * curvature.amax(1, keepdim=True)).sum(1)
+    counts = curvature > 1e-6 * curvature.amax(1, keepdim=True)
+    counting = counts.sum(1)
     width = problems.x.shape[2]
     few = counting <= width
     direction = torch.empty_like(gradient)
-    many = _by_factor if width <= _NARROW else _by_conjugate_gradients
-    for chosen, method in ((few, _by_factor), (~few, many)):
-        if bool(chosen.any()):
-            most = int(counting[chosen].max())
-            direction[chosen] = method(problems.of(chosen), gradient[chosen], curvature[chosen], most)
+    if bool(few.any()):
+        some = problems.of(few)
+        some.known.grow(some.x, counts[few], margin[few])
+        direction[few] = _over_samples(some, gradient[few], curvature[few], int(counting[few].max()))
+    many = ~few
+    if bool(many.any()):
+        method = _over_dimensions if width <= _NARROW else _by_conjugate_gradients
+        direction[many] = method(problems.of(many), gradient[many], curvature[many], int(counting[many].max()))
     return direction
 
 
-def _by_factor(problems: _Problems, gradient: Tensor, curvature: Tensor, most: int) -> Tensor:
-    """By a Cholesky factor, in double precision where there is none in that of the data."""
+def _over_samples(problems: _Problems, gradient: Tensor, curvature: Tensor, most: int) -> Tensor:
+    """aᵀ (I + a aᵀ)⁻¹ a g - g, a being the samples that count times the root of their curvature."""
+    places = curvature.gather(1, problems.known.which).topk(most, dim=1, sorted=False).indices
+    which = problems.known.which.gather(1, places)
+    scale = (problems.C * curvature.gather(1, which)).sqrt().to(problems.x)
+    a = _rows(problems.x, which) * scale[..., None]
+    products = problems.known.among(which) * scale[:, :, None] * scale[:, None, :]
+    solution, failed = _solved(products, _product(a, gradient.to(a)))
+    if failed:
+        a = a.double()
+        solution, _ = _solved(torch.bmm(a, a.mT), _product(a, gradient))
+    return _product(a.mT, solution).double() - gradient
+
+
+def _over_dimensions(problems: _Problems, gradient: Tensor, curvature: Tensor, most: int) -> Tensor:
     rows, weight = _heaviest(problems.x, curvature, most)
     a = rows * (problems.C * weight).sqrt()[..., None].to(rows)
-    direction, failed = _factorised(a, gradient.to(a))
-    return _factorised(a.double(), gradient)[0] if failed else direction.double()
+    direction, failed = _solved(torch.bmm(a.mT, a), -gradient.to(a))
+    if failed:
+        a = a.double()
+        direction, _ = _solved(torch.bmm(a.mT, a), -gradient)
+    return direction.double()
 
 
-def _factorised(a: Float[Tensor, "B k E"], g: Float[Tensor, "B E"]) -> tuple[Float[Tensor, "B E"], bool]:
-    """-(I + aᵀa)⁻¹ g, and whether that failed; with few rows as aᵀ (I + a aᵀ)⁻¹ a g - g."""
-    few = a.shape[1] <= a.shape[2]
-    hessian = torch.bmm(a, a.mT) if few else torch.bmm(a.mT, a)
-    hessian.diagonal(dim1=1, dim2=2).add_(1)
-    factor, failed = torch.linalg.cholesky_ex(hessian)
-    right = _product(a, g) if few else -g
-    solution = torch.cholesky_solve(right[..., None], factor)[..., 0]
-    return _product(a.mT, solution) - g if few else solution, bool(failed.any())
+def _solved(matrix: Float[Tensor, "B k k"], right: Float[Tensor, "B k"]) -> tuple[Float[Tensor, "B k"], bool]:
+    """(I + matrix)⁻¹ right, and whether there was no factor for some."""
+    matrix.diagonal(dim1=1, dim2=2).add_(1)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return torch.cholesky_solve(right[..., None], factor)[..., 0], bool(failed.any())
+
+
+def _rows(x: Float[Tensor, "B m E"], which: Int64[Tensor, "B k"]) -> Float[Tensor, "B k E"]:
+    if len(x) == 1:
+        return x[0].index_select(0, which[0])[None]
+    return x[torch.arange(len(x), device=x.device)[:, None], which]
 
 
 def _by_conjugate_gradients(problems: _Problems, gradient: Tensor, curvature: Tensor, most: int) -> Tensor:
@@ -231,26 +306,41 @@ def _by_conjugate_gradients(problems: _Problems, gradient: Tensor, curvature: Te
 
 def _heaviest(x: Tensor, curvature: Tensor, most: int) -> tuple[Float[Tensor, "B k E"], Float[Tensor, "B k"]]:
     """The ``most`` samples of every problem that count most, with their curvature."""
-    weight, rows = curvature.topk(most, dim=1, sorted=False)
-    if len(x) == 1:
-        return x[0].index_select(0, rows[0])[None], weight
-    return x[torch.arange(len(x), device=x.device)[:, None], rows], weight
+    weight, which = curvature.topk(most, dim=1, sorted=False)
+    return _rows(x, which), weight
 
 
-def _line_search(problems: _Problems, w: Tensor, direction: Tensor, margin: Tensor, rise: Tensor) -> Tensor:
-    """Step to the minimum along a direction, by Newton within a bracket: the derivative grows along it."""
-    linear, square = (w * direction).sum(1), direction.square().sum(1)
+def _line_search(
+    problems: _Problems, linear: Tensor, square: Tensor, margin: Tensor, rise: Tensor
+) -> Float[Tensor, "B 1"]:
+    """Step to the minimum along a direction d; beyond it, though not beyond 1, where the objective is lower there too.
+
+    ``linear`` is w · d, ``square`` d · d.
+    """
+    step = _minimum(problems, linear, square, margin, rise)
+    further = torch.where(step < 1, (_RELAXATION * step).clamp(max=1), step)
+    if torch.equal(further, step):
+        return step[:, None]
+    before, slope, _ = problems.parts(margin)
+    after, _, _ = problems.parts(margin + further[:, None] * rise)
+    change = further * linear + further.square() / 2 * square + problems.C * (after - before).sum(1)
+    descent = linear - problems.C * (rise * slope).sum(1)
+    return torch.where(change < _ENOUGH * further * descent, further, step)[:, None]
+
+
+def _minimum(problems: _Problems, linear: Tensor, square: Tensor, margin: Tensor, rise: Tensor) -> Float[Tensor, " B"]:
+    """By Newton within a bracket: the derivative grows along a direction."""
     step = torch.ones_like(linear)
     low, high = torch.zeros_like(step), torch.full_like(step, math.inf)
     for _ in range(_SEARCH_STEPS):
-        slope, curvature = problems.parts(margin + step[:, None] * rise)
+        _, slope, curvature = problems.parts(margin + step[:, None] * rise)
         first = linear + step * square - problems.C * (rise * slope).sum(1)
         second = square + problems.C * (rise.square() * curvature).sum(1)
         low, high = torch.where(first < 0, step, low), torch.where(first >= 0, step, high)
         newton = step - first / second.clamp(min=torch.finfo(step.dtype).tiny)
         middle = torch.where(torch.isinf(high), 2 * step, (low + high) / 2)
         following = torch.where((newton > low) & (newton < high), newton, middle)
-        if torch.allclose(following, step, rtol=1e-3, atol=0):
+        if bool(((following - step).abs() <= _SEARCH * step).all()):
             return following
         step = following
     return step
