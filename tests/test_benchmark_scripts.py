@@ -4,6 +4,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -19,3 +21,12 @@ def test_rates_of_a_gpu_can_be_measured_on_a_cpu(monkeypatch, capsys):
     probing, fitting, verifying, together = map(float, rows[-1])
     assert together >= max(probing, fitting, verifying)
     assert verifying > 0
+
+
+def test_edits_are_timed_singly_and_together(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setattr(sys, "argv", ["rescoring.py", *["--world", "rooms", "--samples", "16", "--rounds", "1"]])
+    runpy.run_path(str(SCRIPTS / "rescoring.py"), run_name="__main__")
+    name, samples, one, several, ratio = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert (name, samples) == ("rooms", "16")
+    assert float(several) / float(one) == pytest.approx(float(ratio), abs=0.1)

@@ -158,8 +158,9 @@ def gather(
 
 
 def _make(plan: Plan, piece: Piece, tick: Tick) -> bytes:
-    seeds = torch.from_numpy(piece.seeds)
-    wanted, originals = (None if x is None else torch.from_numpy(x) for x in (piece.wanted, piece.originals))
+    # Copies: what came over a network may be read-only.
+    seeds = torch.tensor(piece.seeds)
+    wanted, originals = (None if x is None else torch.tensor(x) for x in (piece.wanted, piece.originals))
     if wanted is not None and not bool(wanted.any()):
         made = {"originals": plan.originals(seeds)}
     else:
