@@ -44,8 +44,8 @@ _AIM = 1 / 8
 _NULL_LEVEL = 0.95
 _SMALLEST_BATCH = 16
 _FEWEST_SAMPLES = 4
-_FEWEST_IMAGES = 64
-"""Of a piece of a look: what is worth a worker's while, and fills a call of the generator."""
+_FEWEST_IMAGES = 16
+"""In a call, on average: smaller calls take longer for an image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -363,8 +363,8 @@ def _look(
 
     Their size depends on how much is wanted, never on who makes them: pieces of other sizes round otherwise.
     """
-    size, edits = _FEWEST_SAMPLES, plan.num_edits(wanted)
-    while size < len(seeds) and size * edits < _FEWEST_IMAGES:
+    size, edits, calls = _FEWEST_SAMPLES, plan.num_edits(wanted), len(plan.queues(wanted))
+    while size < len(seeds) and size * edits < _FEWEST_IMAGES * calls:
         size *= 2
     parts = zip(seeds.split(size), originals.split(size), strict=True)
     pieces = [Piece.of(some, wanted, scores) for some, scores in parts]

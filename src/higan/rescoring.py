@@ -34,7 +34,7 @@ from higan.types import (
     StagedGenerator,
 )
 
-__all__ = ["Checkpoint", "Plan", "cost", "key_of", "meaningless_directions", "plan_of", "rescore", "together"]
+__all__ = ["Checkpoint", "Move", "Plan", "cost", "key_of", "meaningless_directions", "plan_of", "rescore", "together"]
 
 _MEASURED = 8
 """Random directions along which equal changes of the picture are measured."""
@@ -262,7 +262,7 @@ def meaningless_directions(
 
 
 @dataclass(frozen=True, slots=True)
-class _Move:
+class Move:
     """A direction, followed at a set of layers: one image of every sample, for all ``slots``, placements of these."""
 
     direction: int
@@ -349,20 +349,20 @@ class Plan:
         """Images per sample, the original not counted."""
         return sum(int(wanted[:, slots].any(1).sum()) for _, slots in self.distinct())
 
-    def _queues(self, wanted: Tensor | None) -> dict[int, list[_Move]]:
+    def queues(self, wanted: Bool[Tensor, "N P"] | None) -> dict[int, list[Move]]:
         """What is to be drawn, by the first layer it edits: what comes before is the same for a whole queue."""
-        queues: dict[int, list[_Move]] = {}
+        queues: dict[int, list[Move]] = {}
         for layers, slots in self.distinct():
             for d in range(len(self.directions)):
                 if wanted is None or bool(wanted[d, slots].any()):
-                    queues.setdefault(min(layers), []).append(_Move(d, layers, slots))
+                    queues.setdefault(min(layers), []).append(Move(d, layers, slots))
         return queues
 
     def _drawn(
         self, codes: Float[Tensor, "n L D"], wanted: Tensor | None
-    ) -> Iterator[tuple[Sequence[_Move], UInt8[Tensor, "m 3 H W"]]]:
+    ) -> Iterator[tuple[Sequence[Move], UInt8[Tensor, "m 3 H W"]]]:
         """Moves with their images: of all samples moved the first way, then the second …"""
-        for first, moves in self._queues(wanted).items():
+        for first, moves in self.queues(wanted).items():
             draw, size = self._beginning(codes, first)
             for start in range(0, len(moves), size):
                 some = moves[start : start + size]
@@ -384,7 +384,7 @@ class Plan:
         repeated = lru_cache(maxsize=1)(partial(generator.repeat, state))
         return lambda moved: generator.resume(repeated(len(moved) // len(codes)), moved, first), size
 
-    def _offset(self, move: _Move, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "L D"]:
+    def _offset(self, move: Move, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "L D"]:
         direction, steps = self.directions[move.direction], self.steps[move.slots[0]]
         return offset(direction, steps, move.layers, codes.shape[2]).to(codes.dtype)
 
