@@ -12,6 +12,7 @@ from higan.layers import placements
 from higan.recipes import Loan, Recipe
 from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
+from higan.statistics import standard_errors
 from higan.types import Boundary, Concept, Placement, Rescoring
 from higan.workbench import Workbench, edit, plan, reach, recommend, repeat
 
@@ -64,11 +65,18 @@ def made_up(wanted, unwanted, step=2.0):
 
 
 def test_the_best_ratio_wins_among_effective_placements():
-    # In σ: wanted 1, .9, .4, .6; unwanted 1, .2, 0, .02 - the third has the best ratio but too little effect.
-    found = made_up([2.0, 1.8, 0.8, 1.2], [0.5, 0.1, 0.0, 0.01])
+    # In σ: wanted 1, .9, .3, .6; unwanted 1, .2, 0, .02 - the third has the best ratio but too little effect.
+    found = made_up([2.0, 1.8, 0.6, 1.2], [0.5, 0.1, 0.0, 0.01])
     assert recommend(found, "a").name == "p3"
     assert recommend(found, "a", least=0.8).name == "p1"
     assert recommend(found, "a", least=0.1).name == "p2"
+
+
+def test_an_effect_that_may_be_chance_is_not_recommended():
+    found = made_up([2.0, 1.8, 0.6, 1.2], [0.5, 0.1, 0.0, 0.01])
+    found.changes[0, 3] += torch.tensor([20.0, -20.0]).repeat(200)
+    assert float(standard_errors(found)[0, 3]) == pytest.approx(1.0, rel=0.01)  # 20 / √400
+    assert recommend(found, "a").name == "p1"
 
 
 def test_nothing_is_recommended_for_what_cannot_be_raised():

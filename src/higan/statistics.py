@@ -39,6 +39,7 @@ __all__ = [
     "resample_weights",
     "resampled_means",
     "signed",
+    "standard_errors",
     "standardise",
     "table",
 ]
@@ -60,6 +61,14 @@ def delta(rescoring: Rescoring) -> Float[Tensor, "C P"]:
 def signed(rescoring: Rescoring) -> Float[Tensor, "C P"]:
     """Mean change without truncation; near zero where an edit only scrambles."""
     return rescoring.changes.double().nanmean(-1).float()
+
+
+def standard_errors(rescoring: Rescoring) -> Float[Tensor, "C P"]:
+    """Of `signed`, over the samples that were taken."""
+    changes = rescoring.changes.double()
+    taken = (~changes.isnan()).sum(-1)
+    spread = (changes - changes.nanmean(-1, keepdim=True)).square().nansum(-1)
+    return (spread / (taken - 1).clamp(min=1) / taken.clamp(min=1)).sqrt().float()
 
 
 def standardise(rescoring: Rescoring, values: Float[Tensor, "C *rest"]) -> Float[Tensor, "C *rest"]:

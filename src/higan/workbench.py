@@ -22,7 +22,7 @@ from higan.errors import RunMismatchError
 from higan.layers import check_layers
 from higan.population import render, sample, sample_seeds, score
 from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, format_layers, parse
-from higan.statistics import signed, standardise
+from higan.statistics import signed, standard_errors, standardise
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.types import Boundary, Edit, Generator, Placement, Rescoring, Scorer
 
@@ -102,14 +102,15 @@ def open_workbench(run: Run, generator: Generator, scorer: Scorer | None = None)
 # --- where ------------------------------------------------------------------------------------------------------------
 
 
-def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.5) -> Placement:
+def recommend(rescoring: Rescoring, concept: str, *, least: float = 1 / 3) -> Placement:
     """The layers at which an edit changes most of what is wanted for what is not.
 
-    For every placement of the re-scoring, wanted is the mean change of the concept's own score, unwanted the root mean
-    square over all other scores of their mean changes (`Rescoring.effects`), both in standard deviations. Among the
-    placements that reach at least the share ``least`` of the largest wanted change, the one with the largest ratio of
-    the two is taken: where an edit does next to nothing, the ratio is one of noise to noise. Of ratios that differ by
-    less than a tenth, which is about what some hundred samples can tell, the one with the fewest layers.
+    For every placement of the re-scoring, wanted is the mean change of the concept's own score, less 1.64 standard
+    errors (the lower end of a one-sided 95 % interval), unwanted the root mean square over all other scores of their
+    mean changes (`Rescoring.effects`), both in standard deviations. Among the placements whose mean change reaches at
+    least the share ``least`` of the largest, the one with the largest ratio of the two is taken: a placement that does
+    next to nothing would need steps far outside the codes. Of ratios that differ by less than a tenth, which is about
+    what some hundred samples can tell, the one with the fewest layers.
 
     Raises:
         ValueError: unknown concept, or its score rises at no placement.
@@ -121,7 +122,8 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.5) -> Plac
     wanted = standardise(rescoring, signed(rescoring))[c]
     if not float(wanted.max()) > 0:
         raise ValueError(f"no layers raise {concept!r}: give layers with @ to edit it all the same")
-    ratio = torch.where(wanted >= least * wanted.max(), wanted / _unwanted(rescoring, c), -torch.inf)
+    sure = wanted - 1.64 * standardise(rescoring, standard_errors(rescoring))[c]
+    ratio = torch.where(wanted >= least * wanted.max(), sure / _unwanted(rescoring, c), -torch.inf)
     best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.9 * float(ratio.max())]
     return min(best, key=lambda placement: len(placement.layers))
 
