@@ -162,7 +162,7 @@ def main():
     parser.add_argument("--world", nargs="*", default=["toy", "rooms"], choices=list(WORLDS))
     parser.add_argument("--record", type=int, default=1024)
     parser.add_argument("--num", type=int, default=1024)
-    parser.add_argument("--batch", type=int, nargs="*", default=[32])
+    parser.add_argument("--batch", type=int, nargs="*", default=[16, 32])
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--cache", type=Path, default=Path("adaptive-record"))
     parser.add_argument("--threads", type=int, default=1)

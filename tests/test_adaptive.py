@@ -99,7 +99,7 @@ def test_samples_are_the_first_of_the_fixed_run(both):
     assert torch.equal(taken.sum(-1), found.counts)
     for c, p in torch.cartesian_prod(torch.arange(8), torch.arange(len(ragged.placements))).tolist():
         m = int(found.counts[c, p])
-        assert m >= 32
+        assert m >= 16
         assert torch.equal(ragged.changes[c, p, :m], fixed.changes[c, p, :m])
         assert not bool(taken[c, p, m:].any())
     for name in ("seeds", "originals", "score_std", "steps"):

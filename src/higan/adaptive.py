@@ -43,6 +43,7 @@ _AIM = 1 / 8
 """The share of K at which intervals are tightest."""
 _NULL_LEVEL = 0.95
 _SMALLEST_BATCH = 16
+_LARGE = 512
 _FEWEST_SAMPLES = 4
 _FEWEST_IMAGES = 16
 """In a call, on average: smaller calls take longer for an image."""
@@ -257,7 +258,7 @@ def rescore_adaptively(
     num_random: int = 20,
     permuted: Sequence[Boundary] = (),
     step_mode: StepMode = "official",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     images_at_once: int | None = None,
     engine: Engine | None = None,
     open_models: OpenModels | None = None,
@@ -283,7 +284,8 @@ def rescore_adaptively(
         num_random: R, number of random directions.
         permuted: directions fitted to permuted scores.
         step_mode: see `higan.editing.edit_step`.
-        batch_size: samples between two looks; at least 16.
+        batch_size: samples between two looks; at least 16. By default 32, or 16 where K is below 512: the first look
+            measures everything, which would be an eighth of the work already.
         images_at_once: see `higan.rescoring.rescore`.
         engine: where edits are drawn and scored; None is this process. Every look is decided here, but workers and
             their models stay from look to look. Engine and number of workers change no bit, provided that workers are
@@ -297,6 +299,8 @@ def rescore_adaptively(
             or an engine without a way to open the models.
         EngineError, RunMismatchError: see `higan.spread.spread`.
     """
+    if batch_size is None:
+        batch_size = _SMALLEST_BATCH if num < _LARGE else 2 * _SMALLEST_BATCH
     if batch_size < _SMALLEST_BATCH:
         raise ValueError(f"batch_size must be at least {_SMALLEST_BATCH} to judge a variance from; got {batch_size}")
     plan = plan_of(
