@@ -102,7 +102,7 @@ def open_workbench(run: Run, generator: Generator, scorer: Scorer | None = None)
 # --- where ------------------------------------------------------------------------------------------------------------
 
 
-def recommend(rescoring: Rescoring, concept: str, *, least: float = 1 / 3) -> Placement:
+def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> Placement:
     """The layers at which an edit changes most of what is wanted for what is not.
 
     For every placement of the re-scoring, wanted is the mean change of the concept's own score, less 1.64 standard
