@@ -12,7 +12,7 @@ from PIL import Image
 
 from higan import load_boundary, load_generator, load_scorer, store
 from higan.boundaries import fit
-from higan.generators.loading import SIBLINGS, save_generator
+from higan.generators.loading import ROOMS, save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.population import measure
@@ -206,7 +206,7 @@ def test_embedded_models_are_listed_and_open_by_name(higan):
     code, printed = higan("models", "--family", "rooms")
     assert code == 0
     assert "biggan" not in printed
-    for name in ("rooms", *SIBLINGS):
+    for name in ROOMS:
         (row,) = [line for line in printed.splitlines() if name in line.split()]
         assert str(load_generator(name).resolution) in row
 

@@ -46,11 +46,12 @@ def test_siblings_differ_from_the_first_in_one_thing(name):
     assert images.float().std(0).mean() > 10  # grey levels: samples are not one picture
 
 
-def test_generator_is_found_by_name():
-    generator = higan.load_generator("rooms")
+@pytest.mark.parametrize(("name", "resolution"), [("rooms", 64), ("rooms-128", 128)])
+def test_generator_is_found_by_name(name, resolution):
+    generator = higan.load_generator(name)
     assert isinstance(generator, Generator)
     assert isinstance(generator, StagedGenerator)
-    assert generator.resolution >= 64
+    assert generator.resolution == resolution
     images = population.render(generator, population.sample(generator, [5, 6]))
     assert images.shape == (2, 3, generator.resolution, generator.resolution)
     alone = population.render(generator, population.sample(generator, [6]))

@@ -25,10 +25,10 @@ def models(
 ) -> None:
     """Lists the embedded generators and the official weight files, with data set, resolution, licence and origin."""
     from higan.checkpoints.zoo import MODELS
-    from higan.generators.loading import SIBLINGS, WEIGHTS, inspect_file
+    from higan.generators.loading import ROOMS, WEIGHTS, inspect_file
 
     table = Table("name", "family", "data set", "pixels", "licence", "to be had", "origin")
-    for name in ("rooms", *SIBLINGS) if family in (None, "rooms") else ():
+    for name in ROOMS if family in (None, "rooms") else ():
         pixels = str(inspect_file(WEIGHTS / f"{name}.safetensors").resolution)
         table.add_row(name, "rooms", "rendered rooms", pixels, "MIT", "embedded", "higan rooms train-generator")
     for model in MODELS:

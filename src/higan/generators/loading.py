@@ -26,13 +26,16 @@ from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 from higan.types import Generator
 
-__all__ = ["FAMILIES", "SIBLINGS", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
+__all__ = ["FAMILIES", "ROOMS", "SIBLINGS", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
 
 SIBLINGS = ("rooms-32-s0", "rooms-32-s1", "rooms-32-nomix-s0", "rooms-32-skip-s0")
 """Small generators of the same rooms that differ in one thing each: seed, style mixing, architecture."""
+
+ROOMS = ("rooms", "rooms-128", *SIBLINGS)
+"""All generators of rooms that come with the package; the second is the first grown to 128 pixels."""
 
 FAMILIES: Mapping[str, tuple[type, type]] = {
     "biggan": (BigGANConfig, BigGANNetwork),
@@ -72,8 +75,7 @@ def _load_transparent(device: torch.device) -> Generator:
 
 
 _EMBEDDED: Mapping[str, Callable[[torch.device], Generator]] = {
-    "rooms": _load_rooms,
-    **{name: partial(_load_rooms, path=WEIGHTS / f"{name}.safetensors") for name in SIBLINGS},
+    **{name: partial(_load_rooms, path=WEIGHTS / f"{name}.safetensors") for name in ROOMS},
     "toy": _load_toy,
     "transparent": _load_transparent,
 }
@@ -89,7 +91,7 @@ def load_generator(
     *,
     compiled: bool = False,
 ) -> Generator:
-    """Open a generator by its name (``rooms``, `SIBLINGS`, ``toy``, ``transparent``) or from a weight file of any kind.
+    """Open a generator by its name (`ROOMS`, ``toy``, ``transparent``) or from a weight file of any kind.
 
     Family, resolution, widths and number of classes are read off the file. No code stored in it is run.
 
