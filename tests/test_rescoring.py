@@ -301,11 +301,10 @@ class Watched(ToyGenerator):
         return super().synthesize(codes)
 
 
+@pytest.mark.parametrize("study", [True], indirect=True, ids=["shared"])
 @pytest.mark.parametrize(("images_at_once", "largest"), [(1, 8), (8, 8), (30, 28), (None, 32), (1000, 176)])
 def test_several_edits_in_one_call_change_nothing(study, images_at_once, largest):
     generator, scorer, boundaries, _ = study
-    if not generator.shared_code:
-        pytest.skip("one kind of boundary is enough")
     arguments = {"num": 20, "num_random": 3, "batch_size": 8}
     one = rs.rescore(generator, scorer, boundaries, images_at_once=1, **arguments)
     watched, calls = Watched(), []

@@ -115,7 +115,7 @@ def test_adaptive_looks_are_the_same_on_workers_even_if_one_dies(run, tmp_path, 
     assert files[0].read_bytes() == files[1].read_bytes()
     outcome = study.steps_of(run)["rescore"]["outcome"]
     assert outcome == study.steps_of(here)["rescore"]["outcome"]
-    assert calls[-1][1] == outcome["images"] > 128 + 32 * 15 * 9  # there was a second look
+    assert calls[-1][1] == outcome["images"] > 128 + 16 * 15 * 9  # there was a second look
     assert [call[1] for call in calls] == sorted(call[1] for call in calls)
     if isinstance(engine, Processes):
         # Two workers and one in the place of the dead: models stay from look to look.

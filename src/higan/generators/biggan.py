@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import keep_layout, parameter, round_to
+from higan.generators.layers import keep_layout, parameter, round_to, widened
 
 __all__ = ["BigGANConfig", "BigGANNetwork", "Conditioning"]
 
@@ -179,7 +179,7 @@ class Attention(nn.Module):
         query = self.query(x).flatten(2).transpose(1, 2)
         key = F.max_pool2d(self.key(x), 2).flatten(2)
         value = F.max_pool2d(self.value(x), 2).flatten(2)
-        weights = torch.softmax(query.float() @ key.float(), dim=-1).to(x.dtype)
+        weights = torch.softmax(widened(query) @ widened(key), dim=-1).to(x.dtype)
         attended = (value @ weights.transpose(1, 2)).reshape(x.shape[0], -1, *x.shape[2:])
         return x + self.gamma.to(x.dtype) * self.out(attended)
 
@@ -296,7 +296,7 @@ class BigGANNetwork(nn.Module):
         scale = self.gain * reciprocal
         shift = self.offset - mean * scale
         x = F.relu_(torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype)))
-        return torch.tanh(self.rgb(x).float())
+        return torch.tanh(widened(self.rgb(x)))
 
     def _advance(self, x: Tensor | None, codes: Tensor, start: int, stop: int) -> Tensor | None:
         """Layers ``start`` … ``stop - 1``, each with the attention that follows it."""

@@ -23,6 +23,7 @@ __all__ = [
     "parameter",
     "pixel_norm",
     "round_to",
+    "widened",
 ]
 
 SLOPE = 0.2
@@ -41,6 +42,11 @@ def round_to(dtype: torch.dtype, *tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None:
             tensor.data = tensor.data.to(dtype)
+
+
+def widened(x: Tensor) -> Tensor:
+    """The same in float32 at the least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_resolution(resolution: int, levels: int) -> None:
@@ -63,8 +69,7 @@ def pixel_norm(x: Float[Tensor, "n c *hw"]) -> Float[Tensor, "n c *hw"]:
 
     Squares are taken in float32 at the least: in float16 they overflow from 256 on.
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x * torch.rsqrt(wide.square().mean(1, keepdim=True) + _EPSILON).to(x.dtype)
+    return x * torch.rsqrt(widened(x).square().mean(1, keepdim=True) + _EPSILON).to(x.dtype)
 
 
 def affine_instance_norm(

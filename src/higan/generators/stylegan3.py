@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter, round_to
+from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter, round_to, widened
 
 __all__ = ["Geometry", "StyleGAN3Config", "StyleGAN3Network"]
 
@@ -281,7 +281,7 @@ class StyleGAN3Network(nn.Module):
         """Images from the state that ``prepare`` left before the style of ``layer``."""
         del noise
         image = cast(Tensor, self._advance(state, codes, layer, self.config.num_layers))
-        return image.float() * self.config.output_scale
+        return widened(image) * self.config.output_scale
 
     def _advance(self, x: Tensor | None, codes: Tensor, start: int, stop: int) -> Tensor | None:
         for k in range(start, stop):
