@@ -13,7 +13,7 @@ from sklearn.svm import LinearSVC
 from higan import population as pop
 from higan.boundaries import fit, project_out, random_directions
 from higan.generators.toy import ToyGenerator
-from higan.linear import logistic, squared_hinge
+from higan.linear import _Known, logistic, squared_hinge
 from higan.scorers.toy import ToyScorer
 from higan.types import Boundary, Concept, Population
 
@@ -175,6 +175,25 @@ def test_a_hessian_beyond_single_precision():
         0.5 * w.square().sum() + 100 * s.square().sum() for w, s in zip((found, expected), short, strict=True)
     ]
     assert float(objectives[0]) <= 1.001 * float(objectives[1])
+
+
+def test_products_that_are_kept_are_right_and_take_no_more_memory_than_the_samples():
+    generator = torch.Generator().manual_seed(0)
+    problems, samples, width = 3, 90, 10
+    x = torch.randn(problems, samples, width, generator=generator)
+    known, forgotten = _Known.nothing(x), 0
+    for _ in range(40):
+        margin = torch.rand(problems, samples, generator=generator)
+        wanted = margin <= margin.kthvalue(width, dim=1, keepdim=True).values
+        before = known.which.shape[1]
+        known.grow(x, wanted, margin)
+        forgotten += known.which.shape[1] < before
+        which = wanted.nonzero()[:, 1].reshape(problems, -1)
+        rows = x.gather(1, which[..., None].expand(-1, -1, width))
+        torch.testing.assert_close(known.among(which), rows @ rows.mT)
+        assert known.products[0].numel() <= x[0].numel()
+        assert all(len(set(row)) == len(row) for row in known.which.tolist())
+    assert forgotten > 3
 
 
 def test_solver_on_wide_correlated_codes():

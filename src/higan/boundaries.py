@@ -65,7 +65,7 @@ def fit(
         C: its penalty, as scikit-learn's ``LinearSVC`` and ``LogisticRegression`` define it.
         ridge: penalty of mode ``all``, relative to the mean variance of a code dimension.
         seed: chooses what is held out, concept by concept.
-        memory: bytes that the training samples of one chunk of concepts may take; the solver needs about four times
+        memory: bytes that the training samples of one chunk of concepts may take; the solver needs about five times
             that. By default 1 GiB on a GPU; on a CPU so few that they stay in its cache, which is several times faster.
 
     Raises:

@@ -156,7 +156,10 @@ class _Problems:
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    """Products of samples with one another: which samples, their place among them (-1: none). Grown in place."""
+    """Products of samples with one another: which samples, their place among them (-1: none). Grown in place.
+
+    They never take more memory than the samples: before they would, all are forgotten.
+    """
 
     which: Int64[Tensor, "B s"]
     place: Int64[Tensor, "B m"]
@@ -176,7 +179,13 @@ class _Known:
         missing = int((wanted & unknown).sum(1).max())
         if missing == 0:
             return
-        number = min(max(missing, x.shape[2] // 8), x.shape[1] - self.which.shape[1])
+        # What is wanted fits: it is neither more than there are samples nor more than there are dimensions.
+        most = math.isqrt(x.shape[1] * x.shape[2])
+        if self.which.shape[1] + missing > most:
+            nothing = _Known.nothing(x)
+            self.which, self.place, self.products = nothing.which, nothing.place, nothing.products
+            unknown, missing = self.place < 0, int(wanted.sum(1).max())
+        number = min(max(missing, x.shape[2] // 8), most - self.which.shape[1], x.shape[1] - self.which.shape[1])
         urgent = torch.where(unknown, torch.where(wanted, math.inf, -margin), -math.inf)
         which = urgent.topk(number, dim=1, sorted=False).indices
         rows = _rows(x, which)
