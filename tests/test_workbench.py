@@ -79,6 +79,13 @@ def test_an_effect_that_may_be_chance_is_not_recommended():
     assert recommend(found, "a").name == "p1"
 
 
+def test_where_no_effect_is_sure_the_likeliest_is_recommended():
+    found = made_up([2.0, 1.8], [0.5, 0.1])
+    found.changes[0] += torch.tensor([[80.0, -80.0], [40.0, -40.0]]).repeat(1, 200)  # standard errors of 4 and 2
+    # In σ: 1 - 1.64 · 2 and .9 - 1.64 · 1 are below zero, so that the means alone decide: 1 to 1 and .9 to .2.
+    assert recommend(found, "a").name == "p1"
+
+
 def test_nothing_is_recommended_for_what_cannot_be_raised():
     with pytest.raises(ValueError, match="no layers raise 'a'"):
         recommend(made_up([-1.0, 0.0], [0.0, 0.0]), "a")

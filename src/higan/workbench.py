@@ -106,11 +106,11 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> Plac
     """The layers at which an edit changes most of what is wanted for what is not.
 
     For every placement of the re-scoring, wanted is the mean change of the concept's own score, less 1.64 standard
-    errors (the lower end of a one-sided 95 % interval), unwanted the root mean square over all other scores of their
-    mean changes (`Rescoring.effects`), both in standard deviations. Among the placements whose mean change reaches at
-    least the share ``least`` of the largest, the one with the largest ratio of the two is taken: a placement that does
-    next to nothing would need steps far outside the codes. Of ratios that differ by less than a tenth, which is about
-    what some hundred samples can tell, the one with the fewest layers.
+    errors (the lower end of a one-sided 95 % interval) unless that leaves nothing anywhere; unwanted is the root mean
+    square over all other scores of their mean changes (`Rescoring.effects`); both in standard deviations. Among the
+    placements whose mean change reaches at least the share ``least`` of the largest, the one with the largest ratio of
+    the two is taken: a placement that does next to nothing would need steps far outside the codes. Of ratios that
+    differ by less than a tenth, which is about what some hundred samples can tell, the one with the fewest layers.
 
     Raises:
         ValueError: unknown concept, or its score rises at no placement.
@@ -122,8 +122,10 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> Plac
     wanted = standardise(rescoring, signed(rescoring))[c]
     if not float(wanted.max()) > 0:
         raise ValueError(f"no layers raise {concept!r}: give layers with @ to edit it all the same")
+    strong = wanted >= least * wanted.max()
     sure = wanted - 1.64 * standardise(rescoring, standard_errors(rescoring))[c]
-    ratio = torch.where(wanted >= least * wanted.max(), sure / _unwanted(rescoring, c), -torch.inf)
+    gain = sure if bool((sure[strong] > 0).any()) else wanted
+    ratio = torch.where(strong, gain / _unwanted(rescoring, c), -torch.inf)
     best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.9 * float(ratio.max())]
     return min(best, key=lambda placement: len(placement.layers))
 
