@@ -10,16 +10,21 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def higan(monkeypatch, capsys):
-    """Runs a line; returns exit status and what was printed, line breaks of the narrow terminal undone."""
+    """Runs a line; returns exit status and what was printed, line breaks of the narrow terminal undone.
+
+    Some verbs choose how many threads torch takes, which is put back.
+    """
     from higan import cli
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
-        code = 0
+        code, threads = 0, torch.get_num_threads()
         try:
             cli.main()
         except SystemExit as stop:
             code = stop.code or 0
+        finally:
+            torch.set_num_threads(threads)
         printed = capsys.readouterr()
         return code, " ".join((printed.out + printed.err).split())
 

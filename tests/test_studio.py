@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from higan import boundaries, cli, population, rescoring, store
+from higan import boundaries, population, rescoring, store
 from higan.export import load_codes, read_recipe
 from higan.generators.toy import ToyGenerator
 from higan.photographs import open_photograph
@@ -677,21 +677,7 @@ def served(monkeypatch):
     return handed
 
 
-def higan(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
-    code = 0
-    threads = torch.get_num_threads()
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    finally:
-        torch.set_num_threads(threads)
-    printed = capsys.readouterr()
-    return code, " ".join((printed.out + printed.err).split())
-
-
-def test_a_weight_file_is_studied_first_and_the_study_kept(served, monkeypatch, capsys, tmp_path):
+def test_a_weight_file_is_studied_first_and_the_study_kept(higan, served, monkeypatch, tmp_path):
     from higan.cli import studio as verb
     from higan.generators.loading import save_generator
     from higan.generators.pretrained import wrap
@@ -705,28 +691,28 @@ def test_a_weight_file_is_studied_first_and_the_study_kept(served, monkeypatch, 
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     save_generator(wrap(network, "tiny", "cpu"), tmp_path / "tiny.safetensors")
-    code, printed = higan(monkeypatch, capsys, "studio", "tiny.safetensors")
+    code, printed = higan("studio", "tiny.safetensors")
     assert code == 0, printed
     assert "is studied with colour first, into studio-tiny" in printed
     with TestClient(served[0][0], base_url="http://127.0.0.1") as client:
         assert client.get("/api/study").json()["generator"]["resolution"] == 16
         assert client.post("/api/picture", json={"look": look_of(1)}).status_code == 200
-    code, printed = higan(monkeypatch, capsys, "studio", "tiny.safetensors")
+    code, printed = higan("studio", "tiny.safetensors")
     assert "is studied" not in printed
-    code, printed = higan(monkeypatch, capsys, "studio", "studio-tiny")
+    code, printed = higan("studio", "studio-tiny")
     assert (code, len(served)) == (0, 3)
 
 
-def test_beyond_this_machine_a_token_is_made_up(served, monkeypatch, capsys):
-    code, printed = higan(monkeypatch, capsys, "studio", "--host", "0.0.0.0")
+def test_beyond_this_machine_a_token_is_made_up(higan, served):
+    code, printed = higan("studio", "--host", "0.0.0.0")
     assert code == 0, printed
     app, options = served[0]
     assert len(options["token"]) >= 32
     with TestClient(app, base_url="http://10.1.2.3") as client:
         assert client.get("/").status_code == 401
         assert client.get(f"/?token={options['token']}").status_code == 200
-    assert higan(monkeypatch, capsys, "studio", "--host", "0.0.0.0", "--token", "short")[0] == 2
-    assert higan(monkeypatch, capsys, "studio", "nothing-here")[0] == 1
+    assert higan("studio", "--host", "0.0.0.0", "--token", "short")[0] == 2
+    assert higan("studio", "nothing-here")[0] == 1
 
 
 # --- the study that comes with the package ----------------------------------------------------------------------------
