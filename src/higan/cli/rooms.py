@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -86,6 +85,9 @@ def rooms_train_generator(
     channels: Annotated[
         list[int] | None, typer.Option(help="Width at 4, 8, 16, … pixels; give it once per resolution.")
     ] = None,
+    discriminator_channels: Annotated[
+        list[int] | None, typer.Option(help="Of the discriminator, where they are not the generator's.")
+    ] = None,
     architecture: Annotated[
         Literal["adain", "skip"], typer.Option(help="adain: StyleGAN type, one RGB; skip: StyleGAN2 type, summed RGB.")
     ] = "adain",
@@ -93,18 +95,29 @@ def rooms_train_generator(
     seed: Annotated[int, typer.Option(help="Of the first weights and of every draw.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Lower it for the last part of a training.")] = 2e-3,
     ema_half_life: Annotated[float, typer.Option(help="Of the averaged generator, in images.")] = 4000.0,
-    start_from: Annotated[Path | None, typer.Option(help="Checkpoint to go on from when the folder is new.")] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint for a new folder to go on from; may be narrower."),
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Trains a generator on rendered rooms from pictures alone, coarse to fine."""
     from higan.rooms.adversarial import CHECKPOINT, train_generator
     from higan.rooms.dataset import open_data, write_data
     from higan.rooms.trainer import default_settings
+    from higan.rooms.widening import widen_checkpoint
 
     settings = default_settings(resolution, stage_minutes or (), stage_images or (), learning_rate=learning_rate)
     widths = tuple(channels) if channels else settings.network.channels
     network = replace(settings.network, resolution=resolution, channels=widths, architecture=architecture)
-    settings = replace(settings, network=network, ema_half_life=ema_half_life, mixing=mixing, seed=seed)
+    settings = replace(
+        settings,
+        network=network,
+        discriminator_channels=tuple(discriminator_channels) if discriminator_channels else None,
+        ema_half_life=ema_half_life,
+        mixing=mixing,
+        seed=seed,
+    )
     folder = data or out / "data"
     if data is None:
         with progress_bars() as bars:
@@ -112,7 +125,7 @@ def rooms_train_generator(
     open_data(folder)
     if start_from is not None and not (out / CHECKPOINT).exists():
         out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(start_from, out / CHECKPOINT)
+        widen_checkpoint(start_from, out / CHECKPOINT, widths)
 
     def say(record: Mapping[str, object]) -> None:
         console.print(" ".join(f"{k}={v}" for k, v in record.items()), highlight=False, soft_wrap=True)

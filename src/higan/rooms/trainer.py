@@ -31,7 +31,17 @@ from higan.rooms.fused_adain import fused_adain
 from higan.rooms.sources import Source
 from higan.weights import read_weights, write_weights
 
-__all__ = ["Progress", "Settings", "Stage", "StepReport", "Trainer", "Vote", "average_gradients", "slim_checkpoint"]
+__all__ = [
+    "Progress",
+    "Settings",
+    "Stage",
+    "StepReport",
+    "Trainer",
+    "Vote",
+    "average_gradients",
+    "read_checkpoint",
+    "slim_checkpoint",
+]
 
 _FORMAT = "higan-rooms-training-1"
 
@@ -75,11 +85,13 @@ class Settings:
 
     ``ema_half_life`` counts images; ``mixing`` is the probability that a sample's layers from a random one on take a
     second code; R1 is computed at every ``r1_every``-th step, with its weight multiplied by that number.
-    ``network.resolution`` is ignored: the stages say it.
+    ``network.resolution`` is ignored: the stages say it. ``discriminator_channels`` are the discriminator's widths
+    where they are not the generator's.
     """
 
     stages: tuple[Stage, ...] = DEFAULT_STAGES
     network: RoomsConfig = field(default_factory=RoomsConfig)
+    discriminator_channels: tuple[int, ...] | None = None
     seed: int = 0
     mixing: float = 0.7
     ema_half_life: float = 4000.0
@@ -92,7 +104,7 @@ class Settings:
         if not resolutions or any(b != 2 * a for a, b in pairwise(resolutions)):
             raise ValueError(f"each stage must double the resolution of the one before; got {resolutions}")
         for resolution in resolutions:
-            replace(self.network, resolution=resolution)
+            self.discriminator(resolution)
         for stage in self.stages:
             if stage.batch % min(self.group, stage.batch):
                 raise ValueError(f"batch must be a multiple of group = {self.group}; got {stage.batch}")
@@ -100,6 +112,14 @@ class Settings:
             raise ValueError(f"mixing is a probability; got {self.mixing}")
         if self.r1_every < 1 or self.group < 1 or not self.ema_half_life > 0:
             raise ValueError(f"r1_every and group must be at least 1 and ema_half_life above 0; got {self}")
+
+    def generator(self, resolution: int) -> RoomsConfig:
+        """What the generator is at that resolution."""
+        return replace(self.network, resolution=resolution)
+
+    def discriminator(self, resolution: int) -> RoomsConfig:
+        """What the discriminator is at that resolution."""
+        return replace(self.generator(resolution), channels=self.discriminator_channels or self.network.channels)
 
 
 def default_settings(
@@ -241,6 +261,7 @@ class Trainer:
         header = {
             "format": _FORMAT,
             "config": asdict(self.generator.config),
+            "discriminator_channels": self.discriminator.config.channels,
             "settings": asdict(self.settings),
             "progress": asdict(self.progress),
             "world": self.world,
@@ -258,20 +279,19 @@ class Trainer:
             CorruptFileError: the file is truncated or contradicts itself.
             RunMismatchError: it is of another network, or the settings have no such stage.
         """
-        tensors, header = read_weights(path)
-        if header.get("format") != _FORMAT:
-            raise UnknownFormatError(
-                f"{path} is no training checkpoint: expected {_FORMAT!r}, got {header.get('format')!r}"
-            )
+        tensors, header = read_checkpoint(path)
         try:
             config = config_from_json(header["config"])
             progress = Progress(**header["progress"])
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
         stages = self.settings.stages
-        expected = replace(self.settings.network, resolution=config.resolution)
+        expected = self.settings.generator(config.resolution)
         if config != expected:
             raise RunMismatchError(f"{path} holds another network: expected {expected}, got {config}")
+        widths = tuple(header.get("discriminator_channels") or config.channels)
+        if widths != self.settings.discriminator(config.resolution).channels:
+            raise RunMismatchError(f"{path} holds a discriminator of another width: train on with widths {widths}")
         if progress.stage >= len(stages) or stages[progress.stage].resolution != config.resolution:
             raise RunMismatchError(
                 f"{path} was trained up to stage {progress.stage} at {config.resolution} pixels, "
@@ -288,13 +308,14 @@ class Trainer:
         self.progress = progress
 
     def _build(self, stage: int) -> None:
-        config = replace(self.settings.network, resolution=self.settings.stages[stage].resolution)
+        resolution = self.settings.stages[stage].resolution
         seed = self.settings.seed
-        self.generator = build_network(config, seed=seed).to(self.device)
+        self.generator = build_network(self.settings.generator(resolution), seed=seed).to(self.device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         if isinstance(self.generator, RoomsNetwork):
             self.generator.adain = fused_adain
-        self.discriminator = Discriminator(config, group=self.settings.group, seed=seed + 1).to(self.device)
+        judge = Discriminator(self.settings.discriminator(resolution), group=self.settings.group, seed=seed + 1)
+        self.discriminator = judge.to(self.device)
         rate = self.settings.stages[stage].learning_rate
         self.optimiser_g = _adam(self.generator, rate, self.settings.beta2)
         self.optimiser_d = _adam(self.discriminator, rate, self.settings.beta2)
@@ -374,12 +395,19 @@ def slim_checkpoint(path: Path, target: Path) -> None:
     Raises:
         as `Trainer.load`.
     """
-    tensors, header = _read_checkpoint(path)
+    tensors, header = read_checkpoint(path)
     kept = {name: tensor.half() for name, tensor in tensors.items() if not name.startswith("optimiser_")}
     write_weights(target, kept, header)
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a checkpoint.
+
+    Raises:
+        MissingWeightsError: there is no such file.
+        UnknownFormatError: the file is no training checkpoint.
+        CorruptFileError: the file is truncated.
+    """
     tensors, header = read_weights(path)
     if header.get("format") != _FORMAT:
         raise UnknownFormatError(
