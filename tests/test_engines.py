@@ -324,3 +324,47 @@ def test_a_ray_worker_killed_in_the_middle_changes_nothing(tmp_path, whole):
     assert 40 <= len(workers) <= 42
     assert place.contents() == whole.contents()
     assert not alive(workers)
+
+
+class Slow:
+    """Squares that take their time; says who makes which."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, device):
+        def job(unit, tick):
+            (self.folder / f"{unit} {os.getpid()}").touch()
+            time.sleep(0.5)
+            return f"{unit**2}".encode()
+
+        return job
+
+
+def test_a_machine_of_the_cluster_that_is_gone_for_good_changes_nothing(tmp_path, monkeypatch):
+    """Two machines with room for one worker each; Ray would wait for ever for room for the second worker."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    from ray.cluster_utils import Cluster
+
+    place = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=place)
+    try:
+        lost = cluster.add_node(**place)
+        engine = RayCluster(2, cluster.address, patience=1.0)
+        with engine.open(Slow(tmp_path)) as crew:
+            found = {}
+            for unit, data in crew.make(list(range(12))):
+                found[unit] = data
+                makers = {name.name.split()[1] for name in tmp_path.iterdir()}
+                if lost is not None and len(found) >= 3 and len(makers) == 2:
+                    cluster.remove_node(lost, allow_graceful=False)
+                    lost = None
+            # The crew goes on with whom it has left.
+            again = dict(crew.make([20, 21]))
+    finally:
+        cluster.shutdown()
+    assert lost is None
+    assert found == {unit: f"{unit**2}".encode() for unit in range(12)}
+    assert again == {20: b"400", 21: b"441"}

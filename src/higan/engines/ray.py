@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic
@@ -24,7 +25,7 @@ __all__ = ["RayCluster"]
 class RayCluster:
     """Workers of a Ray cluster, or of one started on this machine for the occasion.
 
-    Ray replaces workers that die and gives their unit to another; of Ray itself nothing but that scheduling is used.
+    A worker that dies is replaced and its unit made again; of Ray itself nothing but its scheduling is used.
     Its usage reports are switched off unless the environment says otherwise.
 
     Args:
@@ -33,6 +34,9 @@ class RayCluster:
         device: ``cpu`` or ``cuda``; Ray shows every worker its own GPU.
         threads: of torch in each worker.
         attempts: how often a unit is tried again after its worker died.
+        patience: how many seconds longer than three times the longest unit so far an idle worker waits before it makes
+            a unit again that another has not finished: where a machine is gone for good, Ray waits for room for its
+            workers, which may never come. Units are the same whoever makes them.
     """
 
     workers: int
@@ -40,6 +44,7 @@ class RayCluster:
     device: str = "cpu"
     threads: int = 1
     attempts: int = 3
+    patience: float = 30.0
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("threads", self.threads), ("attempts", self.attempts)):
@@ -79,25 +84,38 @@ class _Crew(Generic[U]):
 
     def make(self, units: Sequence[U], ticks: Ticks[U] | None = None) -> Units[U]:
         """Units as they are done, one per worker at a time."""
-        ray, todo = self.ray, deque(units)
-        under_way: dict[Any, tuple[Any, U]] = {}
+        todo, missing, deaths = deque(units), set(units), Counter[U]()
         self._hire(len(todo))
+        idle, under_way, longest = list(self.workers), dict[Any, _Task[U]](), 0.0
         try:
-            for worker in self.workers[: len(todo)]:
-                unit = todo.popleft()
-                under_way[worker.make.remote(unit)] = worker, unit
-            while under_way:
-                (ready,), _ = ray.wait(list(under_way), num_returns=1)
-                worker, unit = under_way[ready]
-                data = self._fetch(ready, unit)
-                del under_way[ready]
-                if todo:
-                    following = todo.popleft()
-                    under_way[worker.make.remote(following)] = worker, following
-                yield unit, data
+            while missing:
+                while todo and idle:
+                    _start(under_way, idle.pop(), todo.popleft())
+                waiting = self.engine.patience + 3 * longest if idle else None
+                ready, _ = self.ray.wait(list(under_way), num_returns=1, timeout=waiting)
+                if not ready:
+                    late = _late(under_way)
+                    if late is not None:
+                        _start(under_way, idle.pop(), late)
+                    else:
+                        idle.clear()  # All that is missing is being made twice: there is nothing to do but wait.
+                    continue
+                task = under_way.pop(ready[0])
+                data = self._fetch(ready[0], task.unit, last=deaths[task.unit] >= self.engine.attempts)
+                if data is None:
+                    deaths[task.unit] += 1
+                    idle.append(self._replace(task.worker))
+                    if task.unit in missing:
+                        todo.append(task.unit)
+                    continue
+                longest = max(longest, time.monotonic() - task.start)
+                idle.append(task.worker)
+                if task.unit in missing:
+                    missing.remove(task.unit)
+                    yield task.unit, data
         finally:
             # What they are busy with now nobody waits for.
-            self.dismiss([worker for worker, _ in under_way.values() if worker in self.workers])
+            self.dismiss([task.worker for task in under_way.values()])
 
     def dismiss(self, workers: Sequence[Any]) -> None:
         """Stop these actors."""
@@ -113,22 +131,53 @@ class _Crew(Generic[U]):
         if not self.ray.is_initialized():
             _connect(self.ray, self.engine.address, self.engine.workers)
             self.ours = True
-        device = self.engine.device
-        options = {"num_cpus": 1, "num_gpus": int(device == "cuda"), "max_restarts": -1}
-        hire = self.ray.remote(_Worker).options(**options, max_task_retries=self.engine.attempts)
-        self.workers += [hire.remote(self.open_job, device, self.engine.threads) for _ in range(count)]
+        self.workers += [self._worker() for _ in range(count)]
 
-    def _fetch(self, made: Any, unit: U) -> bytes:
+    def _worker(self) -> Any:
+        """One more, once there is room."""
+        device = self.engine.device
+        hire = self.ray.remote(_Worker).options(num_cpus=1, num_gpus=int(device == "cuda"))
+        return hire.remote(self.open_job, device, self.engine.threads)
+
+    def _replace(self, worker: Any) -> Any:
+        """Another one for a worker that died or whose machine is gone."""
+        self.dismiss([worker])
+        self.workers.append(self._worker())
+        return self.workers[-1]
+
+    def _fetch(self, made: Any, unit: U, *, last: bool) -> bytes | None:
+        """What was made; None if the worker died, which is an error the last time."""
         exceptions = self.ray.exceptions
         try:
             return bytes(self.ray.get(made))
         except exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else EngineError(_first_line(error)) from error
         except exceptions.RayError as error:
+            if not last:
+                return None
             raise EngineError(
                 f"workers of the cluster died over unit {unit} ({_first_line(error)}): too little memory? "
                 "What was finished is kept"
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Task(Generic[U]):
+    """A unit that a worker is busy with."""
+
+    worker: Any
+    unit: U
+    start: float
+
+
+def _start(under_way: dict[Any, _Task[U]], worker: Any, unit: U) -> None:
+    under_way[worker.make.remote(unit)] = _Task(worker, unit, time.monotonic())
+
+
+def _late(under_way: Mapping[Any, _Task[U]]) -> U | None:
+    """The unit that has been made for longest, of those that one worker alone is busy with."""
+    units = [task.unit for task in under_way.values()]
+    return next((unit for unit in units if units.count(unit) == 1), None)
 
 
 def _connect(ray: Any, address: str | None, workers: int) -> None:
