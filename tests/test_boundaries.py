@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
@@ -177,6 +179,35 @@ def test_a_hessian_beyond_single_precision():
     assert float(objectives[0]) <= 1.001 * float(objectives[1])
 
 
+@pytest.mark.parametrize("loss", ["squared_hinge", "logistic"])
+@pytest.mark.parametrize(("samples", "width", "C"), [(40, 100, 1e5), (200, 500, 1e4), (300, 100, 1e4)])
+def test_large_penalties_in_single_precision(samples, width, C, loss):
+    """Where a direction is the small difference of large vectors, rounding in single precision would leave none of it.
+
+    The oracle is scipy's, of the same problem in double precision.
+    """
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(samples, width)).astype(np.float32).astype(float)
+    y = np.sign(x @ draw.normal(size=width))
+    wide = np.append(x, np.ones((samples, 1)), 1)
+
+    def objective(w):
+        margin = y * (wide @ w)
+        if loss == "squared_hinge":
+            short = np.maximum(0, 1 - margin)
+            value, slope = (short**2).sum(), 2 * short
+        else:
+            value, slope = np.logaddexp(0, -margin).sum(), expit(-margin)
+        return w @ w / 2 + C * value, w - C * wide.T @ (y * slope)
+
+    start = np.linalg.lstsq(wide, y, rcond=None)[0]
+    options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-7}
+    expected = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).fun
+    solve = {"squared_hinge": squared_hinge, "logistic": logistic}[loss]
+    found = solve(torch.from_numpy(x).float()[None], torch.from_numpy(y).float()[None], C=C)[0]
+    assert objective(found.double().numpy())[0] <= 1.001 * expected
+
+
 def test_products_that_are_kept_are_right_and_take_no_more_memory_than_the_samples():
     generator = torch.Generator().manual_seed(0)
     problems, samples, width = 3, 90, 10
@@ -240,7 +271,9 @@ def test_number_of_extremes(num_extreme, expected):
         ({"num_extreme": -5}, "num_extreme must be above 0"),
         ({"num_extreme": 1e-4}, "fewer than 2"),
         ({"train_fraction": 1.0}, "train_fraction"),
+        ({"num_extreme": math.inf}, "num_extreme must be above 0 and finite"),
         ({"C": 0.0}, "above 0"),
+        ({"C": math.inf}, "above 0 and finite"),
         ({"memory": 0}, "memory must be above 0"),
     ],
 )

@@ -76,8 +76,8 @@ def fit(
     n = _num_extreme(num_extreme, len(samples))
     if not 0 < train_fraction < 1:
         raise ValueError(f"train_fraction must lie between 0 and 1; got {train_fraction}")
-    if not (C > 0 and ridge > 0):
-        raise ValueError(f"C and ridge must be above 0; got C={C}, ridge={ridge}")
+    if not (0 < C < math.inf and 0 < ridge < math.inf):
+        raise ValueError(f"C and ridge must be above 0 and finite; got C={C}, ridge={ridge}")
     if loss not in get_args(Loss):
         raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {loss!r}")
     if not columns:
@@ -128,8 +128,8 @@ def _finite(tensor: Tensor) -> Tensor:
 def _num_extreme(num_extreme: int | float, num_samples: int) -> int:
     if num_samples < 4:
         raise ValueError(f"fitting needs at least 4 samples; got {num_samples}")
-    if not num_extreme > 0:
-        raise ValueError(f"num_extreme must be above 0; got {num_extreme}")
+    if not 0 < num_extreme < math.inf:
+        raise ValueError(f"num_extreme must be above 0 and finite; got {num_extreme}")
     n = min(int(num_extreme * num_samples if num_extreme <= 1 else num_extreme), num_samples // 2)
     if n < 2:
         raise ValueError(f"num_extreme={num_extreme} leaves fewer than 2 of {num_samples} samples in a class")

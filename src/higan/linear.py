@@ -32,6 +32,8 @@ _ENOUGH = 0.05
 """Share of the descent that a step promises which it must keep if it goes beyond the minimum."""
 _FORCING = 0.1
 """How far conjugate gradients reduce a residual: Newton steps need not be exact until the last."""
+_CANCELLED = 0.05
+"""Share of a direction that may be lost to rounding, by an upper bound, before it is found in double precision."""
 _NARROW = 192
 """Up to this width a factor is found faster than conjugate gradients converge."""
 _COLUMN_BY_COLUMN = 2**16
@@ -252,7 +254,9 @@ def _over_samples(problems: _Problems, gradient: Tensor, curvature: Tensor, most
     scale = (problems.C * curvature.gather(1, which)).sqrt().to(problems.x)
     a = _rows(problems.x, which) * scale[..., None]
     products = problems.known.among(which) * scale[:, :, None] * scale[:, None, :]
-    solution, failed = _solved(products, _product(a, gradient.to(a)))
+    # The result is a difference of vectors that are as much longer as the matrix is larger than the identity.
+    lost = float(torch.linalg.matrix_norm(products).max()) * torch.finfo(a.dtype).eps
+    solution, failed = (a, True) if lost > _CANCELLED else _solved(products, _product(a, gradient.to(a)))
     if failed:
         a = a.double()
         solution, _ = _solved(torch.bmm(a, a.mT), _product(a, gradient))
