@@ -175,6 +175,27 @@ def test_a_sibling_is_trained_from_the_command_line(higan, tmp_path):
     assert "there are 2 stages up to 32 pixels; got 3 lengths" in printed
 
 
+def test_a_checkpoint_tells_its_widths(higan, tmp_path):
+    code, _ = higan("rooms", "write", "--num", 4, "--resolution", 32, "--processes", 1, "--out", tmp_path / "data")
+    assert code == 0
+    words = ["rooms", "train-generator", "--data", tmp_path / "data", "--resolution", 32, "--processes", 1]
+    first = [word for width in (8, 6, 5, 4) for word in ("--channels", width)]
+    wider = [word for width in (8, 8, 7, 6) for word in ("--channels", width)]
+
+    def train(folder, images, *more):
+        stages = ["--stage-images", 16, "--stage-images", images]
+        code, printed = higan(*words, "--out", tmp_path / folder, *stages, *more)
+        assert code == 0, printed
+        _, header = read_weights(tmp_path / folder / "checkpoint.safetensors")
+        return header["config"]["channels"], header["discriminator_channels"], header["progress"]["images"]
+
+    start = ["--start-from", tmp_path / "narrow" / "checkpoint.safetensors"]
+    assert train("narrow", 16, *first) == ([8, 6, 5, 4], [8, 6, 5, 4], 32)
+    assert train("narrow", 32) == ([8, 6, 5, 4], [8, 6, 5, 4], 48)
+    assert train("wide", 48, *start, *wider) == ([8, 8, 7, 6], [8, 6, 5, 4], 64)
+    assert train("wide", 64) == ([8, 8, 7, 6], [8, 6, 5, 4], 80)
+
+
 def test_version_and_help(higan):
     assert higan("--version") == (0, "higan 0.1.0")
     code, printed = higan("--help")

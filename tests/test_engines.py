@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pytest
 
 from higan import store
 from higan.engines import InProcess, Processes, RayCluster, open_engine
+from higan.engines import ray as ray_engine
 from higan.errors import EngineError, MissingExtraError
 
 
@@ -326,6 +328,10 @@ def test_a_ray_worker_killed_in_the_middle_changes_nothing(tmp_path, whole):
     assert not alive(workers)
 
 
+REACHABLE = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+"""Where workers find the jobs of this file."""
+
+
 class Slow:
     """Squares that take their time; says who makes which."""
 
@@ -343,9 +349,9 @@ class Slow:
 
 def test_a_machine_of_the_cluster_that_is_gone_for_good_changes_nothing(tmp_path, monkeypatch):
     """Two machines with room for one worker each; Ray would wait for ever for room for the second worker."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # The test starts the cluster, not the engine that sees to it.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # Its machines share no token.
+    monkeypatch.setenv("PYTHONPATH", REACHABLE)
     from ray.cluster_utils import Cluster
 
     place = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
@@ -368,3 +374,23 @@ def test_a_machine_of_the_cluster_that_is_gone_for_good_changes_nothing(tmp_path
     assert lost is None
     assert found == {unit: f"{unit**2}".encode() for unit in range(12)}
     assert again == {20: b"400", 21: b"441"}
+
+
+def test_a_unit_that_kills_every_worker_of_the_cluster_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", REACHABLE)
+    with pytest.raises(EngineError, match="workers of the cluster died over unit 1 "):
+        dict(make(RayCluster(1, attempts=1), Squares(tmp_path, dies_always=1), [0, 1, 2]))
+    assert len(list(tmp_path.glob("1 *"))) == 2
+
+
+def test_more_workers_than_the_cluster_has_room_for(tmp_path, monkeypatch):
+    """Those who never get a core hold up neither the first units nor the following ones."""
+    monkeypatch.setenv("PYTHONPATH", REACHABLE)
+    monkeypatch.setattr("higan.engines.ray._connect", partial(_connect_with_one_core, connect=ray_engine._connect))
+    with RayCluster(4, patience=1.0).open(Slow(tmp_path)) as crew:
+        assert dict(crew.make([0, 1, 2, 3, 4])) == {k: f"{k**2}".encode() for k in range(5)}
+        assert dict(crew.make([5, 6])) == {5: b"25", 6: b"36"}
+
+
+def _connect_with_one_core(ray, address, workers, connect):
+    connect(ray, address, 1)

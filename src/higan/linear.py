@@ -256,7 +256,9 @@ def _over_samples(problems: _Problems, gradient: Tensor, curvature: Tensor, most
     products = problems.known.among(which) * scale[:, :, None] * scale[:, None, :]
     # The result is a difference of vectors that are as much longer as the matrix is larger than the identity.
     lost = float(torch.linalg.matrix_norm(products).max()) * torch.finfo(a.dtype).eps
-    solution, failed = (a, True) if lost > _CANCELLED else _solved(products, _product(a, gradient.to(a)))
+    failed = lost > _CANCELLED
+    if not failed:
+        solution, failed = _solved(products, _product(a, gradient.to(a)))
     if failed:
         a = a.double()
         solution, _ = _solved(torch.bmm(a, a.mT), _product(a, gradient))

@@ -83,10 +83,11 @@ def rooms_train_generator(
     ] = None,
     resolution: Annotated[int, typer.Option(help="Of the finished generator: 32, 64 or 128.")] = 64,
     channels: Annotated[
-        list[int] | None, typer.Option(help="Width at 4, 8, 16, … pixels; give it once per resolution.")
+        list[int] | None,
+        typer.Option(help="Width at 4, 8, 16, … pixels, once per resolution; by default a checkpoint's."),
     ] = None,
     discriminator_channels: Annotated[
-        list[int] | None, typer.Option(help="Of the discriminator, where they are not the generator's.")
+        list[int] | None, typer.Option(help="Of the discriminator; by default a checkpoint's, or the generator's.")
     ] = None,
     architecture: Annotated[
         Literal["adain", "skip"], typer.Option(help="adain: StyleGAN type, one RGB; skip: StyleGAN2 type, summed RGB.")
@@ -104,16 +105,19 @@ def rooms_train_generator(
     """Trains a generator on rendered rooms from pictures alone, coarse to fine."""
     from higan.rooms.adversarial import CHECKPOINT, train_generator
     from higan.rooms.dataset import open_data, write_data
-    from higan.rooms.trainer import default_settings
+    from higan.rooms.trainer import default_settings, read_checkpoint, widths_of
     from higan.rooms.widening import widen_checkpoint
 
     settings = default_settings(resolution, stage_minutes or (), stage_images or (), learning_rate=learning_rate)
-    widths = tuple(channels) if channels else settings.network.channels
+    checkpoint = out / CHECKPOINT if (out / CHECKPOINT).exists() else start_from
+    known = None if checkpoint is None else widths_of(read_checkpoint(checkpoint)[1])
+    widths = tuple(channels or (known[0] if known else settings.network.channels))
+    judge = tuple(discriminator_channels or (known[1] if known else ())) or None
     network = replace(settings.network, resolution=resolution, channels=widths, architecture=architecture)
     settings = replace(
         settings,
         network=network,
-        discriminator_channels=tuple(discriminator_channels) if discriminator_channels else None,
+        discriminator_channels=judge,
         ema_half_life=ema_half_life,
         mixing=mixing,
         seed=seed,

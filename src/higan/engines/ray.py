@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic
@@ -50,6 +50,8 @@ class RayCluster:
         for name, value in (("workers", self.workers), ("threads", self.threads), ("attempts", self.attempts)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
+        if not self.patience >= 0:
+            raise ValueError(f"patience must not be negative; got {self.patience}")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"with Ray, device is cpu or cuda, and Ray chooses which; got {self.device!r}")
 
@@ -86,7 +88,8 @@ class _Crew(Generic[U]):
         """Units as they are done, one per worker at a time."""
         todo, missing, deaths = deque(units), set(units), Counter[U]()
         self._hire(len(todo))
-        idle, under_way, longest = list(self.workers), dict[Any, _Task[U]](), 0.0
+        # The last is asked first: those who have worked before, then those who may still wait for room.
+        idle, under_way, longest = self.workers[::-1], dict[Any, _Task[U]](), 0.0
         try:
             while missing:
                 while todo and idle:
@@ -94,17 +97,14 @@ class _Crew(Generic[U]):
                 waiting = self.engine.patience + 3 * longest if idle else None
                 ready, _ = self.ray.wait(list(under_way), num_returns=1, timeout=waiting)
                 if not ready:
-                    late = _late(under_way)
-                    if late is not None:
-                        _start(under_way, idle.pop(), late)
-                    else:
-                        idle.clear()  # All that is missing is being made twice: there is nothing to do but wait.
+                    _start(under_way, idle.pop(), _late(under_way, missing))
                     continue
                 task = under_way.pop(ready[0])
-                data = self._fetch(ready[0], task.unit, last=deaths[task.unit] >= self.engine.attempts)
+                last = task.unit in missing and deaths[task.unit] >= self.engine.attempts
+                data = self._fetch(ready[0], task.unit, last=last)
                 if data is None:
                     deaths[task.unit] += 1
-                    idle.append(self._replace(task.worker))
+                    idle.insert(0, self._replace(task.worker))
                     if task.unit in missing:
                         todo.append(task.unit)
                     continue
@@ -174,10 +174,10 @@ def _start(under_way: dict[Any, _Task[U]], worker: Any, unit: U) -> None:
     under_way[worker.make.remote(unit)] = _Task(worker, unit, time.monotonic())
 
 
-def _late(under_way: Mapping[Any, _Task[U]]) -> U | None:
-    """The unit that has been made for longest, of those that one worker alone is busy with."""
-    units = [task.unit for task in under_way.values()]
-    return next((unit for unit in units if units.count(unit) == 1), None)
+def _late(under_way: Mapping[Any, _Task[U]], missing: Collection[U]) -> U:
+    """Of the missing units that fewest workers are busy with, the one that was begun first."""
+    units = [task.unit for task in under_way.values() if task.unit in missing]
+    return min(units, key=units.count)
 
 
 def _connect(ray: Any, address: str | None, workers: int) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "average_gradients",
     "read_checkpoint",
     "slim_checkpoint",
+    "widths_of",
 ]
 
 _FORMAT = "higan-rooms-training-1"
@@ -289,7 +290,7 @@ class Trainer:
         expected = self.settings.generator(config.resolution)
         if config != expected:
             raise RunMismatchError(f"{path} holds another network: expected {expected}, got {config}")
-        widths = tuple(header.get("discriminator_channels") or config.channels)
+        _, widths = widths_of(header)
         if widths != self.settings.discriminator(config.resolution).channels:
             raise RunMismatchError(f"{path} holds a discriminator of another width: train on with widths {widths}")
         if progress.stage >= len(stages) or stages[progress.stage].resolution != config.resolution:
@@ -414,6 +415,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is no training checkpoint: expected {_FORMAT!r}, got {header.get('format')!r}"
         )
     return tensors, header
+
+
+def widths_of(header: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Widths of generator and discriminator at 4, 8, 16, … pixels, by the header of a checkpoint."""
+    generator = tuple(header["config"]["channels"])
+    return generator, tuple(header.get("discriminator_channels") or generator)
 
 
 def _adam(module: nn.Module, rate: float, beta2: float) -> torch.optim.Adam:

@@ -19,7 +19,7 @@ from torch import Tensor
 from higan.errors import RunMismatchError
 from higan.generators.rooms import RoomsConfig, build_network
 from higan.generators.rooms_parts import config_from_json
-from higan.rooms.trainer import read_checkpoint
+from higan.rooms.trainer import read_checkpoint, widths_of
 from higan.weights import write_weights
 
 __all__ = ["widen_checkpoint", "widened"]
@@ -51,7 +51,7 @@ def widen_checkpoint(path: Path, target: Path, channels: Sequence[int], *, seed:
     for module in ("generator", "average"):
         state = {n.removeprefix(f"{module}."): t.float() for n, t in tensors.items() if n.startswith(f"{module}.")}
         kept |= {f"{module}.{name}": tensor for name, tensor in widened(state, narrow, wide, seed=seed).items()}
-    header["discriminator_channels"] = header.get("discriminator_channels") or list(narrow.channels)
+    header["discriminator_channels"] = widths_of(header)[1]
     header["config"]["channels"] = list(wide.channels)
     write_weights(target, kept, header)
 
