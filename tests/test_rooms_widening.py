@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from higan.errors import RunMismatchError
 from higan.generators.rooms import RoomsConfig, build_network
+from higan.rooms.discriminator import Discriminator
 from higan.rooms.trainer import Settings, Stage, Trainer, Vote
-from higan.rooms.widening import widen_checkpoint, widened
+from higan.rooms.widening import widen_checkpoint, widened, widened_discriminator
 
 NARROW = RoomsConfig(resolution=16, latent_dim=6, code_dim=10, mapping_layers=2, channels=(4, 3, 5))
 WIDE = replace(NARROW, channels=(4, 6, 7))
@@ -72,9 +73,40 @@ class TestWidened:
             widened(build_network(narrow).state_dict(), narrow, wide)
 
 
+def judged(network, fade=1.0):
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        return network(images, fade)
+
+
+class TestWidenedDiscriminator:
+    @settings(max_examples=25, deadline=None)
+    @given(st.tuples(st.just(0), st.integers(0, 5), st.integers(0, 5)), st.integers(0, 100))
+    def test_judges_the_same(self, more, seed):
+        wide = replace(NARROW, channels=tuple(a + b for a, b in zip(NARROW.channels, more, strict=True)))
+        before, after = Discriminator(NARROW, seed=seed), Discriminator(wide)
+        after.load_state_dict(widened_discriminator(before.state_dict(), NARROW, wide, seed=seed + 1))
+        for fade in (0.3, 1.0):
+            torch.testing.assert_close(judged(after, fade), judged(before, fade), atol=1e-4, rtol=1e-4)
+
+    def test_new_channels_are_heard_once_they_are_trained(self):
+        before, after = Discriminator(NARROW), Discriminator(WIDE)
+        after.load_state_dict(widened_discriminator(before.state_dict(), NARROW, WIDE))
+        after(torch.randn(4, 3, 16, 16)).sum().backward()
+        assert (after.blocks["8"].second.weight.grad[:, 3:].abs().sum((0, 2, 3)) > 0).all()
+
+    @pytest.mark.parametrize(
+        ("channels", "message"),
+        [((4, 2, 5), r"at least \(4, 3, 5\); got \(4, 2, 5\)"), ((5, 3, 5), "at 4 pixels must stay at 4; got 5")],
+    )
+    def test_what_cannot_be_widened(self, channels, message):
+        with pytest.raises(RunMismatchError, match=message):
+            widened_discriminator(Discriminator(NARROW).state_dict(), NARROW, replace(NARROW, channels=channels))
+
+
 class TestWidenCheckpoint:
     def test_training_goes_on_from_it(self, tmp_path, checkpoint):
-        widen_checkpoint(checkpoint, tmp_path / "wide", WIDE.channels)
+        widen_checkpoint(checkpoint, tmp_path / "wide", WIDE.channels, NARROW.channels)
         before = trained(PLAN, 0)
         before.load(checkpoint)
         after = trained(WIDE_PLAN, 0)
@@ -91,18 +123,28 @@ class TestWidenCheckpoint:
         assert again.progress.images == before.progress.images + 4
 
     def test_of_the_same_widths_it_is_a_copy(self, tmp_path, checkpoint):
-        widen_checkpoint(checkpoint, tmp_path / "same", NARROW.channels)
+        widen_checkpoint(checkpoint, tmp_path / "same", NARROW.channels, NARROW.channels)
         assert (tmp_path / "same").read_bytes() == checkpoint.read_bytes()
 
     def test_twice_leaves_the_discriminator_alone(self, tmp_path, checkpoint):
-        widen_checkpoint(checkpoint, tmp_path / "once", WIDE.channels)
-        widen_checkpoint(tmp_path / "once", tmp_path / "twice", (8, 8, 8))
+        widen_checkpoint(checkpoint, tmp_path / "once", WIDE.channels, NARROW.channels)
+        widen_checkpoint(tmp_path / "once", tmp_path / "twice", (8, 8, 8), NARROW.channels)
         trained(replace(WIDE_PLAN, network=replace(NARROW, channels=(8, 8, 8))), 0).load(tmp_path / "twice")
         first, last = load_file(checkpoint), load_file(tmp_path / "twice")
         assert all(torch.equal(last[name], first[name]) for name in first if name.startswith("discriminator."))
 
+    def test_the_discriminator_alone(self, tmp_path, checkpoint):
+        widen_checkpoint(checkpoint, tmp_path / "wide", NARROW.channels, WIDE.channels)
+        before, after = trained(PLAN, 0), trained(replace(PLAN, discriminator_channels=WIDE.channels), 0)
+        before.load(checkpoint)
+        after.load(tmp_path / "wide")
+        torch.testing.assert_close(judged(after.discriminator), judged(before.discriminator), atol=1e-5, rtol=1e-5)
+        old, new = before.optimiser_g.state_dict()["state"], after.optimiser_g.state_dict()["state"]
+        assert all(torch.equal(old[k]["exp_avg_sq"], new[k]["exp_avg_sq"]) for k in old)
+        after.step(Vote())
+
     def test_the_discriminator_keeps_its_widths(self, tmp_path, checkpoint):
-        widen_checkpoint(checkpoint, tmp_path / "wide", WIDE.channels)
+        widen_checkpoint(checkpoint, tmp_path / "wide", WIDE.channels, NARROW.channels)
         trainer = trained(replace(WIDE_PLAN, discriminator_channels=None), 0)
         with pytest.raises(RunMismatchError, match=r"discriminator of another width: train on with widths \(4, 3, 5\)"):
             trainer.load(tmp_path / "wide")

@@ -96,6 +96,9 @@ def rooms_train_generator(
     seed: Annotated[int, typer.Option(help="Of the first weights and of every draw.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Lower it for the last part of a training.")] = 2e-3,
     ema_half_life: Annotated[float, typer.Option(help="Of the averaged generator, in images.")] = 4000.0,
+    gamma: Annotated[
+        float | None, typer.Option(help="Weight of R1 at the finished resolution; by default 0.3 at 64 pixels.")
+    ] = None,
     start_from: Annotated[
         Path | None,
         typer.Option(help="Checkpoint for a new folder to go on from; may be narrower."),
@@ -109,6 +112,8 @@ def rooms_train_generator(
     from higan.rooms.widening import widen_checkpoint
 
     settings = default_settings(resolution, stage_minutes or (), stage_images or (), learning_rate=learning_rate)
+    if gamma is not None:
+        settings = replace(settings, stages=(*settings.stages[:-1], replace(settings.stages[-1], gamma=gamma)))
     checkpoint = out / CHECKPOINT if (out / CHECKPOINT).exists() else start_from
     known = None if checkpoint is None else widths_of(read_checkpoint(checkpoint)[1])
     widths = tuple(channels or (known[0] if known else settings.network.channels))
@@ -129,7 +134,7 @@ def rooms_train_generator(
     open_data(folder)
     if start_from is not None and not (out / CHECKPOINT).exists():
         out.mkdir(parents=True, exist_ok=True)
-        widen_checkpoint(start_from, out / CHECKPOINT, widths)
+        widen_checkpoint(start_from, out / CHECKPOINT, widths, judge or widths)
 
     def say(record: Mapping[str, object]) -> None:
         console.print(" ".join(f"{k}={v}" for k, v in record.items()), highlight=False, soft_wrap=True)

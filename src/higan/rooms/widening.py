@@ -1,8 +1,8 @@
-"""A checkpoint whose generator grows wider and makes the very same pictures, for training to go on from.
+"""A checkpoint whose networks grow wider and answer the very same, for training to go on from.
 
 After Chen et al., "Net2Net: Accelerating Learning via Knowledge Transfer" (2016), with new channels that nothing
 listens to at first instead of copies: what is new starts random, and the old channels give it no weight until
-training does. The discriminator stays as it is.
+training does.
 """
 
 from __future__ import annotations
@@ -19,41 +19,55 @@ from torch import Tensor
 from higan.errors import RunMismatchError
 from higan.generators.rooms import RoomsConfig, build_network
 from higan.generators.rooms_parts import config_from_json
+from higan.rooms.discriminator import Discriminator
 from higan.rooms.trainer import read_checkpoint, widths_of
 from higan.weights import write_weights
 
-__all__ = ["widen_checkpoint", "widened"]
+__all__ = ["widen_checkpoint", "widened", "widened_discriminator"]
 
 
-def widen_checkpoint(path: Path, target: Path, channels: Sequence[int], *, seed: int = 0) -> None:
-    """Copy a checkpoint of the ``adain`` architecture with the generator and its average widened.
+def widen_checkpoint(
+    path: Path, target: Path, channels: Sequence[int], discriminator_channels: Sequence[int], *, seed: int = 0
+) -> None:
+    """Copy a checkpoint with the generator and its average, the discriminator, or all of them widened.
 
-    The generator's optimiser starts anew; if nothing is wider, the file is copied as it is. Train on with
-    ``Settings.discriminator_channels`` as the checkpoint has them: the widths that the generator had before.
+    The optimiser of what is widened starts anew; if nothing is wider, the file is copied as it is.
 
     Args:
         path: the checkpoint.
         target: where to write.
-        channels: widths at 4, 8, 16, … pixels; none below the checkpoint's.
+        channels: the generator's widths at 4, 8, 16, … pixels; none below the checkpoint's.
+        discriminator_channels: the discriminator's; none below the checkpoint's, and as there at 4 pixels.
         seed: of what is new.
 
     Raises:
-        RunMismatchError: a width would shrink, or the generator is of another architecture.
+        RunMismatchError: `widened` or `widened_discriminator` cannot do it.
         Otherwise as `Trainer.load`.
     """
     tensors, header = read_checkpoint(path)
-    narrow = config_from_json(header["config"])
-    wide = replace(narrow, channels=tuple(channels))
-    if wide == narrow:
+    config = config_from_json(header["config"])
+    old = [replace(config, channels=widths) for widths in widths_of(header)]
+    new = [replace(config, channels=tuple(widths)) for widths in (channels, discriminator_channels)]
+    if new == old:
         shutil.copyfile(path, target)
         return
-    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(("discriminator.", "optimiser_d."))}
-    for module in ("generator", "average"):
-        state = {n.removeprefix(f"{module}."): t.float() for n, t in tensors.items() if n.startswith(f"{module}.")}
-        kept |= {f"{module}.{name}": tensor for name, tensor in widened(state, narrow, wide, seed=seed).items()}
-    header["discriminator_channels"] = widths_of(header)[1]
-    header["config"]["channels"] = list(wide.channels)
-    write_weights(target, kept, header)
+    if new[0] != old[0]:
+        for module in ("generator", "average"):
+            state = _taken(tensors, f"{module}.")
+            tensors |= {f"{module}.{name}": t for name, t in widened(state, old[0], new[0], seed=seed).items()}
+        _taken(tensors, "optimiser_g.")
+    if new[1] != old[1]:
+        state = widened_discriminator(_taken(tensors, "discriminator."), old[1], new[1], seed=seed)
+        tensors |= {f"discriminator.{name}": t for name, t in state.items()}
+        _taken(tensors, "optimiser_d.")
+    header["config"]["channels"], header["discriminator_channels"] = new[0].channels, new[1].channels
+    write_weights(target, tensors, header)
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What has that prefix, without it and in float32, taken out."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name).float() for name in names}
 
 
 def widened(state: Mapping[str, Tensor], narrow: RoomsConfig, wide: RoomsConfig, *, seed: int = 0) -> dict[str, Tensor]:
@@ -70,11 +84,39 @@ def widened(state: Mapping[str, Tensor], narrow: RoomsConfig, wide: RoomsConfig,
     """
     if narrow.architecture != "adain":
         raise RunMismatchError(f"only generators of the adain architecture are widened; got {narrow.architecture!r}")
+    _check_wider(narrow, wide)
+    fresh = build_network(wide, seed=seed).state_dict()
+    return {name: _embed(name, state[name], tensor.clone()) for name, tensor in fresh.items()}
+
+
+def widened_discriminator(
+    state: Mapping[str, Tensor], narrow: RoomsConfig, wide: RoomsConfig, *, seed: int = 0
+) -> dict[str, Tensor]:
+    """The weights of a wider discriminator that judges the same, up to rounding.
+
+    Args:
+        state: the discriminator's ``state_dict``, float32.
+        narrow: its configuration.
+        wide: the one asked for; it may differ in ``channels`` alone.
+        seed: of the new channels.
+
+    Raises:
+        RunMismatchError: a width would shrink, or grow at 4 pixels, where the deviation over the batch is an average
+            over all channels.
+    """
+    _check_wider(narrow, wide)
+    if wide.channels[0] != narrow.channels[0]:
+        raise RunMismatchError(
+            f"the discriminator's width at 4 pixels must stay at {narrow.channels[0]}; got {wide.channels[0]}"
+        )
+    fresh = Discriminator(wide, seed=seed).state_dict()
+    return {name: _embed(name, state[name], tensor.clone()) for name, tensor in fresh.items()}
+
+
+def _check_wider(narrow: RoomsConfig, wide: RoomsConfig) -> None:
     used = narrow.num_layers // 2
     if any(new < old for new, old in zip(wide.channels[:used], narrow.channels[:used], strict=True)):
         raise RunMismatchError(f"channels must be at least {narrow.channels[:used]}; got {wide.channels}")
-    fresh = build_network(wide, seed=seed).state_dict()
-    return {name: _embed(name, state[name], tensor.clone()) for name, tensor in fresh.items()}
 
 
 @torch.no_grad()
