@@ -208,6 +208,22 @@ def test_large_penalties_in_single_precision(samples, width, C, loss):
     assert objective(found.double().numpy())[0] <= 1.001 * expected
 
 
+@pytest.mark.parametrize("loss", [squared_hinge, logistic])
+def test_a_minimum_is_found_or_the_lack_of_one_is_said(loss):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 200, 500, generator=generator) * torch.logspace(-3, 3, 500)
+    y = torch.randn(3, 200, generator=generator).sign()
+    constant = torch.cat([x, torch.ones_like(x[..., :1])], -1).double()
+    slope = {squared_hinge: lambda m: 2 * (1 - m).clamp(min=0), logistic: lambda m: torch.sigmoid(-m)}[loss]
+    for C in (1.0, 1e3):
+        w = loss(x, y, C=C)
+        margin = y.double() * (constant @ w[..., None])[..., 0]
+        pull, first = (C * (constant.mT @ (y * slope(m))[..., None])[..., 0] for m in (margin, 0 * margin))
+        assert ((w - pull).norm(dim=1) < 1e-6 * first.norm(dim=1)).all()
+    with pytest.raises(ValueError, match=r"no minimum was found for \d of 3 boundaries in 100 steps with C = 1e\+10"):
+        loss(x, y, C=1e10)
+
+
 def test_products_that_are_kept_are_right_and_take_no_more_memory_than_the_samples():
     generator = torch.Generator().manual_seed(0)
     problems, samples, width = 3, 90, 10

@@ -21,6 +21,21 @@ from higan.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--generator", "toy", "--scorer", "toy"]
+REFUSED = [
+    (["--num", "3"], "fitting needs at least 4 samples; got 3"),
+    (["--verify", "1"], "num must be at least 2; got 1"),
+    (["--random", "0"], "num_random must be at least 1; got 0"),
+    (["--permuted", "-1"], "the number of permuted fits must be at least 0; got -1"),
+    (["--step", "nan"], "step must be finite and other than 0; got nan"),
+    (["--step", "0"], "step must be finite and other than 0; got 0"),
+    (["--adaptive", "--top", "0"], "top must be at least 1; got 0"),
+    (["--adaptive", "--confidence", "1"], "confidence must lie between 0 and 1; got 1"),
+    (["--num-extreme", "1.5"], "a share of all samples up to 1 and a whole number above; got 1.5"),
+    (["--C", "0"], "C and ridge must be above 0 and finite; got C=0"),
+    (["--workers", "0"], "workers must be at least 1; got 0"),
+    (["--device", "cuda:99"], "device cuda:99 is a GPU, and torch"),
+]
+"""What a whole study refuses before anything is sampled."""
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +112,16 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["run", *TOY, "--out", "OUT", "--num", "0"], 2, "num_samples must be a whole number of at least 1; got 0"),
-        (["run", *TOY, "--out", "OUT", "--verify", "-3"], 2, "verify must be at least 1; got -3"),
+        (["sample", *TOY, "--out", "OUT", "--num", "0"], 2, "num_samples must be a whole number of at least 1; got 0"),
+        *((["run", *TOY, "--out", "OUT", *words], 2, message) for words, message in REFUSED),
+        (
+            ["sample", *TOY, "--out", "OUT", "--device", "foo"],
+            2,
+            "device must be cpu, cuda, cuda:1 … or mps; got 'foo'",
+        ),
+        (["sample", *TOY, "--out", "OUT", "--device", "cuda:99"], 2, "device cuda:99 is a GPU, and torch"),
+        (["sample", *TOY, "--out", "OUT", "--device", "cpu,cuda:99"], 2, "device cuda:99 is a GPU, and torch"),
+        (["steps", "OUT", "--device", "cuda:99"], 2, "device cuda:99 is a GPU, and torch"),
         (["run", "--generator", "missing.pkl", "--scorer", "toy", "--out", "OUT"], 1, "missing.pkl: no such file"),
         (["run", "--generator", "toy", "--scorer", "missing.pt", "--out", "OUT"], 1, "missing.pt: no such file"),
         (["rescore", "OUT", "--images-at-once", "0"], 2, "Invalid value for '--images-at-once'"),
@@ -115,6 +138,33 @@ def test_bad_input_is_one_clear_line(higan, tmp_path, monkeypatch, words, code, 
     assert status == code
     assert message in printed
     assert "Traceback" not in printed
+    assert not (tmp_path / "OUT").exists()
+
+
+def test_what_is_left_is_announced(higan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = [*TOY, "--num", 60, "--shard-size", 20, "--out", "run"]
+    assert "60 images, about" in higan("sample", *line)[1]
+    assert "images" not in higan("sample", *line)[1]
+    for file in (tmp_path / "run" / "population").glob("shard-00001.*"):
+        file.unlink()
+    assert "20 images, about" in higan("sample", *line)[1]
+    study = [*line, "--verify", 12, "--random", 2, "--permuted", 1, "--batch-size", 4]
+    # 12 originals, 12 × (8 concepts + 2 random + 1 permuted) × 9 sets of layers.
+    assert "1,200 images, about" in higan("run", *study)[1]
+    assert "0 images, about 0 seconds" in higan("run", *study)[1]
+
+
+def test_the_fit_of_a_whole_study_is_chosen(higan, tmp_path):
+    words = ["--num", 60, "--verify", 4, "--random", 1, "--permuted", 1, "--C", 0.5, "--num-extreme", 0.25]
+    assert higan("run", *TOY, *words, "--out", tmp_path / "run")[0] == 0
+    boundaries = store.load_boundaries(store.load_run(tmp_path / "run"))
+    assert {boundary.num_train for boundary in boundaries} == {2 * 10}  # Of 15 in a class 10 train.
+    expected = fit(store.read_population(store.load_run(tmp_path / "run")), num_extreme=15, C=0.5)
+    assert all(torch.equal(a.normal, b.normal) for a, b in zip(boundaries, expected, strict=True))
+    assert higan("fit", tmp_path / "run", "--num-extreme", 15, "--C", 0.5, "--permuted", 1, "--memory", 0.001)[0] == 0
+    again = store.load_boundaries(store.load_run(tmp_path / "run"))
+    torch.testing.assert_close(again[0].normal, boundaries[0].normal)
 
 
 def test_foreign_weight_file_is_refused(higan, tmp_path):

@@ -189,3 +189,29 @@ def test_one_program_writes_at_a_time(tmp_path, whole):
         other.kill()
         other.communicate()
     assert contents(go(run.path).path) == whole
+
+
+BEGINNER = """
+import sys, time
+from higan import store
+while not sys.stdin.readline():
+    pass
+for k in range(40):
+    settings = {"num_samples": 10, "shard_size": 5, "seed": 0, "concepts": ["x" * 1000] * 300}
+    store.open_run(f"{sys.argv[1]}/{k}", settings)
+"""
+
+
+def test_programs_that_begin_a_folder_at_once(tmp_path):
+    """One of them writes the manifest; the others find it whole, or are told that it is being written."""
+    line = [sys.executable, "-c", BEGINNER, str(tmp_path)]
+    programs = [
+        subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    ends = [program.communicate("go\n") for program in programs]
+    for program, (_, errors) in zip(programs, ends, strict=True):
+        assert program.returncode == 0 or "RunBusyError" in errors, errors
+    for k in range(40):
+        with contextlib.suppress(FileNotFoundError):
+            assert json.loads((tmp_path / str(k) / "manifest.json").read_bytes())["settings"]["seed"] == 0

@@ -82,5 +82,15 @@ def test_stability_of_layerwise_normals_is_their_mean():
     assert 0.3 < float(found) < 0.75
 
 
+@pytest.mark.parametrize("mode", ["extreme", "all"])
+def test_a_score_that_never_varies_is_not_stable(mode):
+    population = a_population()
+    population.scores[:, 1] = 0.25
+    stable = refits.stabilities(population, mode=mode)
+    assert stable[1] == 0
+    assert stable[0] > 0.9
+    assert torch.equal(refits.stabilities(population, [population.concepts[1].name], mode=mode), stable[1:2])
+
+
 def test_too_few_samples_have_no_halves():
     assert all(math.isnan(value) for value in refits.stabilities(a_population(num=7)).tolist())

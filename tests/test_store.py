@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,6 +214,38 @@ def test_a_foreign_shard_with_a_true_digest_is_refused(tmp_path):
     file.with_suffix(".sha256").write_text(hashlib.sha256(file.read_bytes()).hexdigest())
     with pytest.raises(CorruptRunError, match="not a shard"):
         store.read_population(run)
+
+
+def test_a_shard_of_another_run_is_refused_and_made_again(tmp_path):
+    run, other = filled(tmp_path / "run"), filled(tmp_path / "other", seed=4)
+    digest = store.verify(run.path)
+    for file in (other.path / "population").glob("shard-00001.*"):
+        shutil.copy(file, run.path / "population")
+    assert store.missing_shards(run) == [1]
+    with pytest.raises(CorruptRunError, match="is a shard of another run: sample again"):
+        store.verify(run.path)
+    assert pop.fill(run, ToyGenerator(shared_code=True), ToyScorer(), batch_size=4) == 1
+    assert store.verify(run.path) == digest
+
+
+def test_a_shard_that_is_there_twice_is_noticed(tmp_path):
+    run = filled(tmp_path / "run")
+    first, second = (run.path / "population" / f"shard-0000{k}.parquet" for k in (0, 1))
+    shutil.copy(first, second)
+    sidecar = first.with_suffix(".sha256").read_text().replace(first.name, second.name)
+    second.with_suffix(".sha256").write_text(sidecar)
+    with pytest.raises(CorruptRunError, match="does not hold 25 different samples: a shard is there twice"):
+        store.verify(run.path)
+
+
+@pytest.mark.parametrize("name", ["permuted", "rescoring", "rescoring-equal_change", "responses"])
+def test_verify_opens_every_result(tmp_path, name):
+    run = filled(tmp_path / "run")
+    (run.path / "notes.safetensors").write_bytes(b"somebody else's")
+    store.verify(run.path)
+    (run.path / f"{name}.safetensors").write_bytes(b"cut off")
+    with pytest.raises(CorruptRunError, match=f"{name}.safetensors is damaged"):
+        store.verify(run.path)
 
 
 def test_digest_depends_on_content_alone(tmp_path):

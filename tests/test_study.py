@@ -46,8 +46,13 @@ def test_finished_steps_are_not_repeated(tmp_path):
 def test_new_boundaries_make_the_rescoring_stale(tmp_path):
     run = run_all(tmp_path / "run")
     old = store.load_rescoring(run)
+    study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
     study.fit_step(run, mode="all")
     assert "rescore" not in study.steps_of(run)
+    assert sorted(file.name for file in run.path.glob("*.safetensors")) == [
+        "boundaries.safetensors",
+        "permuted.safetensors",
+    ]
     new = study.rescore_step(run, GENERATOR, SCORER, num=120, num_random=20)
     assert not torch.equal(old.changes, new.changes)
 
@@ -66,9 +71,15 @@ def test_interrupted_rescoring_goes_on_with_identical_results(tmp_path):
         study.rescore_step(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16, report=interrupt)
     saved = len(list(store.Units(run).folder.rglob("*.safetensors")))
     assert 0 < saved < 8
+    left = study.unscored(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16)
+    assert left == 120 - 16 * saved
+    # Under other settings nothing is done yet.
+    assert study.unscored(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=15) == 120
+    assert study.unscored(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16, adaptive=study.Goal()) == 120
     again = study.rescore_step(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16)
     for name in ("originals", "changes", "seeds"):
         assert torch.equal(getattr(whole, name), getattr(again, name))
+    assert study.unscored(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16) == 0
 
 
 def test_another_run_is_not_overwritten(tmp_path):
@@ -84,8 +95,8 @@ def test_cost_counts_every_image():
     # 100 probes, 10 originals, and 10 samples × (6 concepts + 3 random) × (all + 4 layers; stages are layers here)
     assert cost.images == 100 + 10 + 10 * 9 * 5
     assert cost.seconds > 0
-    with pytest.raises(ValueError, match="verify must be at least 1"):
-        study.estimate(GENERATOR, SCORER, num=100, verify=0, num_random=3)
+    with pytest.raises(ValueError, match="verify must be at least 0"):
+        study.estimate(GENERATOR, SCORER, num=100, verify=-1, num_random=3)
 
 
 def test_a_broken_scorer_is_found_out_before_work_starts():

@@ -37,7 +37,7 @@ from higan.rescoring import Checkpoint, Plan, cost, key_of, plan_of, together
 from higan.spread import Piece, crew_of, gather
 from higan.types import Boundary, Generator, Placement, Rescoring, Scorer
 
-__all__ = ["Adaptive", "Race", "half_width", "rescore_adaptively"]
+__all__ = ["Adaptive", "Race", "check_goal", "half_width", "rescore_adaptively"]
 
 _AIM = 1 / 8
 """The share of K at which intervals are tightest."""
@@ -96,6 +96,18 @@ def half_width(variance: Float[Tensor, "*s"], n: int, num: int, alpha: float) ->
     return (variance * ((time + rho) * (math.log((time + rho) / rho) + strictness))).sqrt() / time
 
 
+def check_goal(top: int, confidence: float) -> None:
+    """Refuses what cannot be settled.
+
+    Raises:
+        ValueError: ``top`` is below 1, or ``confidence`` not between 0 and 1.
+    """
+    if top < 1:
+        raise ValueError(f"top must be at least 1; got {top}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
+
+
 @dataclass(slots=True, eq=False)
 class Race:
     """Who is still in the running; knows nothing of images.
@@ -133,10 +145,7 @@ class Race:
         missing = [layers for layers in needed if layers not in sets]
         if missing:
             raise ValueError(f"adaptive verification needs all layers together and each alone; missing: {missing}")
-        if self.top < 1:
-            raise ValueError(f"top must be at least 1; got {self.top}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must lie between 0 and 1; got {self.confidence}")
+        check_goal(self.top, self.confidence)
         self.everything, *self.layers = (sets.index(layers) for layers in needed)
         C = self.num_concepts
         self.inside, self.outside, self.left, self.clear = (torch.zeros(C, dtype=torch.bool) for _ in range(4))

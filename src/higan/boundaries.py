@@ -23,7 +23,7 @@ from higan.linear import Loss, Metric, metric_of, solve
 from higan.samples import Samples, columns_of, samples_of
 from higan.types import Boundary, Population
 
-__all__ = ["Mode", "fit", "project_out", "random_directions"]
+__all__ = ["Mode", "check_fit", "fit", "project_out", "random_directions"]
 
 Mode = Literal["extreme", "all"]
 
@@ -73,19 +73,19 @@ def fit(
     """
     samples = samples_of(population)
     columns = columns_of(samples, concepts)
-    n = _num_extreme(num_extreme, len(samples))
-    if not 0 < train_fraction < 1:
-        raise ValueError(f"train_fraction must lie between 0 and 1; got {train_fraction}")
-    if not (0 < C < math.inf and 0 < ridge < math.inf):
-        raise ValueError(f"C and ridge must be above 0 and finite; got C={C}, ridge={ridge}")
-    if loss not in get_args(Loss):
-        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {loss!r}")
+    n = check_fit(
+        len(samples),
+        mode=mode,
+        num_extreme=num_extreme,
+        train_fraction=train_fraction,
+        loss=loss,
+        C=C,
+        ridge=ridge,
+    )
     if not columns:
         raise ValueError("there must be at least one concept to fit; got none")
     if mode == "all":
         return _fit_all(samples, columns, n, train_fraction=train_fraction, ridge=ridge, seed=seed)
-    if mode != "extreme":
-        raise ValueError(f"mode must be 'extreme' or 'all'; got {mode!r}")
     spaces = _spaces(samples)
     kind = spaces[0].mean
     if memory is None:
@@ -105,6 +105,32 @@ def fit(
             fitted = _fit_extreme(codes, where, spaces, train_fraction=train_fraction, loss=loss, C=C)
             boundaries += _boundaries(samples, few, *fitted)
     return tuple(boundaries)
+
+
+def check_fit(
+    num_samples: int,
+    *,
+    mode: Mode = "extreme",
+    num_extreme: int | float = 2000,
+    train_fraction: float = 0.7,
+    loss: Loss = "squared_hinge",
+    C: float = 1.0,
+    ridge: float = 1e-3,
+) -> int:
+    """Refuses what `fit` cannot do, before there are samples; how many samples a class will have.
+
+    Raises:
+        ValueError: see `fit`.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be 'extreme' or 'all'; got {mode!r}")
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {loss!r}")
+    if not 0 < train_fraction < 1:
+        raise ValueError(f"train_fraction must lie between 0 and 1; got {train_fraction}")
+    if not (0 < C < math.inf and 0 < ridge < math.inf):
+        raise ValueError(f"C and ridge must be above 0 and finite; got C={C}, ridge={ridge}")
+    return _num_extreme(num_extreme, num_samples)
 
 
 def _split(columns: list[int], size: int) -> Iterator[list[int]]:
@@ -130,6 +156,8 @@ def _num_extreme(num_extreme: int | float, num_samples: int) -> int:
         raise ValueError(f"fitting needs at least 4 samples; got {num_samples}")
     if not 0 < num_extreme < math.inf:
         raise ValueError(f"num_extreme must be above 0 and finite; got {num_extreme}")
+    if num_extreme > 1 and num_extreme != int(num_extreme):
+        raise ValueError(f"num_extreme is a share of all samples up to 1 and a whole number above; got {num_extreme}")
     n = min(int(num_extreme * num_samples if num_extreme <= 1 else num_extreme), num_samples // 2)
     if n < 2:
         raise ValueError(f"num_extreme={num_extreme} leaves fewer than 2 of {num_samples} samples in a class")

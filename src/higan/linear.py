@@ -101,13 +101,27 @@ def solve(
     tolerance: float = 1e-3,
     max_iterations: int = 100,
 ) -> Float[Tensor, "B E"]:
-    """Weights, in double precision, of B problems whose samples already hold a constant for the bias."""
+    """Weights, in double precision, of B problems whose samples already hold a constant for the bias.
+
+    Problems that are too hard for the precision of the data are solved in double precision.
+
+    Raises:
+        ValueError: no minimum is found even so, C being too large for samples like these.
+    """
     problems = _Problems(x, x, y.double(), C, _LOSSES[loss], metric, _Known.nothing(x))
     start = torch.zeros(x.shape[0], x.shape[2], dtype=torch.float64, device=x.device)
-    w = _descend(problems, start, tolerance, max_iterations)
-    if x.dtype == torch.float64:
-        return w
-    return _descend(replace(problems, exact=x.double()), w, tolerance, max_iterations)
+    w, found = _descend(problems, start, tolerance, max_iterations)
+    if x.dtype != torch.float64:
+        w, found = _descend(replace(problems, exact=x.double()), w, tolerance, max_iterations)
+        if not bool(found.all()):
+            hard = problems.in_double().of(~found)
+            w[~found], found = _descend(hard, w[~found], tolerance, max_iterations)
+    if not bool(found.all()):
+        raise ValueError(
+            f"no minimum was found for {int((~found).sum())} of {len(x)} boundaries in {max_iterations} steps with "
+            f"C = {C:g}: take a smaller C, or scale the codes"
+        )
+    return w
 
 
 # --- losses: their value, downward slope and curvature at margins y (w · x) -------------------------------------------
@@ -147,6 +161,11 @@ class _Problems:
     parts: _Parts
     metric: Metric
     known: _Known
+
+    def in_double(self) -> _Problems:
+        """All of it in double precision."""
+        x, metric = self.x.double(), Metric(self.metric.values.double(), self.metric.vectors.double())
+        return replace(self, x=x, exact=x, metric=metric, known=_Known.nothing(x))
 
     def of(self, chosen: Bool[Tensor, " B"]) -> _Problems:
         """Some of them; no copy where it is all."""
@@ -206,9 +225,12 @@ class _Known:
         return rows.gather(2, places[:, None].expand(-1, which.shape[1], -1))
 
 
-def _descend(problems: _Problems, w: Tensor, tolerance: float, max_iterations: int) -> Float[Tensor, "B E"]:
-    """Newton from ``w`` on."""
+def _descend(
+    problems: _Problems, w: Tensor, tolerance: float, max_iterations: int
+) -> tuple[Float[Tensor, "B E"], Bool[Tensor, " B"]]:
+    """Newton from ``w`` on, and which problems it solved."""
     result = w.clone()
+    found = torch.ones(len(w), dtype=torch.bool, device=w.device)
     place = torch.arange(len(w), device=w.device)
     margin = problems.y * _times(problems.exact, w) if bool(w.any()) else torch.zeros_like(problems.y)
     for _ in range(max_iterations):
@@ -223,10 +245,11 @@ def _descend(problems: _Problems, w: Tensor, tolerance: float, max_iterations: i
         result[place] = w
         going = direction.norm(dim=1) > tolerance * w.norm(dim=1)
         if not bool(going.any()):
-            break
+            return result, found
         if not bool(going.all()):
             place, w, margin, problems = place[going], w[going], margin[going], problems.of(going)
-    return result
+    found[place] = False
+    return result, found
 
 
 def _newton_direction(problems: _Problems, gradient: Tensor, curvature: Tensor, margin: Tensor) -> Tensor:

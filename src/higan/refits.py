@@ -7,7 +7,8 @@ points where no sample ever lies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -18,9 +19,10 @@ from higan.linear import Loss
 from higan.samples import Dealt, Part, Samples, columns_of, samples_of
 from higan.types import Boundary, Concept, Population
 
-__all__ = ["permuted", "stabilities"]
+__all__ = ["check_permuted", "permuted", "stabilities"]
 
 _FEWEST = 8
+_COLUMNS = 32
 
 
 def permuted(
@@ -33,6 +35,7 @@ def permuted(
     loss: Loss = "squared_hinge",
     C: float = 1.0,
     seed: int = 0,
+    memory: int | None = None,
 ) -> tuple[Boundary, ...]:
     """``num`` boundaries, each fitted to one concept's scores dealt out anew among the samples.
 
@@ -48,12 +51,12 @@ def permuted(
         loss: see `fit`.
         C: see `fit`.
         seed: chooses the permutations.
+        memory: see `fit`.
 
     Raises:
         ValueError: a negative number, or as for `fit`.
     """
-    if num < 0:
-        raise ValueError(f"the number of permuted fits must be at least 0; got {num}")
+    check_permuted(num)
     if num == 0:
         return ()
     samples = samples_of(population)
@@ -65,21 +68,23 @@ def permuted(
         tuple(varied[m % len(varied)] for m in range(num)),
         tuple(torch.randperm(len(samples), generator=generator) for _ in range(num)),
     )
-    return fit(shuffled, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
+    return fit(shuffled, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed, memory=memory)
+
+
+def check_permuted(num: int) -> None:
+    """Refuses what `permuted` cannot do.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    if num < 0:
+        raise ValueError(f"the number of permuted fits must be at least 0; got {num}")
 
 
 def _varied(samples: Samples, columns: list[int], num: int) -> list[int]:
     """The first ``num`` columns whose scores are not all the same; all columns where there are none such."""
-    varied: list[int] = []
-    for start in range(0, len(columns), num):
-        some = columns[start : start + num]
-        scores = samples.scores(some)
-        varied += [
-            column for column, differs in zip(some, (scores != scores[0]).any(0).tolist(), strict=True) if differs
-        ]
-        if len(varied) >= num:
-            break
-    return varied or columns
+    varied = (column for column, varies in zip(columns, _varies(samples, columns), strict=True) if varies)
+    return list(islice(varied, num)) or columns
 
 
 def stabilities(
@@ -91,25 +96,37 @@ def stabilities(
     loss: Loss = "squared_hinge",
     C: float = 1.0,
     seed: int = 0,
+    memory: int | None = None,
 ) -> Float[Tensor, " C"]:
     """Cosine between the normals of two fits, each to one half of the samples and half as many extreme ones.
 
-    1 where the halves agree to the letter, about 0 where a boundary is made of noise. Where layers have normals of
-    their own, the mean over layers. NaN with fewer than 8 samples.
+    1 where the halves agree to the letter, about 0 where a boundary is made of noise, 0 where a score never varies.
+    Where layers have normals of their own, the mean over layers. NaN with fewer than 8 samples.
 
     Raises:
         ValueError: as for `higan.boundaries.fit`.
     """
     samples = samples_of(population)
-    num_concepts = len(samples.concepts) if concepts is None else len(concepts)
+    columns = columns_of(samples, concepts)
     if len(samples) < _FEWEST:
-        return torch.full((num_concepts,), torch.nan)
+        return torch.full((len(columns),), torch.nan)
     share = num_extreme if num_extreme <= 1 else max(2, min(int(num_extreme), len(samples) // 2) // 2)
     halves = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).chunk(2)
     parts = [Part(samples, half.sort().values) for half in halves]
     one, other = (
-        torch.stack([b.normal for b in fit(part, concepts, mode=mode, num_extreme=share, loss=loss, C=C)])
+        torch.stack(
+            [b.normal for b in fit(part, concepts, mode=mode, num_extreme=share, loss=loss, C=C, memory=memory)]
+        )
         for part in parts
     )
     cosine = (one.double() * other.double()).sum(-1)
-    return cosine.reshape(num_concepts, -1).mean(1).float()
+    # What stands in for a direction where there is none would be the same in both halves.
+    there = torch.tensor(list(_varies(samples, columns)), device=cosine.device)
+    return torch.where(there, cosine.reshape(len(columns), -1).mean(1), 0.0).float()
+
+
+def _varies(samples: Samples, columns: list[int]) -> Iterator[bool]:
+    """Whether the scores of each column differ from one another; few columns are read at a time."""
+    for start in range(0, len(columns), _COLUMNS):
+        scores = samples.scores(columns[start : start + _COLUMNS])
+        yield from (scores != scores[0]).any(0).tolist()

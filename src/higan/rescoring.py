@@ -34,7 +34,18 @@ from higan.types import (
     StagedGenerator,
 )
 
-__all__ = ["Checkpoint", "Move", "Plan", "cost", "key_of", "meaningless_directions", "plan_of", "rescore", "together"]
+__all__ = [
+    "Checkpoint",
+    "Move",
+    "Plan",
+    "check_counts",
+    "cost",
+    "key_of",
+    "meaningless_directions",
+    "plan_of",
+    "rescore",
+    "together",
+]
 
 _MEASURED = 8
 """Random directions along which equal changes of the picture are measured."""
@@ -199,6 +210,7 @@ def plan_of(
         boundaries,
         places,
         num=num,
+        step=step,
         num_random=num_random,
         batch_size=batch_size,
         images_at_once=1 if images_at_once is None else images_at_once,
@@ -211,6 +223,20 @@ def plan_of(
     return Plan(generator, scorer, columns, [*boundaries, *random, *permuted], places, steps, images_at_once)
 
 
+def check_counts(*, num: int, step: float = 2.0, **counts: int) -> None:
+    """Refuses what `rescore` cannot do, before there are boundaries.
+
+    Raises:
+        ValueError: fewer than 2 samples, another count below 1, or a step that is 0 or not finite.
+    """
+    for name, value in {"num": num, **counts}.items():
+        least = 2 if name == "num" else 1
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}; got {value}")
+    if not math.isfinite(step) or step == 0:
+        raise ValueError(f"step must be finite and other than 0; got {step}")
+
+
 def _check(
     generator: Generator,
     scorer: Scorer,
@@ -218,13 +244,11 @@ def _check(
     places: Sequence[Placement],
     *,
     num: int,
+    step: float,
     **counts: int,
 ) -> list[int]:
     """Refuse what cannot work before work starts; the score column of every boundary."""
-    for name, value in {"num": num, **counts}.items():
-        least = 2 if name == "num" else 1
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}; got {value}")
+    check_counts(num=num, step=step, **counts)
     if not boundaries:
         raise ValueError("re-scoring needs at least one boundary; got none")
     if not places:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from higan import store
+from higan.devices import open_device
 from higan.errors import CorruptRunError
 from higan.types import Concept, Population
 
@@ -113,21 +114,24 @@ class OnDisk:
     concepts: tuple[Concept, ...]
     num_layers: int
     code_shape: tuple[int, int]
+    device: torch.device
 
     @classmethod
-    def open(cls, run: store.Run) -> OnDisk:
-        """Samples of a run.
+    def open(cls, run: store.Run, device: str | torch.device = "cpu") -> OnDisk:
+        """Samples of a run; scores and codes are answered on ``device``.
 
         Raises:
             CorruptRunError: a shard is missing, cut off, damaged or of another kind than the first.
+            ValueError: there is no such device.
         """
+        where = open_device(device)
         missing = store.missing_shards(run)
         if missing:
             raise CorruptRunError(
                 f"shard {missing[0]} of {run.num_shards} is missing from {run.path} or damaged: sample again with the "
                 "same settings"
             )
-        return cls(run, *store.shard_kind(run, 0))
+        return cls(run, *store.shard_kind(run, 0), where)
 
     def __len__(self) -> int:
         return self.run.num_samples
@@ -141,18 +145,18 @@ class OnDisk:
             table = store.read_columns(self.run, shard, names)
             for c, name in enumerate(names):
                 result[at.start : at.stop, c] = torch.from_numpy(table[name])
-        return result
+        return result.to(self.device)
 
     def codes(self, rows: Int64[Tensor, " m"]) -> Float[Tensor, "m l D"]:
         """See `Samples`."""
         result = torch.empty(len(rows), *self.code_shape)
-        ordered, place = rows.sort()
+        ordered, place = rows.cpu().sort()
         shards = ordered // self.run.shard_size
         for shard in shards.unique_consecutive().tolist():
             here = shards == shard
             codes = torch.from_numpy(store.read_columns(self.run, shard, ["codes"])["codes"])
             result[place[here]] = codes.reshape(-1, *self.code_shape)[ordered[here] % self.run.shard_size]
-        return result
+        return result.to(self.device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,6 +52,7 @@ from higan.types import Boundary, Concept, Placement, Population, Rescoring, Res
 __all__ = [
     "Run",
     "Units",
+    "drop_rescoring",
     "encode_shard",
     "keep_shard",
     "load_boundaries",
@@ -139,13 +140,15 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
         if path.exists() and not path.is_dir():
             raise RunMismatchError(f"{path} is a file; choose another folder for the run")
         foreign = _beside_manifest(path) if path.exists() else []
-        if foreign:
+        if foreign and not (path / _MANIFEST).exists():
             raise RunMismatchError(
                 f"{path} is not empty and holds no run (there is {foreign[0]}); choose another folder"
             )
-        write_json(path / _MANIFEST, manifest)
-    elif _is_cut_off(path / _MANIFEST) and _belongs(path, wanted):
-        write_json(path / _MANIFEST, manifest)
+    if _lacks_manifest(path, wanted):
+        # Of two programs that begin a folder at once, one does, and the other finds the run begun.
+        with writing(Run(path, wanted, {})):
+            if _lacks_manifest(path, wanted):
+                write_json(path / _MANIFEST, manifest)
     run = load_run(path)
     differing = sorted(k for k in {*wanted, *run.settings} if wanted.get(k) != run.settings.get(k))
     if differing:
@@ -187,6 +190,7 @@ def writing(run: Run) -> Iterator[None]:
     """
     path = run.path / _LOCK
     try:
+        _make_folder(run.path)
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -237,6 +241,12 @@ def _beside_manifest(path: Path) -> list[str]:
     """What lies in a folder besides a manifest, finished or not, and the lock."""
     ours = {_MANIFEST, _temporary(path / _MANIFEST).name, _LOCK}
     return sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+
+
+def _lacks_manifest(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a run with these settings is to be begun here, or its manifest written again."""
+    manifest = path / _MANIFEST
+    return not manifest.exists() or (_is_cut_off(manifest) and _belongs(path, settings))
 
 
 def _is_cut_off(manifest: Path) -> bool:
@@ -366,6 +376,7 @@ def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> P
         content = json.loads(file.schema_arrow.metadata[_CONTENT.encode()])
         known = [Concept(*entry) for entry in content["concepts"]]
         chosen = known if concepts is None else [_named(known, name) for name in concepts]
+        made_with = content.get("settings")
         table = file.read(["seed", "codes", *(f"score_{concept.name}" for concept in chosen)])
         codes = table["codes"].combine_chunks().flatten().to_numpy().reshape(-1, *content["code_shape"])
         scores = np.empty((table.num_rows, len(chosen)), np.float32)
@@ -374,6 +385,8 @@ def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> P
         seeds = table["seed"].to_numpy()
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise CorruptRunError(f"{target} is not a shard of this program: {error}") from error
+    if made_with != _identity(run.settings):
+        raise CorruptRunError(f"{target} is a shard of another run: sample again with the same settings to replace it")
     return Population(
         torch.from_numpy(seeds.copy()), torch.from_numpy(codes.copy()), torch.from_numpy(scores), tuple(chosen),
         content["num_layers"],
@@ -455,20 +468,35 @@ def verify(path: str | Path) -> str:
     """
     run = load_run(path)
     streams = [hashlib.sha256() for _ in range(3)]
+    seeds: list[Tensor] = []
     for shard in range(run.num_shards):
         part = read_shard(run, shard)
+        seeds.append(part.seeds)
         for digest, tensor in zip(streams, (part.seeds, part.codes, part.scores), strict=True):
             digest.update(tensor.contiguous().numpy().data)
         if shard == 0:
             header = [[concept.name, concept.level] for concept in part.concepts], list(part.codes.shape[1:])
-    loaders = (("boundaries", load_boundaries), ("permuted", load_permuted), ("rescoring", load_rescoring))
-    for name, load in loaders:
-        if (run.path / f"{name}.safetensors").exists():
-            load(run)
+    if len(torch.cat(seeds).unique()) != run.num_samples:
+        raise CorruptRunError(
+            f"{run.path} does not hold {run.num_samples} different samples: a shard is there twice, or has too few; "
+            "delete what was copied there and sample again with the same settings"
+        )
+    for kind, pattern in _RESULTS:
+        for file in sorted(run.path.glob(pattern)):
+            _load_tensors(file, kind)
     total = hashlib.sha256(json.dumps(header).encode())
     for digest in streams:
         total.update(digest.digest())
     return total.hexdigest()
+
+
+_RESULTS = (
+    ("boundaries", "boundaries.safetensors"),
+    ("boundaries", "permuted.safetensors"),
+    ("rescoring", "rescoring*.safetensors"),
+    ("responses", "responses.safetensors"),
+)
+"""What files of a run hold, besides its samples."""
 
 
 def _shard_paths(run: Run, shard: int) -> tuple[Path, Path]:
@@ -480,8 +508,9 @@ def _is_whole(run: Run, shard: int) -> bool:
     target, sidecar = _shard_paths(run, shard)
     try:
         with target.open("rb") as file:
-            return _sidecar(hashlib.file_digest(file, "sha256").hexdigest(), target) == sidecar.read_bytes()
-    except FileNotFoundError:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return _sidecar(digest, target) == sidecar.read_bytes() and _settings_of(run, shard) == _identity(run.settings)
+    except (FileNotFoundError, pa.ArrowException):
         return False
 
 
@@ -608,6 +637,12 @@ def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> N
     tensors = {name: tensor for name in names if (tensor := getattr(rescoring, name)) is not None}
     _save_tensors(run.path / f"{name}.safetensors", tensors, content)
     shutil.rmtree(Units(run).folder, ignore_errors=True)
+
+
+def drop_rescoring(run: Run) -> None:
+    """Removes a re-scoring and what was compared with it: they are of boundaries that the run has no more."""
+    for path in (*run.path.glob("rescoring*.safetensors"), run.path / "responses.safetensors"):
+        path.unlink(missing_ok=True)
 
 
 def load_rescoring(run: Run, name: str = "rescoring") -> Rescoring:

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from higan import store
-from higan.adaptive import rescore_adaptively
-from higan.boundaries import Mode, fit
+from higan.adaptive import check_goal, rescore_adaptively
+from higan.boundaries import Mode, check_fit, fit
 from higan.editing import StepMode
 from higan.engines import Engine, InProcess
 from higan.errors import CorruptRunError, RunError
 from higan.layers import placements
 from higan.linear import Loss
 from higan.population import OpenModels, Progress, distribute, fill, render, sample, score
-from higan.refits import permuted, stabilities
-from higan.rescoring import cost, meaningless_directions, rescore
+from higan.refits import check_permuted, permuted, stabilities
+from higan.rescoring import check_counts, cost, key_of, meaningless_directions, plan_of, rescore
 from higan.responses import chosen, respond, responses_cost
 from higan.samples import OnDisk
 from higan.spread import spread
@@ -51,15 +51,19 @@ __all__ = [
     "Cost",
     "Goal",
     "Report",
+    "check",
     "compare_cost",
     "compare_step",
     "comparison",
     "estimate",
     "fit_step",
+    "is_fitted",
     "open_study",
     "rescore_step",
     "sample_step",
     "steps_of",
+    "unsampled",
+    "unscored",
 ]
 
 Report = Callable[[str, int, int], None]
@@ -109,7 +113,7 @@ def estimate(
         ValueError: a count that is too small.
         GeneratorError, ScorerError: generator or scorer break their contract, found out before work starts.
     """
-    for name, value, least in (("num", num, 0), ("verify", verify, 1), ("batch_size", batch_size, 1)):
+    for name, value, least in (("num", num, 0), ("verify", verify, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}; got {value}")
     size = min(batch_size, 32)
@@ -121,11 +125,40 @@ def estimate(
     concepts = len(scorer.concepts) if num_concepts is None else num_concepts
     places = placements(generator.num_layers)
     total = num + cost(concepts, places, num=verify, num_random=num_random, num_permuted=num_permuted)
+    if not verify:
+        return Cost(total, num * (whole + judged))
     starts = [min(layers) for layers in {place.layers for place in places}]
     shares = _drawing_from(generator, codes[:1] if whole > _SLOW else codes, set(starts), whole)
     edits = verify * (concepts + num_random + num_permuted)
     seconds = (num + verify) * (whole + judged) + edits * sum(shares[start] + judged for start in starts)
     return Cost(total, seconds)
+
+
+def check(
+    *,
+    num: int,
+    verify: int,
+    num_random: int,
+    num_permuted: int = 0,
+    step: float = 2.0,
+    mode: Mode = "extreme",
+    num_extreme: int | float = 2000,
+    loss: Loss = "squared_hinge",
+    C: float = 1.0,
+) -> None:
+    """Refuses before sampling what a later step of the study would refuse.
+
+    Raises:
+        ValueError: see `higan.boundaries.fit`, `higan.refits.permuted` and `higan.rescoring.rescore`.
+    """
+    check_fit(num, mode=mode, num_extreme=num_extreme, loss=loss, C=C)
+    check_permuted(num_permuted)
+    check_counts(num=verify, step=step, num_random=num_random)
+
+
+def unsampled(run: store.Run) -> int:
+    """Samples that `sample_step` has still to make."""
+    return sum(len(store.shard_indices(run, shard)) for shard in store.missing_shards(run))
 
 
 def _drawing_from(generator: Generator, codes: Tensor, starts: set[int], whole: float) -> dict[int, float]:
@@ -160,6 +193,9 @@ class Goal:
     top: int = 10
     order: bool = False
     confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_goal(self.top, self.confidence)
 
 
 def open_study(
@@ -255,41 +291,73 @@ def fit_step(
     C: float = 1.0,
     num_permuted: int = 20,
     seed: int = 0,
+    device: str | torch.device = "cpu",
+    memory: int | None = None,
     report: Report | None = None,
 ) -> tuple[Boundary, ...]:
     """Fits a boundary per concept and keeps it in the run folder; see `higan.boundaries.fit`.
 
     Beside them it keeps how stable each is, and ``num_permuted`` boundaries fitted to permuted scores (`higan.refits`).
+    A re-scoring of other boundaries goes with them. ``device`` and ``memory`` change results by rounding at most, so
+    that a finished fit stands whatever they are.
     """
-    settings = {
-        "concepts": None if concepts is None else list(concepts),
-        "mode": mode,
-        "num_extreme": num_extreme,
-        "loss": loss,
-        "C": C,
-        "num_permuted": num_permuted,
-        "seed": seed,
-    }
+    settings = _fit_settings(
+        concepts=concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, num_permuted=num_permuted, seed=seed
+    )
     if _is_done(run, "fit", settings) and (kept := _kept(_load_fit, run)) is not None:
         return kept
+    check_fit(run.num_samples, mode=mode, num_extreme=num_extreme, loss=loss, C=C)
+    check_permuted(num_permuted)
     start = time.monotonic()
     tell = _named(report, "fit") or (lambda done, total: None)
     tell(0, 3)
-    population = OnDisk.open(run)
-    fitted = fit(population, concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
+    population = OnDisk.open(run, device)
+    how: dict[str, Any] = {
+        "mode": mode, "num_extreme": num_extreme, "loss": loss, "C": C, "seed": seed, "memory": memory,
+    }  # fmt: skip
+    fitted = fit(population, concepts, **how)
     tell(1, 3)
-    stable = stabilities(population, concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
+    stable = stabilities(population, concepts, **how)
     boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
     tell(2, 3)
-    null = permuted(population, num_permuted, concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed)
+    null = permuted(population, num_permuted, concepts, **how)
     with store.writing(run):
         if steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries") != digest([*boundaries, *null]):
             _forget(run, "rescore")
+            store.drop_rescoring(run)
         store.save_permuted(run, null)
         store.save_boundaries(run, boundaries)
         _record(run, "fit", settings, time.monotonic() - start)
     tell(3, 3)
     return boundaries
+
+
+def is_fitted(run: store.Run, concepts: Sequence[str] | None = None, **settings: Any) -> bool:
+    """Whether `fit_step` has been done with these settings."""
+    wanted = _fit_settings(concepts=concepts, **settings)
+    return _is_done(run, "fit", wanted) and _kept(_load_fit, run) is not None
+
+
+def _fit_settings(
+    *,
+    concepts: Sequence[str] | None = None,
+    mode: Mode = "extreme",
+    num_extreme: int | float = 2000,
+    loss: Loss = "squared_hinge",
+    C: float = 1.0,
+    num_permuted: int = 20,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What a fit depends on besides the samples."""
+    return {
+        "concepts": None if concepts is None else list(concepts),
+        "mode": mode,
+        "num_extreme": int(num_extreme) if num_extreme > 1 and float(num_extreme).is_integer() else num_extreme,
+        "loss": loss,
+        "C": C,
+        "num_permuted": num_permuted,
+        "seed": seed,
+    }
 
 
 def rescore_step(
@@ -316,16 +384,7 @@ def rescore_step(
     take part either way, see `sample_step`.
     """
     boundaries, null = store.load_boundaries(run), store.load_permuted(run)
-    settings: dict[str, Any] = {
-        "num": num,
-        "step": step,
-        "num_random": num_random,
-        "step_mode": step_mode,
-        "seed": seed,
-        "boundaries": digest([*boundaries, *null]),
-    }
-    if adaptive is not None:
-        settings["adaptive"] = asdict(adaptive)
+    settings = _rescore_settings(run, num, step, num_random, step_mode, seed, adaptive)
     if _is_done(run, "rescore", settings) and (kept := _kept(store.load_rescoring, run)) is not None:
         return kept
     start = time.monotonic()
@@ -357,6 +416,57 @@ def rescore_step(
         store.save_rescoring(run, rescoring)
         _record(run, "rescore", settings, time.monotonic() - start, outcome)
     return rescoring
+
+
+def unscored(
+    run: store.Run,
+    generator: Generator,
+    scorer: Scorer,
+    *,
+    num: int = 200,
+    step: float = 2.0,
+    num_random: int = 20,
+    step_mode: StepMode = "official",
+    seed: int = 0,
+    batch_size: int = 64,
+    images_at_once: int | None = None,
+    adaptive: Goal | None = None,
+) -> int:
+    """Samples that `rescore_step` with these arguments has still to re-score; all where boundaries are not fitted.
+
+    An adaptive re-scoring under way counts as not begun, since what it will still look at is not known.
+    """
+    if _kept(store.load_boundaries, run) is None or _kept(store.load_permuted, run) is None:
+        return num
+    wanted = _rescore_settings(run, num, step, num_random, step_mode, seed, adaptive)
+    if _is_done(run, "rescore", wanted) and _kept(store.load_rescoring, run) is not None:
+        return 0
+    units = store.Units(run)
+    if adaptive is not None or not units.folder.is_dir():
+        return num
+    boundaries, null = store.load_boundaries(run), store.load_permuted(run)
+    plan = plan_of(
+        generator, scorer, boundaries, num=num, step=step, seed=seed, places=None, num_random=num_random,
+        permuted=null, step_mode=step_mode, batch_size=batch_size, images_at_once=images_at_once,
+    )  # fmt: skip
+    key = key_of(plan, seed, num, batch_size)
+    starts = enumerate(range(0, num, batch_size))
+    return sum(min(batch_size, num - start) for unit, start in starts if units.load(key, unit) is None)
+
+
+def _rescore_settings(
+    run: store.Run, num: int, step: float, num_random: int, step_mode: StepMode, seed: int, adaptive: Goal | None
+) -> dict[str, Any]:
+    """What a re-scoring of the run's boundaries depends on."""
+    settings = {
+        "num": num,
+        "step": step,
+        "num_random": num_random,
+        "step_mode": step_mode,
+        "seed": seed,
+        "boundaries": digest([*store.load_boundaries(run), *store.load_permuted(run)]),
+    }
+    return settings if adaptive is None else settings | {"adaptive": asdict(adaptive)}
 
 
 def compare_step(

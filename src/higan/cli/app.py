@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from higan import __version__
 from higan.boundaries import Mode
+from higan.devices import open_device
 from higan.editing import StepMode
 from higan.engines import EngineName
 from higan.errors import HiganError
@@ -43,7 +44,14 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same li
 GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")]
 ScorerName = Annotated[str, typer.Option("--scorer", help="Name (rooms, colour, toy), weight file, or several with +.")]
 SegmenterName = Annotated[str | None, typer.Option("--segmenter", help="Name (rooms) or weight file.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 …")]
+
+
+def _there(device: str) -> str:
+    open_device(device)
+    return device
+
+
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 …", callback=_there)]
 Devices = Annotated[str, typer.Option("--device", help="cpu, cuda; several for processes: cuda:0,cuda:1.")]
 EngineChoice = Annotated[
     EngineName | None, typer.Option("--engine", help="Where samples are made: local, processes or ray.")
@@ -65,6 +73,8 @@ StepModeName = Annotated[
     StepMode, typer.Option("--step-mode", help="What is held equal over layers: step in code space, step, or picture.")
 ]
 Fit = Annotated[Mode, typer.Option("--fit", help="extreme: the paper's SVM; all: ridge on all.")]
+NumExtreme = Annotated[float, typer.Option("--num-extreme", help="Samples per class; up to 1, a share of all.")]
+Penalty = Annotated[float, typer.Option("--C", help="Penalty of the classifier.")]
 LossName = Annotated[
     Loss, typer.Option("--loss", help="Of --fit extreme: squared_hinge, a linear SVM, or logistic regression.")
 ]

@@ -17,7 +17,6 @@ from rich.table import Table
 from torch import Tensor
 
 from higan import __version__, load_segmenter, store, study
-from higan.boundaries import Mode
 from higan.cli.app import (
     Adaptively,
     Address,
@@ -31,9 +30,11 @@ from higan.cli.app import (
     ImagesAtOnce,
     LossName,
     Num,
+    NumExtreme,
     NumPermuted,
     NumRandom,
     Out,
+    Penalty,
     Report,
     ScorerName,
     Seed,
@@ -52,11 +53,11 @@ from higan.cli.app import (
 from higan.cli.models import GeneratorOptions, Models, digests_of
 from higan.cli.models import generator_options as generator_options_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
+from higan.devices import open_device
 from higan.editing import StepMode
-from higan.engines import Engine, open_engine
+from higan.engines import Engine, RayCluster, open_engine
 from higan.errors import MissingWeightsError
 from higan.hierarchy import finding, profile
-from higan.linear import Loss
 from higan.photographs import open_photograph
 from higan.rooms.dataset import sample_rooms
 from higan.statistics import rank
@@ -106,7 +107,9 @@ def run(
     num_permuted: NumPermuted = 20,
     step_mode: StepModeName = "official",
     fit: Fit = "extreme",
+    num_extreme: NumExtreme = 2000,
     loss: LossName = "squared_hinge",
+    penalty: Penalty = 1.0,
     batch_size: BatchSize = 64,
     images_at_once: ImagesAtOnce = None,
     seed: Seed = 0,
@@ -135,8 +138,7 @@ def run(
         num_random=num_random,
         num_permuted=num_permuted,
         step_mode=step_mode,
-        fit=fit,
-        loss=loss,
+        fit={"mode": fit, "num_extreme": num_extreme, "loss": loss, "C": penalty},
         batch_size=batch_size,
         images_at_once=images_at_once,
         seed=seed,
@@ -164,8 +166,7 @@ def _study(
     goal: study.Goal | None = None,
     step: float = 2.0,
     step_mode: StepMode = "official",
-    fit: Mode = "extreme",
-    loss: Loss = "squared_hinge",
+    fit: Mapping[str, Any] = MappingProxyType({}),
     batch_size: int = 64,
     images_at_once: int | None = None,
     seed: int = 0,
@@ -176,50 +177,49 @@ def _study(
     shard_size: int = 2000,
     photographs: Sequence[str] = (),
 ) -> None:
+    study.check(num=num, verify=verify, num_random=num_random, num_permuted=num_permuted, step=step, **fit)
+    here = _device_here(device, engine)
     digests = digests_of(generator_name, scorer_name, options)
     models = Models(generator_name, scorer_name, dict(options), label, digests, dict(generator_options))
-    here = _device_here(device)
     generator, scorer = models(here)
     segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, here)
     pictures = _opened(photographs, generator)
     beside = {"segmenter": segmenter_name, "photographs": list(photographs)}
     folder = _open(out, generator, scorer, models, beside, num=num, seed=seed, shard_size=shard_size)
     say_guesses(scorer)
+    rescoring: dict[str, Any] = {
+        "num": verify,
+        "step": step,
+        "num_random": num_random,
+        "step_mode": step_mode,
+        "batch_size": batch_size,
+        "images_at_once": images_at_once,
+        "adaptive": goal,
+    }
+    fitting = {**fit, "num_permuted": num_permuted}
+    left = study.unscored(folder, generator, scorer, **rescoring) if study.is_fitted(folder, **fitting) else verify
     cost = study.estimate(
-        generator, scorer, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
+        generator, scorer, num=study.unsampled(folder), verify=left, num_random=num_random, num_permuted=num_permuted,
         batch_size=batch_size,
     )  # fmt: skip
     console.print(
         f"[bold]{generator.name}[/] ({generator.num_layers} layers, {generator.resolution} pixels) "
         f"scored by [bold]{scorer.name}[/] ({len(scorer.concepts)} concepts): "
-        f"{'at most ' if goal else ''}{cost.images:,} images, about {minutes(cost.seconds)} on this machine; "
-        "comparing steps and drawing the report come on top"
+        f"{_amount(cost, most=goal is not None)}; comparing steps and drawing the report come on top"
     )
     with progress_bars() as bars:
         study.sample_step(
             folder, generator, scorer, batch_size=batch_size, engine=engine, open_models=models, report=bars
         )
-        study.fit_step(folder, mode=fit, loss=loss, num_permuted=num_permuted, report=bars)
-        rescoring = study.rescore_step(
-            folder,
-            generator,
-            scorer,
-            num=verify,
-            step=step,
-            num_random=num_random,
-            step_mode=step_mode,
-            batch_size=batch_size,
-            images_at_once=images_at_once,
-            adaptive=goal,
-            engine=engine,
-            open_models=models,
-            report=bars,
+        study.fit_step(folder, **fitting, report=bars)
+        found = study.rescore_step(
+            folder, generator, scorer, **rescoring, engine=engine, open_models=models, report=bars
         )
         study.compare_step(folder, generator, scorer, batch_size=batch_size, images_at_once=images_at_once, report=bars)
         path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
     console.print(_ranking(folder))
     _say_settled(folder)
-    console.print(f"\n[bold]{finding(profile(rescoring))}[/]\n", highlight=False)
+    console.print(f"\n[bold]{finding(profile(found))}[/]\n", highlight=False)
     console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
 
 
@@ -258,10 +258,24 @@ def _open(
     )
 
 
-def _device_here(devices: str) -> str:
-    """The first of the devices; where only workers elsewhere have GPUs, this process takes the processor."""
-    first = devices.split(",", maxsplit=1)[0]
-    return first if not first.startswith("cuda") or torch.cuda.is_available() else "cpu"
+def _amount(cost: study.Cost, *, most: bool = False) -> str:
+    """What is left to do, as it is announced."""
+    at_most = "at most " if most else ""
+    return f"{at_most}{cost.images:,} images, {at_most}about {minutes(cost.seconds)} on this machine"
+
+
+def _device_here(devices: str, engine: Engine | None) -> str:
+    """The first of the devices; where only workers of a cluster have GPUs, this process takes the processor.
+
+    Raises:
+        ValueError: one of the devices is not there.
+    """
+    first, *others = devices.split(",")
+    if isinstance(engine, RayCluster) and first.startswith("cuda") and not torch.cuda.is_available():
+        return "cpu"
+    for name in (first, *others):
+        open_device(name)
+    return first
 
 
 def _ranking(folder: store.Run) -> Table:
@@ -351,9 +365,13 @@ def sample(
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
     digests = digests_of(generator, scorer, options)
     models = Models(generator, scorer, options, label, digests, generator_options_of(generator_option))
-    loaded, predictor = models(_device_here(device))
+    loaded, predictor = models(_device_here(device, workforce))
     folder = _open(out, loaded, predictor, models, num=num, seed=seed, shard_size=shard_size)
     say_guesses(predictor)
+    left = study.unsampled(folder)
+    if left:
+        cost = study.estimate(loaded, predictor, num=left, verify=0, num_random=0, batch_size=batch_size)
+        console.print(_amount(cost))
     with progress_bars() as bars:
         study.sample_step(
             folder, loaded, predictor, batch_size=batch_size, engine=workforce, open_models=models, report=bars
@@ -366,16 +384,29 @@ def fit_(
     folder: Annotated[Path, typer.Argument(help="Folder of a sampled run.")],
     concept: Annotated[list[str] | None, typer.Option("--concept", help="Only these; may be repeated.")] = None,
     mode: Fit = "extreme",
-    num_extreme: Annotated[float, typer.Option(help="Samples per class; up to 1, a share of all.")] = 2000,
+    num_extreme: NumExtreme = 2000,
     loss: LossName = "squared_hinge",
-    penalty: Annotated[float, typer.Option("--C", help="Penalty of the classifier.")] = 1.0,
+    penalty: Penalty = 1.0,
     num_permuted: NumPermuted = 20,
+    device: Device = "cpu",
+    memory: Annotated[
+        float | None, typer.Option(help="MB for the training samples of concepts fitted together; by default few.")
+    ] = None,
 ) -> None:
     """Fits one boundary per concept to the samples of a run."""
-    count = int(num_extreme) if num_extreme > 1 else num_extreme
-    boundaries = study.fit_step(
-        store.load_run(folder), concept, mode=mode, num_extreme=count, loss=loss, C=penalty, num_permuted=num_permuted
-    )
+    with progress_bars() as bars:
+        boundaries = study.fit_step(
+            store.load_run(folder),
+            concept,
+            mode=mode,
+            num_extreme=num_extreme,
+            loss=loss,
+            C=penalty,
+            num_permuted=num_permuted,
+            device=device,
+            memory=None if memory is None else round(memory * 1e6),
+            report=bars,
+        )
     table = Table("concept", "level", "held-out accuracy", "cosine between halves")
     for b in boundaries:
         table.add_row(b.concept.name, b.concept.level, f"{b.holdout_accuracy:.3f}", f"{b.stability:.3f}")
@@ -401,32 +432,28 @@ def rescore(
 ) -> None:
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
+    rescoring: dict[str, Any] = {
+        "num": verify,
+        "step": step,
+        "num_random": num_random,
+        "step_mode": step_mode,
+        "batch_size": batch_size,
+        "images_at_once": images_at_once,
+        "adaptive": study.Goal(top, confidence=confidence) if adaptive else None,
+    }
     opened = store.load_run(folder)
     models = _recipe_of(opened)
-    generator, scorer = models(_device_here(device))
+    generator, scorer = models(_device_here(device, workforce))
     boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)
-    cost = study.estimate(
-        generator, scorer, num=0, verify=verify, num_random=num_random, num_permuted=len(permuted),
-        batch_size=batch_size, num_concepts=len(boundaries),
-    )  # fmt: skip
-    most = "at most " if adaptive else ""
-    console.print(f"{most}{cost.images:,} images, {most}about {minutes(cost.seconds)} on this machine")
+    left = study.unscored(opened, generator, scorer, **rescoring)
+    if left:
+        cost = study.estimate(
+            generator, scorer, num=0, verify=left, num_random=num_random, num_permuted=len(permuted),
+            batch_size=batch_size, num_concepts=len(boundaries),
+        )  # fmt: skip
+        console.print(_amount(cost, most=adaptive))
     with progress_bars() as bars:
-        study.rescore_step(
-            opened,
-            generator,
-            scorer,
-            num=verify,
-            step=step,
-            num_random=num_random,
-            step_mode=step_mode,
-            batch_size=batch_size,
-            images_at_once=images_at_once,
-            adaptive=study.Goal(top, confidence=confidence) if adaptive else None,
-            engine=workforce,
-            open_models=models,
-            report=bars,
-        )
+        study.rescore_step(opened, generator, scorer, **rescoring, engine=workforce, open_models=models, report=bars)
     console.print(_ranking(opened))
     _say_settled(opened)
 

@@ -35,6 +35,8 @@ def open_engine(
     Raises:
         ValueError: an unknown name, or options that this engine has no use for.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers}")
     if name is None:
         several = (workers or 1) > 1 or len(devices) > 1
         name = "ray" if address is not None else "processes" if several else "local"

@@ -15,6 +15,7 @@ from torch import nn
 from higan.checkpoints import native
 from higan.checkpoints.read import read
 from higan.checkpoints.types import Checkpoint
+from higan.devices import open_device
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
 from higan.generators.biggan import BigGANConfig, BigGANNetwork
 from higan.generators.conversion import convert
@@ -112,7 +113,7 @@ def load_generator(
         CheckpointError: the file cannot be used; the subclass says why.
         ValueError: an argument is out of range, or means nothing to this generator.
     """
-    where = torch.device(device)
+    where = open_device(device)
     name = str(path_or_name)
     plain = (truncation_psi, truncation_layers, noise) == (None, None, "stored")
     if name in _EMBEDDED:

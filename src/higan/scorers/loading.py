@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from higan.devices import open_device
 from higan.errors import MissingWeightsError, UnknownFormatError
 from higan.scorers.labels import Names
 from higan.types import Level, Scorer, Segmenter
@@ -252,7 +253,7 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
         CheckpointError: a file cannot be used; the subclass says why.
         ValueError: an option is unknown to the scorer, needed and not given, or out of range.
     """
-    where = torch.device(device)
+    where = open_device(device)
     parts = _parts(name_or_path)
     chosen = _dealt(name_or_path, parts, options)
     scorers = [part.loader(where, **part.path, **mine) for part, mine in zip(parts, chosen, strict=True)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from higan.devices import open_device
 from higan.errors import MissingWeightsError
 from higan.types import Segmenter
 
@@ -32,9 +33,9 @@ def load_segmenter(
         MissingExtraError: transformers is needed and not installed.
         MissingWeightsError: there is no such file, or the embedded weights are not installed.
         CheckpointError: the file cannot be used; the subclass says why.
-        ValueError: ``weights`` was given with a name that has weights of its own.
+        ValueError: ``weights`` was given with a name that has weights of its own, or there is no such device.
     """
-    name = str(name_or_path)
+    device, name = open_device(device), str(name_or_path)
     if name == "ade20k":
         return _of_transformers(weights or DEFAULT_ADE20K, device)
     if weights is not None:

@@ -1,0 +1,27 @@
+"""Devices by name, checked before anything is put on one."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["open_device"]
+
+
+def open_device(name: str | torch.device) -> torch.device:
+    """The device of that name, such as ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, cuda, cuda:1 … or mps; got {str(name)!r}") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            found = f"torch finds {count} here" if count else f"torch {torch.__version__} finds none here"
+            raise ValueError(f"device {device} is a GPU, and {found}; take --device cpu, or a torch built for your GPU")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device mps is an Apple GPU, and torch finds none here; take --device cpu")
+    return device
