@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 TOY = ["--generator", "toy", "--scorer", "toy"]
 REFUSED = [
     (["--num", "3"], "fitting needs at least 4 samples; got 3"),
-    (["--verify", "1"], "num must be at least 2; got 1"),
+    (["--verify", "1"], "verify must be at least 2; got 1"),
     (["--random", "0"], "num_random must be at least 1; got 0"),
     (["--permuted", "-1"], "the number of permuted fits must be at least 0; got -1"),
     (["--step", "nan"], "step must be finite and other than 0; got nan"),

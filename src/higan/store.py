@@ -140,6 +140,7 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
         if path.exists() and not path.is_dir():
             raise RunMismatchError(f"{path} is a file; choose another folder for the run")
         foreign = _beside_manifest(path) if path.exists() else []
+        # Another program may have begun the run meanwhile.
         if foreign and not (path / _MANIFEST).exists():
             raise RunMismatchError(
                 f"{path} is not empty and holds no run (there is {foreign[0]}); choose another folder"

@@ -153,6 +153,8 @@ def check(
     """
     check_fit(num, mode=mode, num_extreme=num_extreme, loss=loss, C=C)
     check_permuted(num_permuted)
+    if verify < 2:
+        raise ValueError(f"verify must be at least 2; got {verify}")
     check_counts(num=verify, step=step, num_random=num_random)
 
 
