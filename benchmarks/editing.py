@@ -46,6 +46,8 @@ from higan.types import LEVELS, Edit
 from higan.workbench import open_workbench, recommend
 
 HELD_OUT = 20_000_000
+_LEAST = 0.1
+"""Change of the edited score, in σ of a wanted one, below which an edit counts as out of reach."""
 
 
 def table(head, rows):
@@ -81,11 +83,13 @@ def off_target_table(bench, concepts, std, num):
                 significant = distinguishable(effect_interval(effects))
                 for e, name in enumerate(effects.names):
                     own = effects.own[e]
+                    if mean[e, own] < _LEAST:  # Nothing to be a share of: what moved half as many samples is lost.
+                        continue
                     others = significant[e].clone()
                     others[own] = False
                     found[place, kind, name] = {
                         "own": float(mean[e, own]),
-                        "off": float(off_target(effects)[e]) / max(float(mean[e, own]), 1e-6),
+                        "off": float(off_target(effects)[e]) / float(mean[e, own]),
                         "others": int(others.sum()),
                         "strength": ready[name].strength,
                     }
