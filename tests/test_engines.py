@@ -223,15 +223,18 @@ class Place:
         path.mkdir()
         (path / "slow.py").write_text(SLOW)
         (path / "pids").touch()
+        self.started = set()
 
     def start(self, *options, pause=0.2):
         paths = [str(self.path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {**os.environ, "PIDS": str(self.path / "pids"), "PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         line = [sys.executable, "-m", "higan.cli", *LINE, *options]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             line, cwd=self.path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        self.started.add(process.pid)
+        return process
 
     def finish(self, *options):
         process = self.start(*options, pause=0)
@@ -239,7 +242,8 @@ class Place:
         assert process.returncode == 0, printed
 
     def workers(self):
-        return [int(line) for line in (self.path / "pids").read_text().split()]
+        """Who scored pictures, call by call; not the program itself, which does so to announce what a run will take."""
+        return [pid for pid in map(int, (self.path / "pids").read_text().split()) if pid not in self.started]
 
     def shards(self):
         return len(list(self.run.rglob("*.sha256")))

@@ -369,7 +369,9 @@ def sample(
     folder = _open(out, loaded, predictor, models, num=num, seed=seed, shard_size=shard_size)
     say_guesses(predictor)
     left = study.unsampled(folder)
-    if left:
+    if left and isinstance(workforce, RayCluster):
+        console.print(f"{left:,} images")  # How fast this machine is says nothing of the cluster's.
+    elif left:
         cost = study.estimate(loaded, predictor, num=left, verify=0, num_random=0, batch_size=batch_size)
         console.print(_amount(cost))
     with progress_bars() as bars:
