@@ -141,9 +141,8 @@ def test_bad_input_is_one_clear_line(higan, tmp_path, monkeypatch, words, code, 
     assert not (tmp_path / "OUT").exists()
 
 
-def test_what_is_left_is_announced(higan, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    line = [*TOY, "--num", 60, "--shard-size", 20, "--out", "run"]
+def test_only_what_there_is_to_do_is_announced(higan, tmp_path):
+    line = [*TOY, "--num", 60, "--shard-size", 20, "--out", tmp_path / "run"]
     assert "60 images, about" in higan("sample", *line)[1]
     assert "images" not in higan("sample", *line)[1]
     for file in (tmp_path / "run" / "population").glob("shard-00001.*"):
@@ -152,7 +151,14 @@ def test_what_is_left_is_announced(higan, tmp_path, monkeypatch):
     study = [*line, "--verify", 12, "--random", 2, "--permuted", 1, "--batch-size", 4]
     # 12 originals, 12 × (8 concepts + 2 random + 1 permuted) × 9 sets of layers.
     assert "1,200 images, about" in higan("run", *study)[1]
-    assert "0 images, about 0 seconds" in higan("run", *study)[1]
+    assert ": 0 images, about 0 seconds" in higan("run", *study)[1]
+    # 6 originals, 6 × (8 + 20 random + 1 permuted) × 9 sets of layers; then nothing.
+    assert higan("rescore", tmp_path / "run", "--verify", 6)[1].startswith("1,572 images, about")
+    assert "images, about" not in higan("rescore", tmp_path / "run", "--verify", 6)[1]
+    code, printed = higan("rescore", tmp_path / "run", "--verify", 1)
+    assert code == 2
+    assert "num must be at least 2; got 1" in printed
+    assert "images" not in printed
 
 
 def test_the_fit_of_a_whole_study_is_chosen(higan, tmp_path):

@@ -116,6 +116,8 @@ def estimate(
     for name, value, least in (("num", num, 0), ("verify", verify, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}; got {value}")
+    if num == verify == 0:
+        return Cost(0, 0.0)
     size = min(batch_size, 32)
     codes = sample(generator, range(size))
     score(scorer, render(generator, codes))  # the first batch pays for set-up
@@ -386,7 +388,7 @@ def rescore_step(
     take part either way, see `sample_step`.
     """
     boundaries, null = store.load_boundaries(run), store.load_permuted(run)
-    settings = _rescore_settings(run, num, step, num_random, step_mode, seed, adaptive)
+    settings = _rescore_settings([*boundaries, *null], num, step, num_random, step_mode, seed, adaptive)
     if _is_done(run, "rescore", settings) and (kept := _kept(store.load_rescoring, run)) is not None:
         return kept
     start = time.monotonic()
@@ -437,16 +439,20 @@ def unscored(
     """Samples that `rescore_step` with these arguments has still to re-score; all where boundaries are not fitted.
 
     An adaptive re-scoring under way counts as not begun, since what it will still look at is not known.
+
+    Raises:
+        ValueError: counts or a step that `rescore_step` refuses.
     """
-    if _kept(store.load_boundaries, run) is None or _kept(store.load_permuted, run) is None:
+    check_counts(num=num, step=step, num_random=num_random, batch_size=batch_size)
+    boundaries, null = _kept(store.load_boundaries, run), _kept(store.load_permuted, run)
+    if boundaries is None or null is None:
         return num
-    wanted = _rescore_settings(run, num, step, num_random, step_mode, seed, adaptive)
+    wanted = _rescore_settings([*boundaries, *null], num, step, num_random, step_mode, seed, adaptive)
     if _is_done(run, "rescore", wanted) and _kept(store.load_rescoring, run) is not None:
         return 0
     units = store.Units(run)
     if adaptive is not None or not units.folder.is_dir():
         return num
-    boundaries, null = store.load_boundaries(run), store.load_permuted(run)
     plan = plan_of(
         generator, scorer, boundaries, num=num, step=step, seed=seed, places=None, num_random=num_random,
         permuted=null, step_mode=step_mode, batch_size=batch_size, images_at_once=images_at_once,
@@ -457,16 +463,22 @@ def unscored(
 
 
 def _rescore_settings(
-    run: store.Run, num: int, step: float, num_random: int, step_mode: StepMode, seed: int, adaptive: Goal | None
+    directions: Sequence[Boundary],
+    num: int,
+    step: float,
+    num_random: int,
+    step_mode: StepMode,
+    seed: int,
+    adaptive: Goal | None,
 ) -> dict[str, Any]:
-    """What a re-scoring of the run's boundaries depends on."""
+    """What a re-scoring depends on besides generator and scorer; ``directions`` are boundaries and permuted fits."""
     settings = {
         "num": num,
         "step": step,
         "num_random": num_random,
         "step_mode": step_mode,
         "seed": seed,
-        "boundaries": digest([*store.load_boundaries(run), *store.load_permuted(run)]),
+        "boundaries": digest(directions),
     }
     return settings if adaptive is None else settings | {"adaptive": asdict(adaptive)}
 

@@ -85,8 +85,7 @@ def widened(state: Mapping[str, Tensor], narrow: RoomsConfig, wide: RoomsConfig,
     if narrow.architecture != "adain":
         raise RunMismatchError(f"only generators of the adain architecture are widened; got {narrow.architecture!r}")
     _check_wider(narrow, wide)
-    fresh = build_network(wide, seed=seed).state_dict()
-    return {name: _embed(name, state[name], tensor.clone()) for name, tensor in fresh.items()}
+    return _grown(state, build_network(wide, seed=seed).state_dict())
 
 
 def widened_discriminator(
@@ -109,14 +108,17 @@ def widened_discriminator(
         raise RunMismatchError(
             f"the discriminator's width at 4 pixels must stay at {narrow.channels[0]}; got {wide.channels[0]}"
         )
-    fresh = Discriminator(wide, seed=seed).state_dict()
-    return {name: _embed(name, state[name], tensor.clone()) for name, tensor in fresh.items()}
+    return _grown(state, Discriminator(wide, seed=seed).state_dict())
 
 
 def _check_wider(narrow: RoomsConfig, wide: RoomsConfig) -> None:
     used = narrow.num_layers // 2
     if any(new < old for new, old in zip(wide.channels[:used], narrow.channels[:used], strict=True)):
         raise RunMismatchError(f"channels must be at least {narrow.channels[:used]}; got {wide.channels}")
+
+
+def _grown(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _embed(name, state[name], tensor.clone()) for name, tensor in fresh.items()}
 
 
 @torch.no_grad()
