@@ -57,7 +57,7 @@ def plan_for(generator, scorer, boundaries, num):
 
 
 def record(plan, num, folder):
-    """Every sample at all layers and at each; random directions, in blocks, at all layers. Goes on where it was."""
+    """Every sample at all layers and at each; random directions at all layers. Goes on where it was."""
     C, N, P = len(plan.columns), len(plan.directions), len(plan.places)
     single = [p for p, place in enumerate(plan.places) if len(place.layers) == 1]
     wanted = torch.zeros(N, P, dtype=torch.bool)
@@ -68,12 +68,12 @@ def record(plan, num, folder):
         path = folder / f"unit-{k:04d}.safetensors"
         if not path.exists():
             unit = plan.run(batch, wanted=plan.aligned(wanted))
-            save_file({name: unit[name].contiguous() for name in ("originals", "changes", "null")}, path)
+            save_file({name: unit[name].contiguous() for name in ("originals", "changes", "null_rises")}, path)
         units.append(load_file(path))
         if k % 8 == 7:
             print(f"recorded {(k + 1) * BLOCK} of {num} samples", flush=True)
-    originals, changes = (torch.cat([u[name] for u in units], d) for name, d in (("originals", 0), ("changes", -1)))
-    return originals, changes, torch.stack([u["null"][:, 0] for u in units]) / BLOCK
+    axes = {"originals": 0, "changes": -1, "null_rises": -1}
+    return tuple(torch.cat([unit[name] for unit in units], axis) for name, axis in axes.items())
 
 
 def replay(plan, originals, changes, null, batch):
@@ -82,15 +82,15 @@ def replay(plan, originals, changes, null, batch):
     race = Race(plan.places, C, num, TOP)
     changes = changes.clone()
     wanted = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
-    images, n, blocks = num, 0, 0
+    images, n, m = num, 0, 0
     while n < num and bool(wanted.any()):
         size = min(batch, num - n)
         images += size * plan.num_edits(wanted)
         changes[..., n:][~wanted[:C]] = torch.nan
         n += size
         if bool(wanted[C:, 0].any()):
-            blocks = n // BLOCK
-        race.update(changes[..., :n], originals, [null[:blocks].mean(0)])
+            m = n
+        race.update(changes[..., :n], originals, [null[..., :m]])
         cells, more = race.wanted()
         wanted = plan.aligned(torch.cat([cells, more.expand(NUM_RANDOM, -1)]))
         changes[..., n:][~wanted[:C]] = torch.nan
@@ -109,7 +109,7 @@ def fixed(plan, originals, changes, null):
     rescoring = Rescoring(
         concepts=concepts, placements=plan.places[:1], step=2.0, seeds=torch.arange(len(originals)),
         originals=originals, changes=changes[:, :1].contiguous(), effects=torch.zeros(C, 1, C),
-        null=null.mean(0)[:, None].float(), score_std=std.float(),
+        null=null.mean(-1)[:, None], score_std=std.float(),
     )  # fmt: skip
     sure = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
     verified = [c for c, concept in enumerate(concepts) if concept.name in sure]
@@ -128,8 +128,7 @@ def agreement(name, plan, data, num, repetitions, batch):
 
     def draw():
         rows = torch.randint(record, (num,), generator=generator)
-        blocks = torch.randint(record // BLOCK, (num // BLOCK,), generator=generator)
-        return data[0][rows], data[1][..., rows], data[2][blocks]
+        return data[0][rows], data[1][..., rows], data[2][..., rows]
 
     seen, overlap, verifies = [], 0, 0
     same = {"top": 0, "peaks": 0, "both": 0, "top twice": 0, "peaks twice": 0}

@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.stats import nct, norm
+from scipy.stats import t as student
 
 from higan import adaptive, statistics, store, study
 from higan import population as pop
@@ -18,18 +20,30 @@ from higan.scorers.toy import ToyScorer
 from higan.types import Concept, Placement, Rescoring
 
 
-def test_width_is_where_the_mixture_of_martingales_reaches_its_bound():
-    """Robbins: the mean of exp(λS - λ²V/2) over λ ~ N(0, 1/ρ) equals 1/α on the boundary (Ville's inequality)."""
-    n, num, alpha = 96, 1000, 1e-3
+@pytest.mark.parametrize(("n", "num"), [(16, 256), (96, 1000), (60, 64)])
+def test_width_is_where_the_mixture_of_t_statistics_reaches_its_bound(n, num):
+    """Lai: the likelihood ratio of t, averaged over effects ~ N(0, 1/ρ), is 1/α on the boundary (Ville's inequality)."""
+    alpha = 1e-3
     time = n / (1 - n / num)
     strictness = 2 * math.log(1 / alpha)
     rho = (num / 7) / (strictness + math.log1p(strictness))
-    total = float(adaptive.half_width(torch.tensor(1.0, dtype=torch.float64), n, num, alpha)) * time
+    t = float(adaptive.half_width(torch.tensor(1.0, dtype=torch.float64), n, num, alpha)) * math.sqrt(time)
 
-    def integrand(rate):
-        return math.exp(rate * total - rate * rate * time / 2 - rate * rate * rho / 2) * math.sqrt(rho / (2 * math.pi))
+    def integrand(effect):
+        ratio = nct.pdf(t, n - 1, effect * math.sqrt(time)) / student.pdf(t, n - 1)
+        return ratio * norm.pdf(effect, scale=rho**-0.5)
 
-    assert quad(integrand, -5, 5, points=[total / (time + rho)])[0] == pytest.approx(1 / alpha, rel=1e-4)
+    likely, reach = t * math.sqrt(time) / (time + rho), 12 / math.sqrt(time)
+    assert quad(integrand, likely - reach, likely + reach, epsrel=1e-5)[0] == pytest.approx(1 / alpha, rel=1e-3)
+
+
+def test_width_tends_to_that_of_a_known_variance():
+    """Robbins' normal mixture in closed form (Howard et al. 2021, eq. 14)."""
+    n, num, alpha = 50_000, 1_000_000, 1e-3
+    time, strictness = n / (1 - n / num), 2 * math.log(1 / alpha)
+    rho = (num / 7) / (strictness + math.log1p(strictness))
+    expected = math.sqrt((time + rho) * (math.log((time + rho) / rho) + strictness)) / time
+    assert float(adaptive.half_width(torch.tensor(1.0), n, num, alpha)) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("skewed", [False, True])
@@ -172,13 +186,30 @@ def test_what_cannot_be_told_apart_takes_every_sample():
     changes = torch.cat([same + 1, same, same])
     originals = torch.randn(64, 1, generator=generator).expand(-1, 3)
     for n in range(16, 65, 16):
-        race.update(changes[..., :n], originals, [torch.zeros(4, 3)])
+        race.update(changes[..., :n], originals, [torch.zeros(4, 3, n)])
         assert race.inside.tolist() == [True, False, False]
         assert not race.top_decided
         cells, null = race.wanted()
         assert cells[:, 0].tolist() == [False, True, True]
         assert not bool(null.any())  # everything is far above zero
     assert len(race.verdict(changes, originals)[0]) == 2
+
+
+def test_a_concept_at_the_level_of_the_null_is_seldom_left():
+    """It gains just more than all 20 random directions, so that to leave it is wrong; their gains are noisy as well."""
+    places, num, confidence, populations = placements(1), 256, 0.8, 60
+    generator = torch.Generator().manual_seed(0)
+    wrong = 0
+    for _ in range(populations):
+        null = torch.empty(20, 1, num).exponential_(generator=generator)
+        gains = torch.empty(num).exponential_(generator=generator)
+        gains += null.mean(-1).max() - gains.mean() + 1e-3
+        race = adaptive.Race(places, 1, num, top=1, confidence=confidence)
+        changes = gains.expand(1, len(places), num)
+        for n in range(16, num, 16):
+            race.update(changes[..., :n], torch.randn(num, 1, generator=generator), [null[..., :n]])
+        wrong += bool(race.left[0])
+    assert wrong <= (1 - confidence) / 3 * populations
 
 
 def test_order_takes_more_samples():
@@ -191,7 +222,7 @@ def test_order_takes_more_samples():
     def looks(order):
         race = adaptive.Race(places, 4, 512, top=2, order=order)
         for n in range(16, 513, 16):
-            race.update(changes[..., :n], originals, [torch.zeros(4, 4)])
+            race.update(changes[..., :n], originals, [torch.zeros(4, 4, n)])
             if not bool(race.wanted()[0].any()):
                 return n
         return math.inf

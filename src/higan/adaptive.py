@@ -7,16 +7,18 @@ first m. What is decided is measured no more::
 
     a concept is in    when it surely beats all but k others            (and out when k others surely beat it)
     a layer is out     when the concept's strongest layer surely beats it
-    a concept is left  when its change is surely no larger than that of the strongest of the random directions
+    a concept is left  when its change is surely smaller than those of a twentieth of the random directions
     random directions  go on at ``all`` only, and only while a concept could still fall on either side of them
 
 "Surely" means an interval for the mean of paired differences over the K samples that holds at every moment at once, so
 that looking after every batch costs nothing. Sums of n of K samples drawn without replacement are a Brownian bridge in
 the limit; divided by 1 - n/K they are a martingale of variance n / (1 - n/K) (Doob's time change). Robbins' normal
 mixture bounds it for ever (Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic
-confidence sequences", eq. 14), with the variance estimated as in the asymptotic confidence sequences of Waudby-Smith,
-Arbour, Sinha, Kennedy & Ramdas (2024). It assumes a finite variance and a first batch large enough for the mean to be
-near normal. Comparisons share the error by Bonferroni's inequality.
+confidence sequences", eq. 14). The variance is estimated too, from few samples at first, so that the mixture is that of
+Student's t, which is exact for normal samples (Lai 1976, "On confidence sequences"; Wang & Ramdas 2025, "Anytime-valid
+t-tests and confidence sequences for Gaussian means with unknown variance") and tends to Robbins' as samples grow in
+number. It assumes a first batch large enough for means to be near normal. Comparisons share the error by Bonferroni's
+inequality.
 """
 
 from __future__ import annotations
@@ -86,14 +88,21 @@ class Adaptive:
 def half_width(variance: Float[Tensor, "*s"], n: int, num: int, alpha: float) -> Float[Tensor, "*s"]:
     """Half the width, after n of ``num`` samples, of the interval that holds at every n with probability 1 - alpha.
 
-    Of the mean over all ``num`` samples, from the mean over n, given the variance of a sample; zero at the end.
+    Of the mean over all ``num`` samples, from the mean over n, given the variance of those n; zero at the end, and
+    infinite where n are too few to say anything.
     """
     if n >= num:
         return torch.zeros_like(variance)
     time, aim = n / (1 - n / num), _AIM * num / (1 - _AIM)
     strictness = 2 * math.log(1 / alpha)
     rho = aim / (strictness + math.log1p(strictness))
-    return (variance * ((time + rho) * (math.log((time + rho) / rho) + strictness))).sqrt() / time
+    # The mixture of t over effects of variance 1 / rho (Gönen et al. 2005, eq. 2) is 1 / alpha at t² = u (n - 1).
+    gain = (time + rho) / rho
+    ratio = math.exp((math.log(gain) + strictness) / n)
+    if ratio >= gain:
+        return torch.full_like(variance, torch.inf)
+    u = (ratio - 1) / (1 - ratio / gain)
+    return (variance * (u * (n - 1) / time)).sqrt()
 
 
 def check_goal(top: int, confidence: float) -> None:
@@ -179,14 +188,13 @@ class Race:
         Args:
             changes: NaN in cells that are no longer wanted.
             originals: scores of all unedited samples, whose standard deviation is the unit between concepts.
-            nulls: truncated mean change of every concept under every meaningless direction at ``all``, (R, C) of each
-                kind.
+            nulls: what every concept's score gains under the meaningless directions at ``all``, (R, C, n) of each kind;
+                of fewer samples once no more are wanted.
         """
         n = changes.shape[-1]
         rise = changes.double().clamp(min=0)
         error = (1 - self.confidence) / 3
-        level = torch.stack([torch.quantile(null.double(), _NULL_LEVEL, dim=0) for null in nulls]).amax(0)
-        self._compare_with_null(rise[:, self.everything], level, n, error)
+        self._compare_with_null(rise[:, self.everything], nulls, n, error)
         std = originals.double().std(0)
         unit = torch.where(std > 0, std, torch.inf)
         self._rank(rise[:, self.everything] / unit[:, None], n, error)
@@ -207,12 +215,18 @@ class Race:
         peaks = torch.where(self.candidates, mean[:, self.layers], -torch.inf).argmax(1)
         return top.tolist(), torch.where(self.left, -1, peaks).tolist()
 
-    def _compare_with_null(self, rise: Float[Tensor, "C n"], level: Float[Tensor, " C"], n: int, error: float) -> None:
-        going = ~(self.left | self.clear)
-        mean = rise.mean(1)
-        half = half_width(rise.var(1), n, self.num, error / self.num_concepts)
-        self.left |= going & ((mean + half < level) | ((level == 0) & (mean + half == 0)))
-        self.clear |= going & (mean - half > level)
+    def _compare_with_null(self, rise: Float[Tensor, "C n"], nulls: Sequence[Tensor], n: int, error: float) -> None:
+        comparisons = self.num_concepts * sum(len(null) for null in nulls)
+        for c in (~(self.left | self.clear)).nonzero()[:, 0].tolist():
+            clear = []
+            for null in nulls:
+                more = rise[c] - null[:, c].double()
+                half = half_width(more.var(1), n, self.num, error / comparisons)
+                allowed = len(null) - math.floor(_NULL_LEVEL * (len(null) - 1))
+                self.left[c] |= int((more.mean(1) < -half).sum()) >= allowed
+                clear.append(int((more.mean(1) > half).sum()) > len(null) - allowed)
+            self.left[c] |= not bool(rise[c].any()) and not any(bool(null[:, c].any()) for null in nulls)
+            self.clear[c] = all(clear) and not self.left[c]
         if n >= self.num:
             self.clear |= ~self.left
 
@@ -329,7 +343,7 @@ def rescore_adaptively(
     race = Race(plan.places, len(boundaries), num, top, order, confidence)
     budget = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
     seeds = sample_seeds(num, seed=seed, purpose="verify")
-    key = f"adaptive-{key_of(plan, seed, num, batch_size)}"
+    key = f"adaptively-{key_of(plan, seed, num, batch_size)}"
     ledger = _Ledger.empty(plan, num)
     done = 0
 
@@ -361,7 +375,7 @@ def rescore_adaptively(
             done += len(batch) * plan.num_edits(wanted)
             tell(0)
             ledger.add(unit, wanted, start, len(batch))
-            race.update(ledger.changes[..., :n], ledger.originals, ledger.nulls_at(race.everything, num_random))
+            race.update(ledger.changes[..., :n], ledger.originals, ledger.nulls(race.everything, num_random))
             cells, null = race.wanted()
             wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
             if not bool(wanted.any()):
@@ -403,6 +417,7 @@ class _Ledger:
     changes: Tensor
     effects: Tensor
     null: Tensor
+    null_rises: Tensor
     counts: Tensor
     null_counts: Tensor
 
@@ -414,6 +429,7 @@ class _Ledger:
             changes=torch.full((C, P, num), math.nan),
             effects=torch.zeros(C, P, C, dtype=torch.float64),
             null=torch.zeros(N - C, P, C, dtype=torch.float64),
+            null_rises=torch.empty(N - C, C, num),
             counts=torch.zeros(C, P, dtype=torch.int64),
             null_counts=torch.zeros(P, dtype=torch.int64),
         )
@@ -425,13 +441,14 @@ class _Ledger:
         self.changes[..., start : start + size] = unit["changes"]
         self.effects += unit["effects"]
         self.null += unit["null"]
+        self.null_rises[..., start : start + unit["null_rises"].shape[-1]] = unit["null_rises"]
         self.counts += measured.sum(-1)
         self.null_counts += size * wanted[C:].any(0)
 
-    def nulls_at(self, place: int, num_random: int) -> list[Tensor]:
-        """Mean truncated change under every random direction, and under every permuted one if there are any."""
-        means = self.null[:, place] / self.null_counts[place]
-        return [part for part in (means[:num_random], means[num_random:]) if len(part)]
+    def nulls(self, everything: int, num_random: int) -> list[Tensor]:
+        """What scores gained under random directions at all layers, and under permuted ones if there are any."""
+        rises = self.null_rises[..., : int(self.null_counts[everything])]
+        return [part for part in (rises[:num_random], rises[num_random:]) if len(part)]
 
 
 def _summary(

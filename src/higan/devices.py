@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["open_device"]
+__all__ = ["activation_dtype", "open_device"]
 
 
 def open_device(name: str | torch.device) -> torch.device:
@@ -25,3 +25,18 @@ def open_device(name: str | torch.device) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps is an Apple GPU, and torch finds none here; take --device cpu")
     return device
+
+
+def activation_dtype(device: str | torch.device) -> torch.dtype:
+    """What training keeps activations in: bfloat16 where the device multiplies in it, float32 elsewhere.
+
+    A processor without such instructions emulates them: convolutions then took seven times as long as in float32.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu":
+        # Not every torch that will do has both questions.
+        questions = (getattr(torch.cpu, name, bool) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        fast = any(question() for question in questions)
+    else:
+        fast = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if fast else torch.float32

@@ -180,7 +180,7 @@ def together(units: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         "changes": torch.cat([unit["changes"] for unit in units], -1),
         "effects": torch.stack([unit["effects"] for unit in units]).sum(0),
         "null": torch.stack([unit["null"] for unit in units]).sum(0),
-    }
+    } | ({"null_rises": torch.cat([unit["null_rises"] for unit in units], -1)} if "null_rises" in units[0] else {})
 
 
 def plan_of(
@@ -309,6 +309,12 @@ class Plan:
     steps: Float[Tensor, "P L"]
     images_at_once: int | None = None
 
+    @property
+    def everything(self) -> int | None:
+        """Index of the placement of all layers."""
+        every = tuple(range(self.generator.num_layers))
+        return next((p for p, placement in enumerate(self.places) if placement.layers == every), None)
+
     def originals(self, seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n C"]:
         """Scores of the unedited samples."""
         return self._score(render(self.generator, sample(self.generator, seeds)))
@@ -329,7 +335,8 @@ class Plan:
         """Originals and every edit of these samples, or those edits only that are ``wanted`` of N directions.
 
         What is not wanted has changes of NaN, and sums of zero. Sums are kept in double precision, so that adding units
-        up does not depend on how many there are.
+        up does not depend on how many there are. Where something is ``wanted``, ``null_rises`` are what all scores gain
+        under the null's directions at all layers, sample by sample, (N - C, C, n); of no samples if that is not wanted.
         """
         codes = sample(self.generator, seeds)
         done = 0
@@ -340,6 +347,9 @@ class Plan:
         changes = torch.full((num_concepts, num_places, len(codes)), math.nan)
         effects = torch.zeros(num_concepts, num_places, num_concepts, dtype=torch.float64)
         null = torch.zeros(num_directions - num_concepts, num_places, num_concepts, dtype=torch.float64)
+        everything = self.everything
+        single = wanted is not None and everything is not None and bool(wanted[num_concepts:, everything].any())
+        rises = torch.full((num_directions - num_concepts, num_concepts, len(codes) if single else 0), math.nan)
         for moves, images in self._drawn(codes, wanted):
             scores = self._score(images)
             for move, edited in zip(moves, scores.split(len(codes)), strict=True):
@@ -350,10 +360,13 @@ class Plan:
                         effects[d, p] = change.double().sum(0)
                     else:
                         null[d - num_concepts, p] = change.double().clamp(min=0).sum(0)
+                        if single and p == everything:
+                            rises[d - num_concepts] = change.clamp(min=0).T
             done += len(scores)
             if progress is not None:
                 progress(done, 0)
-        return {"originals": originals, "changes": changes, "effects": effects, "null": null}
+        made = {"originals": originals, "changes": changes, "effects": effects, "null": null}
+        return made if wanted is None else made | {"null_rises": rises}
 
     def distinct(self) -> list[tuple[tuple[int, ...], list[int]]]:
         """Sets of layers, each once, with the placements that ask for it; ordered by first layer."""

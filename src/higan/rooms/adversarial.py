@@ -34,6 +34,7 @@ from PIL import Image
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException, spawn
 
+from higan.devices import activation_dtype
 from higan.errors import RunError, RunMismatchError
 from higan.generators.rooms import RoomsGenerator, estimate_mean_code
 from higan.memory import keep_memory
@@ -61,7 +62,7 @@ def train_generator(
     resume: bool = True,
     minutes: float | None = None,
     device: str = "cpu",
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     log_every: int = 50,
     save_minutes: float = 5.0,
     report: Report | None = None,
@@ -79,7 +80,7 @@ def train_generator(
         resume: go on from the folder's checkpoint if there is one; otherwise such a folder is refused.
         minutes: of this call.
         device: where to train.
-        dtype: of the activations.
+        dtype: of the activations; by default bfloat16 where that is fast.
         log_every: steps between reports.
         save_minutes: between checkpoints and sample sheets.
         report: told every record of the learning log, in the calling process.
@@ -101,6 +102,7 @@ def train_generator(
     if not resume and (out / CHECKPOINT).exists():
         raise RunMismatchError(f"{out} already holds a training; resume it or choose another folder")
     pictures = source if callable(source) else PoolSource(source)
+    dtype = dtype or activation_dtype(device)
     job = _Job(pictures, out, settings, processes, minutes, str(device), dtype, log_every, save_minutes)
     out.mkdir(parents=True, exist_ok=True)
     if processes == 1:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from higan.devices import activation_dtype
 from higan.rooms.classes import CATEGORIES, CLASSES, class_index
 from higan.rooms.dataset import RoomsData
 from higan.rooms.factors import factor_index
@@ -156,12 +157,13 @@ def _optimise(
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(seed)
+    narrow = activation_dtype(device) == torch.bfloat16
     smooth = math.nan
     for step, index in enumerate(_epochs(rows, epochs, batch_size, seed)):
         shuffled = index[torch.randperm(len(index), generator=generator).numpy()]
         images = fit_size(torch.from_numpy(data.images[shuffled]).to(device))
         x = _soften(images, generator).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             loss = loss_of(network(x).float(), shuffled)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

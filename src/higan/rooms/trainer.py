@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from higan.devices import activation_dtype
 from higan.errors import CorruptFileError, RunMismatchError, UnknownFormatError
 from higan.generators.rooms import RoomsConfig, RoomsNetwork, build_network
 from higan.generators.rooms_parts import config_from_json, upsample
@@ -190,7 +191,8 @@ class Trainer:
         source: where pictures come from.
         rank: this process among ``world``; gradients are averaged over all of them if there are several.
         device: where to train.
-        dtype: of the activations; parameters, averages and optimisers stay in float32.
+        dtype: of the activations, by default bfloat16 where that is fast; parameters, averages and optimisers stay in
+            float32.
     """
 
     def __init__(
@@ -201,14 +203,14 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
         self.rank = rank
         self.world = world
         self.device = torch.device(device)
-        self.dtype = dtype
+        self.dtype = dtype or activation_dtype(device)
         self.progress = Progress()
         self._build(0)
 
