@@ -459,8 +459,16 @@ def valid() -> dict[str, bytes]:
     }
 
 
+def patience() -> float:
+    """Seconds of the processor that are as much as one on a recent machine: old ones take three times as long."""
+    start, table = time.process_time(), {}
+    for i in range(1_000_000):
+        table[i & 1023] = i
+    return max(1.0, 25 * (time.process_time() - start))
+
+
 def main() -> None:
-    """Read the files in a folder under a memory limit; print one JSON line per file."""
+    """Read the files in a folder under a memory limit; print one JSON line per file, the last field in time or not."""
     from higan.checkpoints.read import read
 
     folder, limit = Path(sys.argv[1]), int(sys.argv[2]) << 20
@@ -469,6 +477,7 @@ def main() -> None:
         (folder / "good").write_bytes(content)
         read(folder / "good")
     (folder / "good").unlink()
+    limit_of_time = patience()
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + limit, in_use + limit))
     for path in sorted(folder.iterdir()):
@@ -482,7 +491,7 @@ def main() -> None:
         seconds = time.process_time() - start
         told = str(error).removeprefix(f"{path} ") if str(error).startswith(f"{path} ") else f"? {error}"
         canary = [CANARY] if CANARY in os.environ else []
-        print(json.dumps([path.name, type(error).__name__, told, seconds, watch.events + canary]))
+        print(json.dumps([path.name, type(error).__name__, told, watch.events + canary, seconds < limit_of_time]))
 
 
 if __name__ == "__main__":

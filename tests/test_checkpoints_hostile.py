@@ -44,14 +44,14 @@ def outcomes(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_refused(outcomes, name):
-    _, error, told, seconds, events = outcomes[name]
+    _, error, told, events, in_time = outcomes[name]
     assert error in ("UnsafePickleError", "CorruptFileError", "UnknownFormatError")
     if name in CALLS and name != "name that is no text":
         assert error == "UnsafePickleError"
     assert not told.startswith("?")  # the message starts with the file's path
     assert len(told) < 500
     assert events == []
-    assert seconds < 1
+    assert in_time
 
 
 @pytest.mark.parametrize("name", ["posix.system", "builtins.eval", "torch.hub.load", "builtins.object.__subclasses__"])
