@@ -351,11 +351,21 @@ class Slow:
         return job
 
 
-def test_a_machine_of_the_cluster_that_is_gone_for_good_changes_nothing(tmp_path, monkeypatch):
-    """Two machines with room for one worker each; Ray would wait for ever for room for the second worker."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # The test starts the cluster, not the engine that sees to it.
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # Its machines share no token.
-    monkeypatch.setenv("PYTHONPATH", REACHABLE)
+def test_a_machine_of_the_cluster_that_is_gone_for_good_changes_nothing(tmp_path):
+    """Two machines with room for one worker each; Ray would wait for ever for room for the second worker.
+
+    In a process of its own: the machines share no token, and Ray remembers for as long as a process lives whether it has one.
+    """
+    command = [sys.executable, "-c", f"import test_engines; test_engines.lose_a_machine({str(tmp_path)!r})"]
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "PYTHONPATH": REACHABLE}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def lose_a_machine(folder):
+    """Make units on two machines of which one is taken away, and say what is not as it should be."""
     from ray.cluster_utils import Cluster
 
     place = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
@@ -363,11 +373,11 @@ def test_a_machine_of_the_cluster_that_is_gone_for_good_changes_nothing(tmp_path
     try:
         lost = cluster.add_node(**place)
         engine = RayCluster(2, cluster.address, patience=1.0)
-        with engine.open(Slow(tmp_path)) as crew:
+        with engine.open(Slow(Path(folder))) as crew:
             found = {}
             for unit, data in crew.make(list(range(12))):
                 found[unit] = data
-                makers = {name.name.split()[1] for name in tmp_path.iterdir()}
+                makers = {name.name.split()[1] for name in Path(folder).iterdir()}
                 if lost is not None and len(found) >= 3 and len(makers) == 2:
                     cluster.remove_node(lost, allow_graceful=False)
                     lost = None
