@@ -318,6 +318,22 @@ def test_several_edits_in_one_call_change_nothing(study, images_at_once, largest
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
+def test_what_the_null_gains_is_told_sample_by_sample(study):
+    """With all layers moved, of what is wanted; pieces put together are the whole."""
+    generator, scorer, boundaries, rescoring = study
+    plan = rs.plan_of(
+        generator, scorer, boundaries, num=2, step=2.0, seed=0, places=None, num_random=40, permuted=(),
+        step_mode="official", batch_size=2,
+    )  # fmt: skip
+    wanted = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
+    made = rs.together([plan.run(seeds, wanted=wanted) for seeds in rescoring.seeds.split(100)])
+    assert made["null_rises"].shape == (40, 8, 300)
+    torch.testing.assert_close(made["null_rises"].mean(-1), rescoring.null[:, 0])
+    wanted[8:, 0] = False
+    assert plan.run(rescoring.seeds[:2], wanted=wanted)["null_rises"].shape == (40, 8, 0)
+    assert "null_rises" not in plan.run(rescoring.seeds[:2])
+
+
 @pytest.mark.parametrize(("resolution", "images"), [(64, 512), (256, 256), (1024, 16)])
 def test_calls_on_a_gpu_are_bounded_by_pixels(study, resolution, images):
     _, scorer, boundaries, _ = study
