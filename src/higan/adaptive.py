@@ -15,10 +15,10 @@ that looking after every batch costs nothing. Sums of n of K samples drawn witho
 the limit; divided by 1 - n/K they are a martingale of variance n / (1 - n/K) (Doob's time change). Robbins' normal
 mixture bounds it for ever (Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic
 confidence sequences", eq. 14). The variance is estimated too, from few samples at first, so that the mixture is that of
-Student's t, which is exact for normal samples (Lai 1976, "On confidence sequences"; Wang & Ramdas 2025, "Anytime-valid
-t-tests and confidence sequences for Gaussian means with unknown variance") and tends to Robbins' as samples grow in
-number. It assumes a first batch large enough for means to be near normal. Comparisons share the error by Bonferroni's
-inequality.
+Student's t, which is exact for independent normal samples (Lai 1976, "On confidence sequences"; Wang & Ramdas 2025,
+"Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance") and tends to Robbins' as
+samples grow in number. It assumes a first batch large enough for means to be near normal. Comparisons share the error
+by Bonferroni's inequality.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def half_width(variance: Float[Tensor, "*s"], n: int, num: int, alpha: float) ->
     time, aim = n / (1 - n / num), _AIM * num / (1 - _AIM)
     strictness = 2 * math.log(1 / alpha)
     rho = aim / (strictness + math.log1p(strictness))
-    # The mixture of t over effects of variance 1 / rho (Gönen et al. 2005, eq. 2) is 1 / alpha at t² = u (n - 1).
+    # The likelihood ratio of t, averaged over effects of variance 1 / rho, is 1 / alpha where t² = u (n - 1); see
+    # Gönen et al. 2005, "The Bayesian two-sample t test".
     gain = (time + rho) / rho
     ratio = math.exp((math.log(gain) + strictness) / n)
     if ratio >= gain:
