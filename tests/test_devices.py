@@ -17,7 +17,7 @@ def test_a_device_that_is_not_there_is_refused(name):
         open_device(name)
 
 
-@pytest.mark.skipif(not CPUINFO.exists(), reason="the system does not say what the processor can do")
+@pytest.mark.skipif(not CPUINFO.exists(), reason="only Linux says here what the processor can do")
 def test_a_processor_trains_in_bfloat16_if_the_system_says_that_it_multiplies_in_it():
     fast = re.search(r"\b(avx512_bf16|amx_bf16|amx_tile)\b", CPUINFO.read_text())
     assert activation_dtype("cpu") == (torch.bfloat16 if fast else torch.float32)

@@ -100,7 +100,7 @@ def test_the_embedded_generator_says_nearly_the_same():
     rows = random_directions(2, exact.code_dim)
     boundaries = [Boundary(scorer.concepts[k], rows[k], torch.tensor(0.0), 1.0) for k in range(2)]
     places = [Placement(name, layers) for name, layers in groups(exact.num_layers).items()]
-    one, other = (rescore(g, scorer, boundaries, num=16, num_random=1, places=places) for g in (exact, close))
+    one, other = (rescore(g, scorer, boundaries, num=48, num_random=1, places=places) for g in (exact, close))
     gap = (standardise(one, delta(one)) - standardise(one, delta(other))).abs()
     assert float(gap.max()) < 0.05
     assert float(score(scorer, render(close, sample(close, range(2)))).std()) > 0

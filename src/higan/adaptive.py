@@ -344,6 +344,7 @@ def rescore_adaptively(
     race = Race(plan.places, len(boundaries), num, top, order, confidence)
     budget = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
     seeds = sample_seeds(num, seed=seed, purpose="verify")
+    # Not "adaptive-": what earlier versions kept under that name lacks the null sample by sample.
     key = f"adaptively-{key_of(plan, seed, num, batch_size)}"
     ledger = _Ledger.empty(plan, num)
     done = 0

@@ -173,14 +173,17 @@ def rescore(
     )
 
 
+_SAMPLES_ALONG = {"originals": 0, "changes": -1, "null_rises": -1}
+
+
 def together(units: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Units of samples that follow each other as one: samples side by side, sums added up; see `Plan.run`."""
-    return {
-        "originals": torch.cat([unit["originals"] for unit in units]),
-        "changes": torch.cat([unit["changes"] for unit in units], -1),
-        "effects": torch.stack([unit["effects"] for unit in units]).sum(0),
-        "null": torch.stack([unit["null"] for unit in units]).sum(0),
-    } | ({"null_rises": torch.cat([unit["null_rises"] for unit in units], -1)} if "null_rises" in units[0] else {})
+    whole = {}
+    for name in units[0]:
+        parts = [unit[name] for unit in units]
+        along = _SAMPLES_ALONG.get(name)
+        whole[name] = torch.stack(parts).sum(0) if along is None else torch.cat(parts, along)
+    return whole
 
 
 def plan_of(

@@ -34,7 +34,6 @@ from PIL import Image
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException, spawn
 
-from higan.devices import activation_dtype
 from higan.errors import RunError, RunMismatchError
 from higan.generators.rooms import RoomsGenerator, estimate_mean_code
 from higan.memory import keep_memory
@@ -102,7 +101,6 @@ def train_generator(
     if not resume and (out / CHECKPOINT).exists():
         raise RunMismatchError(f"{out} already holds a training; resume it or choose another folder")
     pictures = source if callable(source) else PoolSource(source)
-    dtype = dtype or activation_dtype(device)
     job = _Job(pictures, out, settings, processes, minutes, str(device), dtype, log_every, save_minutes)
     out.mkdir(parents=True, exist_ok=True)
     if processes == 1:
@@ -123,7 +121,7 @@ class _Job:
     processes: int
     minutes: float | None
     device: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     log_every: int
     save_minutes: float
 
