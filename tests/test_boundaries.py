@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from higan import population as pop
-from higan.boundaries import fit, project_out, random_directions
+from higan.boundaries import _extreme_labels, fit, project_out, random_directions
 from higan.generators.toy import ToyGenerator
 from higan.linear import _Known, logistic, squared_hinge
 from higan.scorers.toy import ToyScorer
@@ -374,3 +374,47 @@ def test_random_directions():
     assert torch.equal(directions, random_directions(2000, 16, seed=3))
     with pytest.raises(ValueError, match="at least 1"):
         random_directions(0, 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_mode_all_is_ridge_regression_on_codes_far_from_zero_and_of_unlike_spread(dtype, layers):
+    """Against the normal equations, solved in double precision on the samples that train."""
+    random = torch.Generator().manual_seed(layers)
+    codes = torch.randn(3000, layers, 24, generator=random, dtype=torch.float64)
+    codes = (20 + codes * torch.logspace(0, -3, 24, dtype=torch.float64)).to(dtype)
+    scores = (codes[:, 0] - 20) @ torch.logspace(0, 3, 24, dtype=dtype) + torch.randn(3000, generator=random)
+    concept = Concept("only", "attribute")
+    found = fit(Population(torch.arange(3000), codes, scores[:, None], (concept,), layers), mode="all", seed=5)[0]
+
+    rows = torch.randperm(3000, generator=torch.Generator().manual_seed(5))
+    train, held = rows[:2100], rows[2100:]
+    x, y = codes.double().numpy(), scores.double().numpy()
+    order = np.argsort(y, kind="stable")
+    label = np.zeros(3000)
+    label[order[:1500]], label[order[1500:]] = -1, 1
+    accuracies = []
+    for layer in range(layers):
+        centre = x[train, layer].mean(0)
+        a = x[train, layer] - centre
+        gram = a.T @ a
+        penalty = 1e-3 * np.diag(gram).mean()
+        w = np.linalg.solve(gram + penalty * np.eye(24), a.T @ (y[train] - y[train].mean()))
+        normal = torch.from_numpy(w / np.linalg.norm(w))
+        assert float(normal @ of_layer(found, layer).double()) > 1 - 1e-6
+        accuracies.append(float(np.mean(np.sign((x[held, layer] - centre) @ w) == label[held])))
+    assert found.holdout_accuracy == pytest.approx(max(accuracies), abs=2 / 900)
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=4, max_size=40).flatmap(
+        lambda scores: st.tuples(st.just(scores), st.integers(1, len(scores) // 2))
+    )
+)
+def test_extreme_labels_are_those_of_a_stable_order_whatever_is_equal(case):
+    scores, n = case
+    order = np.argsort(scores, kind="stable")
+    expected = np.zeros(len(scores))
+    expected[order[:n]], expected[order[-n:]] = -1, 1
+    column = torch.tensor(scores, dtype=torch.float32)[:, None]
+    assert _extreme_labels(column, n)[:, 0].tolist() == expected.tolist()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int8, Int64
 from torch import Tensor
 
 from higan.linear import Loss, Metric, metric_of, solve
@@ -30,6 +30,8 @@ Mode = Literal["extreme", "all"]
 _CACHE = 2**23
 _GATHER = 2**28
 _BLOCK = 2**25
+_TERMS = 1024
+"""So many products are added in the precision of the codes, which is faster; their sums in double precision."""
 
 
 def fit(
@@ -138,11 +140,13 @@ def _split(columns: list[int], size: int) -> Iterator[list[int]]:
         yield columns[start : start + size]
 
 
-def _blocks(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples in turn, a few megabytes of codes at a time: their numbers and their codes."""
-    rows, width = samples.code_shape
-    for block in torch.arange(len(samples)).split(max(1, _BLOCK // (4 * rows * width))):
-        yield block, samples.codes(block)
+def _blocks(samples: Samples, rows: Int64[Tensor, " m"]) -> Iterator[tuple[slice, Float[Tensor, "k l D"]]]:
+    """Codes of those samples in turn, a few megabytes at a time, and which of the rows they belong to."""
+    layers, width = samples.code_shape
+    size = max(1, _BLOCK // (4 * layers * width))
+    for start in range(0, len(rows), size):
+        some = slice(start, start + size)
+        yield some, samples.codes(rows[some])
 
 
 def _finite(tensor: Tensor) -> Tensor:
@@ -180,14 +184,19 @@ class _Space:
 
 def _spaces(samples: Samples) -> list[_Space]:
     """One per layer. Second moments need no more than some samples: they only speed the solver up."""
-    total = _finite(sum((codes.double().sum(0) for _, codes in _blocks(samples)), start=torch.zeros(())))
+    means = _mean(samples, torch.arange(len(samples)))
     stride = max(1, len(samples) // (16 * samples.code_shape[1]))
     some = samples.codes(torch.arange(0, len(samples), stride))
-    means = (total / len(samples)).to(some.dtype)
     return [
         _Space(mean, metric_of(torch.nn.functional.pad(codes - mean, (0, 1), value=1.0)))
-        for mean, codes in zip(means, some.unbind(1), strict=True)
+        for mean, codes in zip(means.to(some.dtype), some.unbind(1), strict=True)
     ]
+
+
+def _mean(samples: Samples, rows: Int64[Tensor, " m"]) -> Float[Tensor, "l D"]:
+    """Of the codes of those samples, in double precision; a thousand at a time are added in their own."""
+    sums = (part.sum(0).double() for _, codes in _blocks(samples, rows) for part in codes.split(_TERMS))
+    return _finite(sum(sums, start=torch.zeros(()))) / len(rows)
 
 
 _Layers = list[tuple[Tensor, Tensor, Tensor]]
@@ -225,56 +234,69 @@ def _fit_all(
 ) -> tuple[Boundary, ...]:
     shuffled = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     num_train = min(max(int(len(samples) * train_fraction), 2), len(samples) - 1)
-    train = torch.zeros(len(samples), dtype=torch.bool)
-    train[shuffled[:num_train]] = True
-    # Scores, targets, labels and an order of the samples are in memory at once, in double precision.
+    train, held = (rows.sort().values for rows in shuffled.tensor_split([num_train]))
+    # Scores, targets and labels of the samples are in memory at once, most of them in double precision.
     size = max(1, _GATHER // (4 * len(samples) * torch.float64.itemsize))
     boundaries: list[Boundary] = []
     mean, gram = _moments(samples, train, ridge)
     for some in _split(columns, size):
-        layers = _ridge(samples, some, n, train, mean, gram, seed)
+        layers = _ridge(samples, some, n, train, held, mean, gram, seed)
         boundaries += _boundaries(samples, some, layers, num_train)
     return tuple(boundaries)
 
 
 def _moments(samples: Samples, train: Tensor, ridge: float) -> tuple[Float[Tensor, "l D"], Float[Tensor, "l D D"]]:
     """Mean and penalised second moments of the training codes, in two passes over blocks of them."""
-    mean = sum((codes[train[rows]].double().sum(0) for rows, codes in _blocks(samples)), start=torch.zeros(()))
-    mean = _finite(mean) / train.sum().item()
+    mean = _mean(samples, train)
     gram = torch.zeros(*mean.shape, mean.shape[-1], dtype=mean.dtype, device=mean.device)
-    for rows, codes in _blocks(samples):
-        x = (codes[train[rows]].double() - mean).transpose(0, 1)
-        gram += x.mT @ x
+    for _, codes in _blocks(samples, train):
+        x = _centred(codes, mean)
+        gram += _inner(x, x)
     # The relative penalty keeps directions in which codes hardly vary from blowing up.
     diagonal = gram.diagonal(dim1=1, dim2=2)
     diagonal += ridge * diagonal.mean(1, keepdim=True).clamp(min=torch.finfo(gram.dtype).tiny)
     return mean, gram
 
 
+def _centred(codes: Float[Tensor, "m l D"], mean: Float[Tensor, "l D"]) -> Float[Tensor, "l m D"]:
+    return (codes - mean.to(codes.dtype)).transpose(0, 1)
+
+
+def _inner(x: Float[Tensor, "l m D"], y: Float[Tensor, "#l m E"]) -> Float[Tensor, "l D E"]:
+    """xᵀy."""
+    parts = zip(x.split(_TERMS, 1), y.split(_TERMS, 1), strict=True)
+    return sum(((a.mT @ b).double() for a, b in parts), start=torch.zeros((), device=x.device))
+
+
 def _ridge(
-    samples: Samples, columns: list[int], n: int, train: Tensor, mean: Tensor, gram: Tensor, seed: int
+    samples: Samples,
+    columns: list[int],
+    n: int,
+    train: Tensor,
+    held: Tensor,
+    mean: Tensor,
+    gram: Tensor,
+    seed: int,
 ) -> _Layers:
-    scores = _finite(samples.scores(columns)).double()
-    target = torch.zeros_like(scores)
-    target[train] = _standardise(scores[train])
-    label = torch.where(train.to(scores.device)[:, None], 0.0, _extreme_labels(scores, n))
-    moment = sum(
-        ((codes.double() - mean).transpose(0, 1).mT @ target[rows] for rows, codes in _blocks(samples)),
-        start=torch.zeros(()),
-    )
+    scores = _finite(samples.scores(columns))
+    target = _standardise(scores[train].double()).to(mean.device)
+    moment = torch.zeros((), device=mean.device)
+    for some, codes in _blocks(samples, train):
+        moment = moment + _inner(_centred(codes, mean), target[None, some].to(codes))
     w = torch.linalg.solve(gram, moment).mT
     fallback = random_directions(len(columns), w.shape[2], seed=seed).to(w)
     w = torch.where(w.norm(dim=2, keepdim=True) == 0, fallback, w)
     found = [_unit(normals, -normals @ centre) for normals, centre in zip(w, mean, strict=True)]
-    normals, biases = torch.stack([w for w, _ in found]), torch.stack([b for _, b in found])
+    normals = torch.stack([w for w, _ in found])
+    labels = _extreme_labels(scores, n)[held].to(mean.device)
     hits = torch.zeros(len(found), len(columns), dtype=torch.int64, device=w.device)
-    for rows, codes in _blocks(samples):
-        decision = codes.double().transpose(0, 1) @ normals.mT + biases[:, None]
-        extreme = label[rows]
-        hits += ((decision.sign() == extreme) & (extreme != 0)).sum(1)
-    accuracies = hits / (label != 0).sum(0)
+    for some, codes in _blocks(samples, held):
+        # Boundaries go through the mean.
+        decision = _centred(codes, mean) @ normals.mT.to(codes)
+        hits += ((decision.sign() == labels[some]) & (labels[some] != 0)).sum(1)
+    accuracies = hits / (labels != 0).sum(0)
     dtype = codes.dtype
-    return [(w.to(dtype), b.to(dtype), a) for w, b, a in zip(normals, biases, accuracies, strict=True)]
+    return [(w.to(dtype), b.to(dtype), a) for (w, b), a in zip(found, accuracies, strict=True)]
 
 
 def _boundaries(samples: Samples, columns: list[int], layers: _Layers, num_train: int) -> list[Boundary]:
@@ -305,12 +327,23 @@ def _shuffled_extremes(scores: Float[Tensor, "N C"], names: Sequence[str], n: in
     return torch.stack(extremes)
 
 
-def _extreme_labels(scores: Float[Tensor, "n C"], num_extreme: int) -> Float[Tensor, "n C"]:
-    """+1 for the highest scores of each column, -1 for the lowest, 0 between."""
-    order = torch.argsort(scores, dim=0, stable=True)
-    labels = torch.zeros_like(scores)
-    labels.scatter_(0, order[:num_extreme], -1.0)
-    return labels.scatter_(0, order[-num_extreme:], 1.0)
+def _extreme_labels(scores: Float[Tensor, "n C"], num_extreme: int) -> Int8[Tensor, "n C"]:
+    """+1 for the highest scores of each column, -1 for the lowest, 0 between; of equal ones, the later are higher."""
+    columns = scores.T.contiguous()
+    high = _highest(columns, num_extreme)
+    low = _highest(-columns.flip(1), num_extreme).flip(1)
+    return (high.to(torch.int8) - low.to(torch.int8)).T
+
+
+def _highest(rows: Float[Tensor, "C n"], number: int) -> Bool[Tensor, "C n"]:
+    """The highest of each row; of those that equal the last of them, the later ones."""
+    least = rows.topk(number, dim=1, sorted=False).values.amin(1, keepdim=True)
+    above, equal = rows > least, rows == least
+    wanted = number - above.sum(1, keepdim=True)
+    if torch.equal(equal.sum(1, keepdim=True), wanted):
+        return above | equal
+    from_the_end = equal.flip(1).cumsum(1).flip(1)
+    return above | (equal & (from_the_end <= wanted))
 
 
 def _standardise(scores: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
