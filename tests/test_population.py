@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,6 +59,18 @@ def test_seeds_for_probing_and_verification_never_meet(seed, first, num):
 def test_default_seeds_are_the_sample_numbers():
     assert population.sample_seeds(3).tolist() == [0, 1, 2]
     assert population.sample_seeds(2, first=5).tolist() == [5, 6]
+
+
+def test_no_two_runs_share_samples():
+    """Whatever their seeds, their first 2^17; all of them below 128 even the first 2^24."""
+    starts = {seed: int(population.sample_seeds(1, seed=seed)) for seed in range(2**14)}
+    near = sorted(starts.values())
+    assert min(b - a for a, b in pairwise(near)) >= 2**17
+    early = sorted(starts[seed] for seed in range(128))
+    assert [b - a for a, b in pairwise(early)] == [2**24] * 127
+    for seed in (-1, 2**14, 10**20):
+        with pytest.raises(ValueError, match=r"seed must lie in 0 … 16,383; got"):
+            population.sample_seeds(1, seed=seed)
 
 
 def test_images_and_codes_are_ordinary_tensors():

@@ -148,3 +148,61 @@ def test_where_nothing_is_verified_there_is_nothing_to_compare(tmp_path):
     study.rescore_step(run, GENERATOR, SCORER, num=4, num_random=3)
     assert study.compare_step(run, GENERATOR, SCORER) is None
     assert "steps" not in study.steps_of(run)
+
+
+def test_the_seed_of_a_run_chooses_all_that_is_drawn(tmp_path):
+    """Runs with other seeds are replications: they share neither probed nor verified samples."""
+    runs = [study.open_study(tmp_path / str(seed), GENERATOR, SCORER, num=200, seed=seed) for seed in (0, 1, 128)]
+    seeds = []
+    for run in runs:
+        study.sample_step(run, GENERATOR, SCORER)
+        study.fit_step(run, num_permuted=2)
+        assert study.is_fitted(run, num_permuted=2)
+        rescoring = study.rescore_step(run, GENERATOR, SCORER, num=20, num_random=2)
+        assert study.unscored(run, GENERATOR, SCORER, num=20, num_random=2) == 0
+        seeds += [set(store.read_population(run).seeds.tolist()), set(rescoring.seeds.tolist())]
+    assert len(set.union(*seeds)) == sum(map(len, seeds)) == 3 * 220
+    assert not torch.equal(store.load_permuted(runs[0])[0].normal, store.load_permuted(runs[1])[0].normal)
+
+
+def test_no_folder_is_left_of_a_seed_that_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="seed must lie in"):
+        study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200, seed=10**20)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_fit_is_not_taken_for_the_one_before(tmp_path, monkeypatch):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200)
+    study.sample_step(run, GENERATOR, SCORER)
+    first = study.fit_step(run, num_permuted=0, C=1.0)
+    with monkeypatch.context() as cut:
+        cut.setattr(study, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            study.fit_step(run, num_permuted=0, C=1e-4)
+    again = study.fit_step(run, num_permuted=0, C=1.0)
+    assert all(torch.equal(a.normal, b.normal) for a, b in zip(first, again, strict=True))
+
+
+def test_comparing_steps_keeps_an_interrupted_rescoring(tmp_path):
+    run = run_all(tmp_path / "run")
+
+    def interrupt(step, done, total):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    how = {"num": 128, "num_random": 2, "batch_size": 16}
+    with pytest.raises(KeyboardInterrupt):
+        study.rescore_step(run, GENERATOR, SCORER, report=interrupt, **how)
+    left = study.unscored(run, GENERATOR, SCORER, **how)
+    assert 0 < left < 128
+    study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
+    assert study.unscored(run, GENERATOR, SCORER, **how) == left
+
+
+def test_adaptive_equal_changes_keep_what_they_measured(tmp_path):
+    run = run_all(tmp_path / "run", num=32)
+    how = {"num": 32, "num_random": 4, "step_mode": "equal_change"}
+    fixed = study.rescore_step(run, GENERATOR, SCORER, **how)
+    found = study.rescore_step(run, GENERATOR, SCORER, adaptive=study.Goal(top=2), **how)
+    assert found.image_changes is not None
+    torch.testing.assert_close(found.image_changes, fixed.image_changes)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from higan import population, workbench
+from higan.editing import apply
 from higan.errors import RunMismatchError
 from higan.generators.toy import ToyGenerator
 from higan.layers import placements
@@ -99,6 +100,20 @@ def test_sigmas_become_steps(bench):
         (done,) = plan(bench, [f"planted {k}=+1.5s@{k}"], population.sample(G, [0]))
         psi = float(G.truncation[k])
         assert done[0].strength == pytest.approx(1.5 * rate / psi, rel=0.02)
+
+
+@pytest.mark.parametrize("mode", ["equal_change", "equal_step"])
+def test_sigmas_become_steps_whatever_steps_the_rescoring_took(mode):
+    found = rescore(G, S, list(BOUNDARIES.values()), num=40, num_random=3, step_mode=mode)
+    bench = Workbench(G, BOUNDARIES, S, found, "weights")
+    codes = population.sample(G, range(300))
+    before = scores(population.render(G, codes))
+    layers = "0-3"
+    for k in range(4):
+        (done,) = plan(bench, [f"planted {k}=+1s@{layers}"], codes[:1])
+        after = scores(population.render(G, apply(codes, done)))
+        rise = float((after - before)[:, k].mean() / found.score_std[k])
+        assert rise == pytest.approx(1, abs=0.1)
 
 
 def test_unmeasured_layers_and_directions_are_calibrated(bench):

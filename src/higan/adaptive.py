@@ -382,7 +382,9 @@ def rescore_adaptively(
             wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
             if not bool(wanted.any()):
                 break
-    return _summary(plan, race, ledger, seeds, num_random, step=step, step_mode=step_mode, images=done, budget=budget)
+    return _summary(
+        plan, race, ledger, seeds, num_random, step=step, step_mode=step_mode, seed=seed, images=done, budget=budget
+    )
 
 
 def _look(
@@ -462,6 +464,7 @@ def _summary(
     *,
     step: float,
     step_mode: StepMode,
+    seed: int,
     images: int,
     budget: int,
 ) -> Adaptive:
@@ -480,6 +483,7 @@ def _summary(
         permuted=null[num_random:] if len(null) > num_random else None,
         steps=plan.steps.cpu().float().contiguous(),
         step_mode=step_mode,
+        image_changes=plan.image_changes(seed) if step_mode == "equal_change" else None,
     )
     top, peaks = race.verdict(ledger.changes, ledger.originals)
     return Adaptive(

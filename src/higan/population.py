@@ -22,6 +22,7 @@ from higan.types import Generator, Population, Scorer
 __all__ = [
     "OpenModels",
     "Progress",
+    "check_seed",
     "distribute",
     "fill",
     "measure",
@@ -41,6 +42,8 @@ OpenModels = Callable[[str], tuple[Generator, Scorer]]
 
 _HALF = 2**31
 _BLOCK = 2**24
+_SHIFT = 2**17
+_SEEDS = 2**14
 
 
 def sample_seeds(
@@ -49,18 +52,31 @@ def sample_seeds(
     """Seeds of samples ``first`` … ``first + num - 1`` of a run.
 
     Seeds for probing lie below 2³¹, those for verification above, so that the two never share a sample; all stay
-    below 2³² because torch's CPU generator looks at 32 bits only. Runs with other ``seed`` start 2²⁴ further on, and
-    samples 0, 1, 2 … of the default run have the seeds 0, 1, 2 ….
+    below 2³² because torch's CPU generator looks at 32 bits only. Samples 0, 1, 2 … of the default run have the seeds
+    0, 1, 2 …; runs with other ``seed`` start 2²⁴ further on, and again 2¹⁷ after every 128 of them. So no two runs
+    share a sample of their first 131,072, nor of their first 16,777,216 if their ``seed`` is below 128.
 
     Raises:
-        ValueError: ``num`` is not positive, or a number is negative or beyond 2³¹ samples.
+        ValueError: ``num`` is not positive, or a number is negative or beyond 2³¹ samples or 2¹⁴ runs.
     """
     if num < 1:
         raise ValueError(f"the number of samples must be at least 1; got {num}")
-    if seed < 0 or first < 0 or first + num > _HALF:
-        raise ValueError(f"seed and samples must be 0 or more, and samples end at 2^31; got seed {seed}, first {first}")
+    start = check_seed(seed)
+    if first < 0 or first + num > _HALF:
+        raise ValueError(f"samples must be 0 or more, and end at 2^31; got {num} from {first} on")
     index = torch.arange(first, first + num, dtype=torch.int64)
-    return (seed * _BLOCK + index) % _HALF + (_HALF if purpose == "verify" else 0)
+    return (start + index) % _HALF + (_HALF if purpose == "verify" else 0)
+
+
+def check_seed(seed: int) -> int:
+    """Where a run's samples start.
+
+    Raises:
+        ValueError: no run has that seed.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise ValueError(f"seed must lie in 0 … {_SEEDS - 1:,}; got {seed}")
+    return seed * _BLOCK + seed * _BLOCK // _HALF * _SHIFT
 
 
 def sample(generator: Generator, seeds: Sequence[int] | Int64[Tensor, " n"]) -> Float[Tensor, "n L D"]:

@@ -626,7 +626,7 @@ def _load_boundaries(path: Path) -> tuple[Boundary, ...]:
 
 
 def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> None:
-    """Keep the re-scoring of a run, whole or not at all; its finished units are then no longer needed and removed."""
+    """Keep a re-scoring of a run, whole or not at all; the finished units of ``rescoring`` itself are then removed."""
     content = {
         "kind": "rescoring",
         "concepts": [[c.name, c.level] for c in rescoring.concepts],
@@ -637,7 +637,8 @@ def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> N
     names = ("seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps", "image_changes")
     tensors = {name: tensor for name in names if (tensor := getattr(rescoring, name)) is not None}
     _save_tensors(run.path / f"{name}.safetensors", tensors, content)
-    shutil.rmtree(Units(run).folder, ignore_errors=True)
+    if name == "rescoring":
+        shutil.rmtree(Units(run).folder, ignore_errors=True)
 
 
 def drop_rescoring(run: Run) -> None:

@@ -27,7 +27,7 @@ from higan.engines import Engine, InProcess
 from higan.errors import CorruptRunError, RunError
 from higan.layers import placements
 from higan.linear import Loss
-from higan.population import OpenModels, Progress, distribute, fill, render, sample, score
+from higan.population import OpenModels, Progress, check_seed, distribute, fill, render, sample, score
 from higan.refits import check_permuted, permuted, stabilities
 from higan.rescoring import check_counts, cost, key_of, meaningless_directions, plan_of, rescore
 from higan.responses import chosen, respond, responses_cost
@@ -229,9 +229,10 @@ def open_study(
         provenance: what else to write down.
 
     Raises:
-        ValueError: counts that are not positive.
+        ValueError: counts that are not positive, or a seed that `higan.population.sample_seeds` refuses.
         RunMismatchError: the folder holds another run.
     """
+    check_seed(seed)
     settings = {
         "generator": generator.name,
         "num_layers": generator.num_layers,
@@ -294,7 +295,7 @@ def fit_step(
     loss: Loss = "squared_hinge",
     C: float = 1.0,
     num_permuted: int = 20,
-    seed: int = 0,
+    seed: int | None = None,
     device: str | torch.device = "cpu",
     memory: int | None = None,
     report: Report | None = None,
@@ -303,8 +304,9 @@ def fit_step(
 
     Beside them it keeps how stable each is, and ``num_permuted`` boundaries fitted to permuted scores (`higan.refits`).
     A re-scoring of other boundaries goes with them. ``device`` and ``memory`` change results by rounding at most, so
-    that a finished fit stands whatever they are.
+    that a finished fit stands whatever they are. ``seed`` is the run's where it is left out.
     """
+    seed = run.seed if seed is None else seed
     settings = _fit_settings(
         concepts=concepts, mode=mode, num_extreme=num_extreme, loss=loss, C=C, num_permuted=num_permuted, seed=seed
     )
@@ -329,6 +331,7 @@ def fit_step(
         if steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries") != digest([*boundaries, *null]):
             _forget(run, "rescore")
             store.drop_rescoring(run)
+        _forget(run, "fit")
         store.save_permuted(run, null)
         store.save_boundaries(run, boundaries)
         _record(run, "fit", settings, time.monotonic() - start)
@@ -338,7 +341,7 @@ def fit_step(
 
 def is_fitted(run: store.Run, concepts: Sequence[str] | None = None, **settings: Any) -> bool:
     """Whether `fit_step` has been done with these settings."""
-    wanted = _fit_settings(concepts=concepts, **settings)
+    wanted = _fit_settings(concepts=concepts, **{"seed": run.seed, **settings})
     return _is_done(run, "fit", wanted) and _kept(_load_fit, run) is not None
 
 
@@ -350,7 +353,7 @@ def _fit_settings(
     loss: Loss = "squared_hinge",
     C: float = 1.0,
     num_permuted: int = 20,
-    seed: int = 0,
+    seed: int,
 ) -> dict[str, Any]:
     """What a fit depends on besides the samples."""
     return {
@@ -373,7 +376,7 @@ def rescore_step(
     step: float = 2.0,
     num_random: int = 20,
     step_mode: StepMode = "official",
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = 64,
     images_at_once: int | None = None,
     adaptive: Goal | None = None,
@@ -385,8 +388,9 @@ def rescore_step(
 
     With a goal it measures only until that is settled (`higan.adaptive`), ``num`` samples at the most, and writes down
     under ``outcome`` of this step what was settled; looks have a batch size of their own. Workers of an ``engine``
-    take part either way, see `sample_step`.
+    take part either way, see `sample_step`. ``seed`` is the run's where it is left out.
     """
+    seed = run.seed if seed is None else seed
     boundaries, null = store.load_boundaries(run), store.load_permuted(run)
     settings = _rescore_settings([*boundaries, *null], num, step, num_random, step_mode, seed, adaptive)
     if _is_done(run, "rescore", settings) and (kept := _kept(store.load_rescoring, run)) is not None:
@@ -431,7 +435,7 @@ def unscored(
     step: float = 2.0,
     num_random: int = 20,
     step_mode: StepMode = "official",
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = 64,
     images_at_once: int | None = None,
     adaptive: Goal | None = None,
@@ -444,6 +448,7 @@ def unscored(
         ValueError: counts or a step that `rescore_step` refuses.
     """
     check_counts(num=num, step=step, num_random=num_random, batch_size=batch_size)
+    seed = run.seed if seed is None else seed
     boundaries, null = _kept(store.load_boundaries, run), _kept(store.load_permuted, run)
     if boundaries is None or null is None:
         return num

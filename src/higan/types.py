@@ -307,6 +307,13 @@ class Rescoring:
     image_changes: Float[Tensor, " P"] | None = None
     """Mean change of the picture under meaningless directions, in grey levels, where steps were fitted to it."""
 
+    def step_at(self, placement: int) -> float | None:
+        """The step that all layers of that placement took; None where some took a longer one than others."""
+        if self.steps is None:
+            return self.step
+        taken = self.steps[placement, list(self.placements[placement].layers)]
+        return float(taken[0]) if bool((taken == taken[0]).all()) else None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Responses:

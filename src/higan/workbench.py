@@ -143,12 +143,16 @@ def _unwanted(rescoring: Rescoring, c: int) -> Float[Tensor, " P"]:
 
 
 def response(rescoring: Rescoring, concept: str, layers: Sequence[int]) -> float | None:
-    """Standard deviations by which the score rises per step λ at these layers; None where that was not measured."""
+    """Standard deviations by which the score rises per step at these layers; None where that was not measured.
+
+    Nor was it where the re-scoring moved some of the layers further than others (step mode ``equal_step``).
+    """
     names = [c.name for c in rescoring.concepts]
     for p, placement in enumerate(rescoring.placements):
-        if set(placement.layers) == set(layers) and concept in names:
+        step = rescoring.step_at(p)
+        if set(placement.layers) == set(layers) and concept in names and step is not None:
             change = standardise(rescoring, signed(rescoring))[names.index(concept), p]
-            return float(change) / rescoring.step
+            return float(change) / step
     return None
 
 

@@ -99,6 +99,9 @@ def rooms_train_generator(
     gamma: Annotated[
         float | None, typer.Option(help="Weight of R1 at the finished resolution; by default 0.3 at 64 pixels.")
     ] = None,
+    fade_images: Annotated[
+        int, typer.Option(help="Over so many the finished resolution is faded in; more where a trained one grows.")
+    ] = 8000,
     start_from: Annotated[
         Path | None,
         typer.Option(help="Checkpoint for a new folder to go on from; may be narrower."),
@@ -112,8 +115,9 @@ def rooms_train_generator(
     from higan.rooms.widening import widen_checkpoint
 
     settings = default_settings(resolution, stage_minutes or (), stage_images or (), learning_rate=learning_rate)
-    if gamma is not None:
-        settings = replace(settings, stages=(*settings.stages[:-1], replace(settings.stages[-1], gamma=gamma)))
+    last = replace(settings.stages[-1], fade_images=fade_images)
+    last = last if gamma is None else replace(last, gamma=gamma)
+    settings = replace(settings, stages=(*settings.stages[:-1], last))
     checkpoint = out / CHECKPOINT if (out / CHECKPOINT).exists() else start_from
     known = None if checkpoint is None else widths_of(read_checkpoint(checkpoint)[1])
     widths = tuple(channels or (known[0] if known else settings.network.channels))

@@ -139,7 +139,7 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
         c = columns[verdict.concept.name]
         boundary = boundaries[verdict.concept.name]
         reach = max(LIMIT * _spread(boundary, codes), rescoring.step)
-        steps = [_step(float(mean[c, p]), rescoring.step, reach) for p in at_stage]
+        steps = [_step(float(mean[c, p]), rescoring.step_at(p) or rescoring.step, reach) for p in at_stage]
         entries.append(
             Entry(
                 verdict=verdict,

@@ -1,0 +1,83 @@
+"""A generator with two more layers that makes the pictures of the one it grew from, twice as large.
+
+Progressive growing (Karras et al. 2018) lets new layers learn from nothing while they are faded in. Where the last
+style before the only RGB sets the colours, as in the StyleGAN type, that unlearns all colours: instance norm wipes out
+what the old last layer gave. Here three channels of the new layers carry the old picture from the start, and their
+styles give back the mean and spread that instance norm takes from it, as linear functions of the code. For the mean
+there is one such function; for the spread it is the best there is.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from higan.generators.rooms import RoomsNetwork, StyleLayer
+from higan.generators.rooms_parts import EqualisedConv, upsample
+
+__all__ = ["graft"]
+
+_SAMPLES = 2048
+_BATCH = 64
+_OFFSET = 1.5
+"""Lifts a picture above zero, where the leaky ReLU leaves it alone."""
+
+
+@torch.no_grad()
+def graft(grown: RoomsNetwork, trained: RoomsNetwork) -> None:
+    """Set the last two layers and the RGB of ``grown`` so that they double the pictures of ``trained``.
+
+    Args:
+        grown: has twice the resolution, and the weights of ``trained`` wherever both have them; changed in place, but
+            for last layers of fewer than three channels, which no picture fits into.
+        trained: the generator that it grew from.
+    """
+    old, new = (_rgb(network) for network in (trained, grown))
+    if new.weight.shape[1] < 3:
+        return
+    spread, mean = _statistics(trained)
+    first, second = (layer for layer in list(grown.layers)[-2:] if isinstance(layer, StyleLayer))
+    _copy_rows(first, old.weight * old.scale, old.bias)
+    _copy_rows(second, torch.eye(3, new.weight.shape[1]).to(new.weight)[:, :, None, None], torch.zeros_like(old.bias))
+    for layer in (first, second):
+        width = layer.style.weight.shape[0] // 2
+        for start, (weight, bias) in ((0, spread), (width, mean)):
+            layer.style.weight[start : start + 3] = weight / layer.style.scale
+            layer.style.bias[start : start + 3] = bias
+    new.weight.zero_()
+    new.weight[:, :3, 0, 0] = torch.eye(3).to(new.weight) / new.scale
+    new.bias.zero_()
+
+
+def _rgb(network: RoomsNetwork) -> EqualisedConv:
+    layer = network.to_rgb[str(network.config.resolution)]
+    if not isinstance(layer, EqualisedConv):
+        raise TypeError(f"RGB must be a convolution; got {type(layer).__name__}")
+    return layer
+
+
+def _copy_rows(layer: StyleLayer, weight: Float[Tensor, "3 c 1 1"], bias: Float[Tensor, "3"]) -> None:
+    """Let the first three channels of a layer's convolution be a 1×1 convolution of what comes in."""
+    if layer.conv is None:
+        raise TypeError("the first layer of a generator has no convolution")
+    layer.conv.weight[:3] = 0
+    layer.conv.weight[:3, :, 1, 1] = weight[:, :, 0, 0] / layer.conv.scale
+    layer.conv.bias[:3] = bias + _OFFSET
+
+
+def _statistics(network: RoomsNetwork) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Linear functions of the code, as weights (3, D) and biases (3,): spread of the doubled picture less 1, mean."""
+    random = torch.Generator().manual_seed(0)
+    codes, found = [], []
+    for start in range(0, _SAMPLES, _BATCH):
+        z = torch.randn(min(_BATCH, _SAMPLES - start), network.config.latent_dim, generator=random)
+        code = network.map(z.to(network.constant.device))
+        images = upsample(network(code[:, None].expand(-1, len(network.layers), -1)))
+        codes.append(code)
+        found.append(torch.cat([images.std((2, 3), correction=0) - 1, images.mean((2, 3))], 1))
+    x = torch.cat(codes)
+    x = torch.cat([x, torch.ones_like(x[:, :1])], 1).double().cpu()
+    solution = torch.linalg.lstsq(x, torch.cat(found).double().cpu()).solution.T.to(network.constant)
+    weight, bias = solution[:, :-1], solution[:, -1]
+    return (weight[:3], bias[:3]), (weight[3:], bias[3:])
