@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from higan.generators.rooms import RoomsConfig, build_network
 from higan.generators.rooms_parts import upsample
-from higan.rooms.growing import graft
+from higan.rooms.discriminator import Discriminator
+from higan.rooms.growing import graft, graft_discriminator
 from higan.rooms.trainer import Settings, Stage, Trainer
 
 SMALL = RoomsConfig(resolution=16, latent_dim=6, code_dim=10, mapping_layers=2, channels=(8, 6, 5, 4))
@@ -88,3 +90,42 @@ def test_a_training_grows_without_changing_pictures(fade):
         found = trainer.generator(codes, fade=fade)
     assert_close(found.mean((2, 3)), expected.mean((2, 3)), atol=1e-4, rtol=0)
     assert float((found - expected).square().mean().sqrt()) < 0.1 * float(expected.std())
+
+
+JUDGE = RoomsConfig(resolution=64, channels=(6, 5, 4, 7, 26, 3))
+
+
+def judges(config=JUDGE):
+    """A discriminator with a bias everywhere, and what grows from it."""
+    small, grown = Discriminator(config, seed=1), Discriminator(replace(config, resolution=128), seed=2)
+    random = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in small.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(generator=random)
+    grown.load_state_dict(small.state_dict(), strict=False)
+    return small, grown
+
+
+def test_a_discriminator_judges_what_it_judged_before():
+    small, grown = judges()
+    graft_discriminator(grown, small)
+    images = torch.zeros(8, 3, 128, 128)
+    images[:, :, 4:-4, 4:-4] = torch.rand(8, 3, 120, 120, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    with torch.inference_mode():
+        expected = small(F.avg_pool2d(images, 2))
+        assert_close(grown(images), expected, atol=1e-4, rtol=1e-4)
+        assert_close(grown(images, fade=0.5), expected, atol=1e-4, rtol=1e-4)
+        # At the very edge it sees a little less.
+        full = torch.rand(8, 3, 128, 128, generator=torch.Generator().manual_seed(5)) * 2 - 1
+        expected = small(F.avg_pool2d(full, 2))
+        assert float((grown(full) - expected).abs().max()) < 0.2 * float(expected.std() + expected.abs().mean())
+
+
+@pytest.mark.parametrize("config", [replace(JUDGE, channels=(6, 5, 4, 7, 23, 3)), replace(JUDGE, resolution=32)])
+def test_a_discriminator_that_cannot_is_left_alone(config):
+    small = Discriminator(config, seed=1)
+    grown = Discriminator(replace(config, resolution=2 * config.resolution), seed=2)
+    before = {name: t.clone() for name, t in grown.state_dict().items()}
+    graft_discriminator(grown, small)
+    assert all(torch.equal(t, before[name]) for name, t in grown.state_dict().items())

@@ -33,6 +33,27 @@ def test_precision_and_recall_by_hand():
     assert far == (0, 0)
 
 
+def test_too_few_samples_for_the_neighbours_are_refused():
+    points = torch.arange(10.0)[:, None]
+    for sides in ((points[:3], points), (points, points[:3])):
+        with pytest.raises(ValueError, match="at least 4 samples a side; got 3"):
+            precision_recall(*sides)
+    assert precision_recall(points[:4], points[:4]) == (1, 1)
+
+
+@pytest.mark.parametrize("num", [-1, 0, 1, 3])
+def test_too_few_samples_are_refused_before_any_is_drawn(higan, num):
+    def never(start, stop):
+        raise AssertionError((start, stop))
+
+    scorer = RoomsScorer(RoomsScorerNetwork(1), (Output("a", "object", "category"),))
+    with pytest.raises(ValueError, match=f"at least 4 samples a side; got {num}"):
+        measure_quality(scorer, never, never, num=num)
+    code, printed = higan("rooms", "quality", "--num", num)
+    assert code == 2
+    assert printed.startswith("Error: precision and recall by 3 neighbours need at least 4 samples a side; got")
+
+
 def test_quality_of_renders_against_themselves_is_the_floor():
     outputs = tuple(Output(n, "object", k) for n, k in (("a", "category"), ("b", "category"), ("c", "binary")))
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from higan.photographs import open_photograph
 from higan.recipes import Recipe
 from higan.scorers.toy import ToyScorer
 from higan.segmenters.toy import ToySegmenter
-from higan.studio import create_app, pack_study, shipped_study
+from higan.studio import create_app, shipped_study
 from higan.studio.desk import Desk, Kept
 from higan.studio.encoding import encode, encode_mask
 from higan.studio.facts import about
@@ -115,6 +116,13 @@ def test_samples_of_the_gallery_are_the_samples(client, bench):
     assert client.get("/api/samples/4294967296").status_code == 400
 
 
+@pytest.mark.parametrize("seed", ["9" * 5000, "9" * 20, "-1", "x", "1.5", "٣"])
+def test_samples_of_no_number_are_refused_with_words(client, seed):
+    answer = client.get(f"/api/samples/{seed}")
+    assert answer.status_code == 400
+    assert "a seed is a whole number" in answer.json()["error"]
+
+
 def test_changes_are_measured_in_standard_deviations(client, bench):
     found = client.post("/api/changes", json={"look": look_of(7, ("planted 2", 1.0, [2]))}).json()
     scorer, std = bench.scorer, bench.rescoring.score_std
@@ -147,6 +155,8 @@ def test_masks_have_their_classes_colours_and_shares(client, toy):
         {"seed": 7, "edits": {}}, {"seed": 7, "edits": [{"concept": "nobody", "strength": 1, "layers": [0]}]},
         {"seed": 7, "edits": [{"concept": ["x"], "strength": 1, "layers": [0]}]},
         look_of(7, ("planted 0", "1", [0])), look_of(7, ("planted 0", 1e300, [0])), look_of(7, ("planted 0", 1, [])),
+        look_of(7, ("planted 0", 10**400, [0])), look_of(7, ("planted 0", -(10**400), [0])),
+        look_of(7, ("planted 0", 1, [10**400])), look_of(7, mix=[(10**400, [2])]), {"seed": 10**400},
         look_of(7, ("planted 0", 1, [6])), look_of(7, ("planted 0", 1, [-1])), look_of(7, ("planted 0", 1, [True])),
         look_of(7, ("planted 0", 1, [0]), ("planted 0", 1, [0, 1])), look_of(7, mix=[(1, [2]), (3, [2])]),
         look_of(7, *[("planted 0", 0, [0])] * 65), {"seed": 7, "mix": [{"seed": 1}]}, {"seed": 7, "mix": [7]},
@@ -216,7 +226,8 @@ def test_strips_show_sweeps_joint_edits_and_grids(client):
 @pytest.mark.parametrize(
     "asked",
     [{"look": look_of(7), "kind": "sweep"}, {"look": look_of(7), "kind": "joint"}, {"look": look_of(7), "kind": "grid"},
-     {"look": look_of(7), "kind": "nothing"}, {"look": look_of(7), "kind": "grid", "concept": "nobody"}],
+     {"look": look_of(7), "kind": "nothing"}, {"look": look_of(7), "kind": []}, {"look": look_of(7), "kind": {}},
+     *({"look": look_of(7), "kind": "grid", "concept": concept} for concept in ("nobody", 7, [], {}, [[]]))],
 )  # fmt: skip
 def test_strips_of_nothing_are_refused(client, asked):
     assert client.post("/api/strip", json=asked).status_code == 400
@@ -374,7 +385,8 @@ def test_transitions_come_with_pictures_masks_and_the_flow_diagram(client):
     assert len(result["rows"][0]["pictures"]) == len(result["rows"][0]["masks"]) == 3
     assert {row["name"] for row in result["legs"][0]["kept"]} & {"stuff", "things"}
     for wrong in ({"categories": ["planted 1"]}, {"categories": "x"}, {"categories": ["planted 1", "nobody"]},
-                  {**asked, "num": 0}, {**asked, "num": 10_000}, {**asked, "num": True}):  # fmt: skip
+                  {**asked, "num": 0}, {**asked, "num": 10_000}, {**asked, "num": True},
+                  {"categories": [[], []]}, {"categories": [{}, {}]}, {"categories": [1, None]}):  # fmt: skip
         assert client.post("/api/transition", json=wrong).status_code == 400
 
 
@@ -420,7 +432,7 @@ def test_only_known_files_of_the_run_folder_are_served(client, name):
 
 def test_a_known_file_that_leads_out_of_the_run_folder_is_not_served(run, toy, tmp_path):
     folder = tmp_path / "copy"
-    pack_study(run, folder)
+    shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("*.html"))
     (tmp_path / "secret").write_text("not for everybody")
     (folder / "report.html").symlink_to(tmp_path / "secret")
     with TestClient(create_app(store.load_run(folder), *toy), base_url="http://127.0.0.1") as client:
@@ -728,3 +740,35 @@ def test_the_shipped_study_is_of_the_shipped_generator_and_small():
     assert run.provenance["command"] == "higan demo --out demo"
     found = store.load_rescoring(run)
     assert {concept.level for concept in found.concepts} == {"layout", "object", "attribute", "colour"}
+
+
+def test_a_packed_study_is_that_of_the_run_and_says_where_it_lies(higan, tmp_path):
+    code, printed = higan("rooms", "pack-study", shipped_study().path, "--out", tmp_path / "packed")
+    assert code == 0, printed
+    assert printed.endswith(f"kB in {tmp_path / 'packed'}")
+    packed = store.load_run(tmp_path / "packed")
+    assert packed.settings == shipped_study().settings
+    assert torch.equal(store.load_rescoring(packed).effects, store.load_rescoring(shipped_study()).effects)
+
+
+@pytest.mark.parametrize(
+    ("generator", "digests", "words"),
+    [
+        ("toy", {}, "is a run of the generator 'toy'"),
+        ("rooms-128", {"generator rooms-128": "0" * 64}, "is a run of the generator 'rooms-128'"),
+        ("rooms", {"generator rooms": "0" * 64}, "was made with other weights (SHA-256 000000000000)"),
+        ("rooms", {}, "was made with other weights (SHA-256 unknown)"),
+    ],
+)
+def test_a_run_of_other_weights_is_not_packed(higan, monkeypatch, tmp_path, generator, digests, words):
+    shutil.copytree(shipped_study().path, tmp_path / "run")
+    monkeypatch.setattr("higan.studio.shipped.SHIPPED", tmp_path / "package")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest["provenance"]["generator"] = manifest["settings"]["generator"] = generator
+    manifest["settings"]["digests"] = digests
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    for out in ([], ["--out", tmp_path / "packed"]):
+        code, printed = higan("rooms", "pack-study", tmp_path / "run", *out)
+        assert code == 1
+        assert words in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -63,10 +63,11 @@ def rooms_pack_study(
 ) -> None:
     """Packs what the studio needs of a run, for the package to carry: boundaries and re-scoring, no population."""
     from higan.store import load_run
-    from higan.studio.shipped import pack_study
+    from higan.studio.shipped import SHIPPED, pack_study
 
-    size = pack_study(load_run(folder)) if out is None else pack_study(load_run(folder), out)
-    console.print(f"{size / 1000:,.0f} kB")
+    target = out or SHIPPED
+    size = pack_study(load_run(folder), target)
+    console.print(f"{size / 1000:,.0f} kB in {target}", highlight=False, soft_wrap=True)
 
 
 @rooms.command("train-generator")

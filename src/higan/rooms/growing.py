@@ -1,22 +1,27 @@
-"""A generator with two more layers that makes the pictures of the one it grew from, twice as large.
+"""Networks for pictures twice as large that begin where the trained ones stood.
 
 Progressive growing (Karras et al. 2018) lets new layers learn from nothing while they are faded in. Where the last
 style before the only RGB sets the colours, as in the StyleGAN type, that unlearns all colours: instance norm wipes out
-what the old last layer gave. Here three channels of the new layers carry the old picture from the start, and their
-styles give back the mean and spread that instance norm takes from it, as linear functions of the code. For the mean
-there is one such function; for the spread it is the best there is.
+what the old last layer gave. Here three channels of the generator's new layers carry the old picture from the start,
+and their styles give back the mean and spread that instance norm takes from it, as linear functions of the code. For
+the mean there is one such function; for the spread it is the best there is. The discriminator's new block hands on what
+the old entry saw of the picture averaged down.
 """
 
 from __future__ import annotations
+
+import itertools
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from higan.generators.rooms import RoomsNetwork, StyleLayer
-from higan.generators.rooms_parts import EqualisedConv, upsample
+from higan.generators.rooms_parts import SLOPE, EqualisedConv, upsample
+from higan.rooms.discriminator import Discriminator, Entry, ResidualBlock
 
-__all__ = ["graft"]
+__all__ = ["graft", "graft_discriminator"]
 
 _SAMPLES = 2048
 _BATCH = 64
@@ -48,6 +53,47 @@ def graft(grown: RoomsNetwork, trained: RoomsNetwork) -> None:
     new.weight.zero_()
     new.weight[:, :3, 0, 0] = torch.eye(3).to(new.weight) / new.scale
     new.bias.zero_()
+
+
+@torch.no_grad()
+def graft_discriminator(grown: Discriminator, trained: Discriminator) -> None:
+    """Set entry and first block of ``grown`` so that it judges pictures as ``trained`` does when averaged down.
+
+    That holds but for what the block's convolutions cannot see at the picture's edge. Values pass leaky ReLUs in pairs,
+    v and -v: activated, they differ by (1 + slope) v. Four copies of the averaged picture are shifted by -1 or 2 pixels
+    each way, so that the block's strided 3 × 3 taps reach the 6 × 6 pixels of the old entry.
+
+    Args:
+        grown: has twice the resolution, and the weights of ``trained`` wherever both have them; changed in place, but
+            for entries that are not blocks of 2 × 2 pixels on both sides, or have fewer than 24 channels.
+        trained: the discriminator that it grew from.
+    """
+    entry, old = (network.entries[str(network.config.resolution)] for network in (grown, trained))
+    if not isinstance(entry, Entry) or not isinstance(old, Entry) or not (entry.unshuffle and old.unshuffle):
+        return
+    block = grown.blocks[str(entry.output_resolution)]
+    if not isinstance(block, ResidualBlock) or block.first.weight.shape[0] < 24:
+        return
+    kept = slice(0, 24)
+    for conv, rows in ((entry.conv, kept), (block.first, kept), (block.second, slice(None)), (block.skip, slice(None))):
+        conv.weight[rows] = 0
+        conv.bias[rows] = 0
+    weight = old.conv.weight * old.conv.scale * math.sqrt(2)  # The block halves the square of what it adds up.
+    block.second.bias[:] = old.conv.bias * math.sqrt(2)
+    for copy, (far_y, far_x) in enumerate(itertools.product((False, True), repeat=2)):
+        for colour in range(3):
+            pair = 6 * copy + 2 * colour
+            for sign, channel in ((1, pair), (-1, pair + 1)):
+                entry.conv.weight[channel, 4 * colour : 4 * colour + 4, 2 * far_y, 2 * far_x] = sign / 4
+                for other, half in ((pair, sign), (pair + 1, -sign)):
+                    block.first.weight[channel, other, 1 + far_y, 1 + far_x] = half / (1 + SLOPE)
+                for y, x in itertools.product(range(3), repeat=2):
+                    # Pixels -2 … 0 are seen by the copy that lies near, 1 … 3 by the far one.
+                    row, column = y - 2 + 3 * far_y, x - 2 + 3 * far_x
+                    seen = weight[:, 4 * colour + 2 * (row % 2) + column % 2, row // 2 + 1, column // 2 + 1]
+                    block.second.weight[:, channel, y, x] = sign * seen / (1 + SLOPE)
+    for conv, rows in ((entry.conv, kept), (block.first, kept), (block.second, slice(None))):
+        conv.weight[rows] /= conv.scale
 
 
 def _rgb(network: RoomsNetwork) -> EqualisedConv:

@@ -17,6 +17,8 @@ from higan.scorers.rooms import RoomsScorer
 
 __all__ = ["Quality", "features_of", "frechet_distance", "measure_quality", "precision_recall"]
 
+_NEIGHBOURS = 3
+
 
 def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
     """Fréchet distance between Gaussians fitted to two feature sets (Heusel et al. 2017).
@@ -37,9 +39,14 @@ def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
 
 
 def precision_recall(
-    real: Float[Tensor, "n f"], fake: Float[Tensor, "m f"], neighbours: int = 3
+    real: Float[Tensor, "n f"], fake: Float[Tensor, "m f"], neighbours: int = _NEIGHBOURS
 ) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019): share of each set within the other's manifold."""
+    """Improved precision and recall (Kynkäänniemi et al. 2019): share of each set within the other's manifold.
+
+    Raises:
+        ValueError: no more samples on a side than neighbours.
+    """
+    _check_samples(min(len(real), len(fake)), neighbours)
     return _covered(real, fake, neighbours), _covered(fake, real, neighbours)
 
 
@@ -47,6 +54,14 @@ def _covered(manifold: Tensor, points: Tensor, neighbours: int) -> float:
     within = torch.cdist(manifold, manifold)
     radius = within.kthvalue(neighbours + 1, dim=1).values
     return float((torch.cdist(points, manifold) <= radius).any(1).float().mean())
+
+
+def _check_samples(num: int, neighbours: int) -> None:
+    """A manifold reaches from every sample to its last neighbour, and no sample is its own."""
+    if num <= neighbours:
+        raise ValueError(
+            f"precision and recall by {neighbours} neighbours need at least {neighbours + 1} samples a side; got {num}"
+        )
 
 
 def features_of(
@@ -93,7 +108,11 @@ def measure_quality(
         fake: gives generated images start … stop − 1.
         real: gives held-out renders start … stop − 1; asked for ``2 · num``.
         num: samples a side.
+
+    Raises:
+        ValueError: too few samples.
     """
+    _check_samples(num, _NEIGHBOURS)
     fake_features, fake_scores = features_of(scorer, fake, num)
     real_features, real_scores = features_of(scorer, real, 2 * num)
     first, second = real_features[:num], real_features[num:]

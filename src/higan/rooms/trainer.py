@@ -29,7 +29,7 @@ from higan.generators.rooms import RoomsConfig, RoomsNetwork, build_network
 from higan.generators.rooms_parts import config_from_json, upsample
 from higan.rooms.discriminator import Discriminator
 from higan.rooms.fused_adain import fused_adain
-from higan.rooms.growing import graft
+from higan.rooms.growing import graft, graft_discriminator
 from higan.rooms.sources import Source
 from higan.weights import read_weights, write_weights
 
@@ -228,7 +228,7 @@ class Trainer:
         return self.progress.stage_images / self.stage.fade_images
 
     def advance_stage(self) -> bool:
-        """Grow to the next stage's resolution, without changing a picture where `graft` can; False at the last one."""
+        """Grow to the next stage's resolution, as smoothly as `higan.rooms.growing` can; False at the last one."""
         if self.progress.stage + 1 >= len(self.settings.stages):
             return False
         old = self.generator, self.discriminator, self.average
@@ -237,6 +237,8 @@ class Trainer:
             new.load_state_dict(trained.state_dict(), strict=False)
             if isinstance(new, RoomsNetwork) and isinstance(trained, RoomsNetwork):
                 graft(new, trained)
+            if isinstance(new, Discriminator) and isinstance(trained, Discriminator):
+                graft_discriminator(new, trained)
         self.progress.stage += 1
         self.progress.stage_images = 0
         self.progress.stage_seconds = 0.0

@@ -23,7 +23,7 @@ from higan.studio.encoding import Encoded
 from higan.studio.facts import about
 from higan.studio.jobs import Jobs
 from higan.studio.lines import BusyError, FairLine, SupersededError, TooManyError
-from higan.studio.looks import Look, parse_look, parse_seed
+from higan.studio.looks import Look, parse_concept, parse_look, parse_seed
 from higan.studio.tasks import MOST_BYTES, DownloadKind, Inverter, StripKind, download, strip, transition
 from higan.types import Generator, Scorer, Segmenter
 from higan.web.assets import load_assets
@@ -33,6 +33,7 @@ from higan.workbench import open_workbench
 __all__ = ["create_app"]
 
 _CLIENT = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_SEED = re.compile(r"[0-9]{1,20}")
 _MOST_PIXELS_WIDE = 1024
 _THUMBNAIL = 128
 _UPLOADS_AT_ONCE = 4
@@ -131,7 +132,7 @@ class _Studio:
             ("/page/{name}", "GET", self.asset),
             ("/api/study", "GET", self.study),
             ("/api/run/{name}", "GET", self.run_file),
-            ("/api/samples/{seed:int}", "GET", self.thumbnail),
+            ("/api/samples/{seed}", "GET", self.thumbnail),
             ("/api/picture", "POST", self.picture),
             ("/api/masks", "POST", self.masks),
             ("/api/changes", "POST", self.changes),
@@ -196,7 +197,9 @@ class _Studio:
     # --- pictures -----------------------------------------------------------------------------------------------------
 
     async def thumbnail(self, request: Request) -> Response:
-        key = parse_seed(request.path_params["seed"]), _THUMBNAIL
+        text = request.path_params["seed"]
+        # int() refuses thousands of digits with an error of its own.
+        key = parse_seed(int(text) if _SEED.fullmatch(text) else text), _THUMBNAIL
         found = self.thumbnails.get(key)
         if found is None:
             found = await self.pictures.ask(_client(request), (Look(seed=key[0]), key[1]))
@@ -226,8 +229,8 @@ class _Studio:
     async def strip(self, request: Request) -> Response:
         look, values = await self._asked(request)
         kind, concept = _one_of(values.get("kind"), get_args(StripKind)), values.get("concept")
-        if concept is not None and concept not in self.desk.bench.boundaries:
-            raise ValueError("unknown concept")
+        if concept is not None:
+            concept = parse_concept(concept, self.desk.bench.boundaries)
         return JSONResponse(await self.errands.ask(_client(request), partial(strip, self.desk, look, kind, concept)))
 
     async def download(self, request: Request) -> Response:
@@ -242,9 +245,9 @@ class _Studio:
     async def transition(self, request: Request) -> Response:
         values = await _json(request)
         categories, num = values.get("categories"), values.get("num", 24)
-        known = self.desk.bench.boundaries
-        if not isinstance(categories, list) or not 2 <= len(categories) <= 4 or any(c not in known for c in categories):
+        if not isinstance(categories, list) or not 2 <= len(categories) <= 4:
             raise ValueError("a transition needs two to four known concepts")
+        categories = [parse_concept(name, self.desk.bench.boundaries) for name in categories]
         if isinstance(num, bool) or not isinstance(num, int) or not 1 <= num <= _MOST_SAMPLES:
             raise ValueError(f"a transition takes 1 to {_MOST_SAMPLES} samples")
         job = self.jobs.submit(_client(request), partial(transition, self.desk, categories, num))
@@ -302,7 +305,7 @@ async def _json(request: Request) -> dict[str, Any]:
     try:
         values = json.loads(await request.body())
     except (ValueError, RecursionError):
-        raise ValueError("the body must be JSON") from None
+        raise ValueError("the body must be JSON, neither nested deeply nor with thousands of digits in a row") from None
     if not isinstance(values, dict):
         raise ValueError("the body must be a JSON object")  # noqa: TRY004 - of what was sent
     return values

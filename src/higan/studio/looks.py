@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from higan.layers import check_layers
 from higan.recipes import Instruction, Loan
 from higan.types import Boundary
 
-__all__ = ["Look", "parse_look", "parse_seed"]
+__all__ = ["Look", "parse_concept", "parse_look", "parse_seed"]
 
 _MOST_EDITS = 64
 _MOST_LOANS = 8
@@ -73,6 +72,17 @@ def parse_seed(value: Any) -> int:
     return value
 
 
+def parse_concept(value: Any, boundaries: Mapping[str, Boundary]) -> str:
+    """A concept's name.
+
+    Raises:
+        ValueError: not the name of one that has a boundary.
+    """
+    if not isinstance(value, str) or value not in boundaries:
+        raise ValueError(f"unknown concept {_short(value)}; api/study names those there are")
+    return value
+
+
 def _loan(entry: Any, num_layers: int) -> Loan:
     values = _mapping(entry, "a loan")
     return Loan(parse_seed(values.get("seed")), _layers(values.get("layers"), num_layers))
@@ -80,13 +90,10 @@ def _loan(entry: Any, num_layers: int) -> Loan:
 
 def _edit(entry: Any, boundaries: Mapping[str, Boundary], num_layers: int) -> Instruction:
     values = _mapping(entry, "an edit")
-    concept, strength = values.get("concept"), values.get("strength")
-    if not isinstance(concept, str) or concept not in boundaries:
-        raise ValueError(f"unknown concept {_short(concept)}")
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
-        raise ValueError(f"a strength is a finite number of steps; got {_short(strength)}")
-    if abs(strength) > _MOST_STEPS:
-        raise ValueError(f"a strength is at most {_MOST_STEPS:g} steps; got {strength:g}")
+    concept, strength = parse_concept(values.get("concept"), boundaries), values.get("strength")
+    # Compared before it becomes a float, for which a whole number of JSON may be too large; NaN lies in no bounds.
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not abs(strength) <= _MOST_STEPS:
+        raise ValueError(f"a strength is a number of at most {_MOST_STEPS:g} steps either way; got {_short(strength)}")
     return Instruction(concept, float(strength), layers=_layers(values.get("layers"), num_layers))
 
 
