@@ -12,6 +12,7 @@ from PIL import Image
 
 from higan import load_boundary, load_generator, load_scorer, store
 from higan.boundaries import fit
+from higan.cli.app import console, link, progress_bars
 from higan.generators.loading import ROOMS, save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
@@ -317,6 +318,70 @@ def test_scorer_of_ones_own(higan, tmp_path, monkeypatch):
     code, printed = higan("sample", *TOY, "--label", 3, "--out", tmp_path / "x")
     assert code == 2
     assert "toy has no classes" in printed
+
+
+ODD = ("room [/b]", "wood [dark]", "a:smile:b")
+"""Concepts that rich would read as markup and emoji."""
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch):
+    """Words that open the toy with a scorer of such concepts, from a module of its own."""
+    (tmp_path / "odd.py").write_text(
+        f"def means(images):\n    return images.float().mean((2, 3))\n\nmeans.concepts = {list(ODD)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield ["--generator", "toy", "--scorer", "odd:means"]
+    sys.modules.pop("odd", None)
+
+
+@pytest.mark.parametrize("folder", ["u[/b]", "br2 [x]", "data[v2]", "a:smile:b"])
+def test_names_are_printed_as_they_are(higan, odd, folder):
+    few = ["--verify", 4, "--random", 2]
+    code, printed = higan("sample", *odd, "--num", 60, "--out", folder)
+    assert code == 0, printed
+    assert printed.endswith(f"60 samples in {folder}")
+    for line in (["fit", folder, "--permuted", 1], ["rescore", folder, *few]):
+        code, printed = higan(*line)
+        assert code == 0, printed
+        for concept in ODD:
+            assert f"│ {concept} │" in printed
+    code, printed = higan("report", folder)
+    assert code == 0, printed
+    assert f"Report: {folder}/report.html" in printed
+    code, printed = higan("run", *odd, "--num", 60, *few, "--permuted", 1, "--out", folder)
+    assert code == 0, printed
+    assert f"Report: {folder}/report.html" in printed
+    for concept in ODD:
+        assert f"│ {concept} │" in printed
+
+
+@pytest.mark.parametrize("name", ["a:b:c [x].pt", "a:smile:b", "[bold]x[/b]"])
+def test_errors_are_printed_as_they_are(higan, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    code, printed = higan("sample", "--generator", name, "--scorer", "toy", "--out", "run")
+    assert code in (1, 2)
+    assert name in printed
+    code, printed = higan("fit", name)
+    assert code == 1
+    assert name in printed
+    code, printed = higan("sample", *TOY, "--num", 8, "--device", name, "--out", "run")
+    assert code == 2
+    assert f"got '{name}'" in printed
+
+
+def test_progress_and_links_hold_any_name(monkeypatch, capsys):
+    monkeypatch.setattr(console, "_force_terminal", True)
+    with progress_bars() as bars:
+        for name in ODD:
+            bars(name, 1, 1)
+    path = link(Path("br2 [x]") / "report.html")
+    console.print("Report:", path)
+    printed = capsys.readouterr().out
+    for words in (*ODD, "Report: br2 [x]/report.html"):
+        assert words in printed
+    assert path.style.link == f"{Path.cwd().as_uri()}/br2%20%5Bx%5D/report.html"
 
 
 def test_what_the_generator_is_asked_for_belongs_to_the_run(higan, tmp_path):

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.style import Style
+from rich.text import Text
 
 from higan import __version__
 from higan.boundaries import Mode
@@ -37,8 +38,9 @@ app = typer.Typer(
 rooms = typer.Typer(help="The embedded world: rendered rooms with known ground truth.", no_args_is_help=True)
 app.add_typer(rooms, name="rooms")
 
-console = Console(width=None if sys.stdout.isatty() else 120)
-errors = Console(stderr=True)
+# Names and paths may hold [b] or :smile:, and are printed as they are; what shall stand out is a Text or has a style.
+console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same line again resumes.")]
 GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")]
@@ -93,7 +95,7 @@ def main() -> None:
         with _stops_like_ctrl_c():
             app()
     except (HiganError, ValueError, OSError) as error:
-        errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        errors.print(Text("Error:", "bold red"), str(error), highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
 
 
@@ -133,8 +135,9 @@ _STEP_NAMES = {
 @contextmanager
 def progress_bars() -> Iterator[Report]:
     """One bar per step on a terminal; one line per step elsewhere."""
-    columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+    words = TextColumn("{task.description:<20}", markup=False)
+    columns = (words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks = {}
 
         def report(step: str, done: int, total: int) -> None:
@@ -148,8 +151,13 @@ def progress_bars() -> Iterator[Report]:
             yield report
         except KeyboardInterrupt:
             progress.stop()
-            errors.print("[yellow]Interrupted.[/] The same command goes on where it stopped.")
+            errors.print(Text("Interrupted.", "yellow"), "The same command goes on where it stopped.")
             raise typer.Exit(130) from None
+
+
+def link(path: Path) -> Text:
+    """A path that a click opens, on a terminal that can."""
+    return Text(str(path), Style(link=path.resolve().as_uri()))
 
 
 def minutes(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 import torch
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from higan import __version__, load_generator, load_scorer
 from higan.benchmark.methods import METHODS
@@ -18,7 +19,7 @@ from higan.benchmark.page import Plate, headline, table, write_benchmark
 from higan.benchmark.run import Budget, Results, Setting, World, estimate, run_benchmark
 from higan.benchmark.tasks import TASKS
 from higan.benchmark.truth import Truth, estimate_truth, exact_truth
-from higan.cli.app import Device, Out, app, console, minutes, progress_bars
+from higan.cli.app import Device, Out, app, console, link, minutes, progress_bars
 from higan.generators.loading import WEIGHTS as GENERATORS
 from higan.generators.transparent import FACTORS, Arrangement, TransparentGenerator, draw
 from higan.population import render, sample, to_uint8
@@ -77,8 +78,8 @@ def benchmark(
         console.print(_table(results, setting))
     console.print("Best of each task bold; intervals are on the page. Over the settings with exact truth, first:")
     for what, winner in headline(results):
-        console.print(f"[bold]{what}[/]: {winner}", highlight=False)
-    console.print(f"Page: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
+        console.print(Text(f"{what}:", "bold"), winner, highlight=False)
+    console.print("Page:", link(path), highlight=False, soft_wrap=True)
 
 
 def _one_bar(bars: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
@@ -166,6 +167,6 @@ def _table(results: Results, setting: Setting) -> Table:
         shown.add_column(task, justify="right")
     shown.add_column("false alarms / hits", justify="right")
     for line in table(results, setting):
-        cells = [f"[bold]{cell.value}[/]" if cell.best else cell.value for cell in line.cells]
+        cells = [Text(cell.value, "bold" if cell.best else "") for cell in line.cells]
         shown.add_row(line.method, *cells, line.alarms)
     return shown

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from higan import conformance, load_generator, store
 from higan.cli.app import Device, Out, app, console, progress_bars
@@ -165,9 +166,9 @@ def check_generator(
 
 def _say_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
-        mark = "[red]✗[/]" if finding.problem else "[green]✓[/]"
-        console.print(f"{mark} {finding.check}")
+        mark = Text("✗", "red") if finding.problem else Text("✓", "green")
+        console.print(mark, finding.check)
         if finding.problem:
-            console.print(f"  {finding.problem}\n  {finding.remedy}", markup=False)
+            console.print(f"  {finding.problem}\n  {finding.remedy}")
     if any(finding.problem for finding in findings):
         raise typer.Exit(1)

@@ -67,7 +67,6 @@ def say_guesses(scorer: Scorer) -> None:
         console.print(
             f"Levels guessed: {'; '.join(told)}. To say one yourself, put it in front: --concept 'layout: …'",
             highlight=False,
-            markup=False,
         )
 
 

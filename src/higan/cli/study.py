@@ -14,6 +14,7 @@ import torch
 import typer
 from jaxtyping import UInt8
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from higan import __version__, load_segmenter, store, study
@@ -47,6 +48,7 @@ from higan.cli.app import (
     Workers,
     app,
     console,
+    link,
     minutes,
     progress_bars,
 )
@@ -203,9 +205,11 @@ def _study(
         batch_size=batch_size,
     )  # fmt: skip
     console.print(
-        f"[bold]{generator.name}[/] ({generator.num_layers} layers, {generator.resolution} pixels) "
-        f"scored by [bold]{scorer.name}[/] ({len(scorer.concepts)} concepts): "
-        f"{_amount(cost, most=goal is not None)}; comparing steps and drawing the report come on top"
+        Text(generator.name, "bold"),
+        f"({generator.num_layers} layers, {generator.resolution} pixels) scored by",
+        Text(scorer.name, "bold"),
+        f"({len(scorer.concepts)} concepts): "
+        f"{_amount(cost, most=goal is not None)}; comparing steps and drawing the report come on top",
     )
     with progress_bars() as bars:
         study.sample_step(
@@ -219,8 +223,8 @@ def _study(
         path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
     console.print(_ranking(folder))
     _say_settled(folder)
-    console.print(f"\n[bold]{finding(profile(found))}[/]\n", highlight=False)
-    console.print(f"Report: [link=file://{path.resolve()}]{path}[/]", highlight=False, soft_wrap=True)
+    console.print(f"\n{finding(profile(found))}\n", style="bold", highlight=False)
+    console.print("Report:", link(path), highlight=False, soft_wrap=True)
 
 
 def _open(
@@ -304,7 +308,7 @@ def _ranking(folder: store.Run) -> Table:
             "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
             f"{boundaries[row.concept.name].holdout_accuracy:.2f}",
             f"{boundaries[row.concept.name].stability:.2f}",
-            "yes" if row.verified else "[dim]no[/]",
+            "yes" if row.verified else Text("no", "dim"),
         )
     return table
 
@@ -507,7 +511,7 @@ def steps(
     rescoring = store.load_rescoring(opened)
     counted = {row.concept.name for row in rank(rescoring) if row.verified}
     for mode, result in {rescoring.step_mode: rescoring, **found.modes}.items():
-        console.print(f"[bold]{mode}[/]: {finding(profile(result, concepts=counted))}", highlight=False)
+        console.print(Text(f"{mode}:", "bold"), finding(profile(result, concepts=counted)), highlight=False)
 
 
 def _responses(found: study.Comparison) -> Table:

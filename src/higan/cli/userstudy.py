@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from higan import store
 from higan.cli.app import Device, app, console, minutes, progress_bars
@@ -125,7 +124,7 @@ def progress(folder: Folder) -> None:
     table = Table("rater", "nickname", "from", "answered")
     for rater in raters:
         done = f"{rater.answered} of {study.design.num_trials}"
-        table.add_row(str(rater.number + 1), escape(rater.nickname), rater.origin, done)
+        table.add_row(str(rater.number + 1), rater.nickname, rater.origin, done)
     console.print(table)
 
 
@@ -166,7 +165,7 @@ def import_(
         for path in files:
             done = import_file(answers, path)
             console.print(
-                f"{path}: {done.new} new answers of {escape(done.rater.nickname)}, {done.known} known already",
+                f"{path}: {done.new} new answers of {done.rater.nickname}, {done.known} known already",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -205,6 +204,6 @@ def analyse(
         found = analyse_answers(answers, simulated=simulated, num_resamples=resamples)
         paths = write_analysis(found, answers, out)
     if simulated:
-        console.print("[bold]SIMULATED raters: no person took part.[/]")
+        console.print("SIMULATED raters: no person took part.", style="bold")
     console.print(headline(found), highlight=False, soft_wrap=True)
     console.print(", ".join(map(str, paths)), highlight=False, soft_wrap=True)
