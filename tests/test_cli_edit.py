@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ from PIL import Image
 
 from higan import cli, load_generator, population
 from higan.export import load_codes, load_directions, read_recipe
+from higan.generators.loading import save_generator
+from higan.generators.pretrained import wrap
 from higan.rooms.dataset import sample_rooms
+
+sys.path.insert(0, str(Path(__file__).parent / "conformance"))
+from adapters import FAMILIES
 
 CONCEPTS = ("view_yaw", "indoor_lighting", "bedroom", "living_room", "warm_colours")
 
@@ -168,11 +174,17 @@ def test_movement(higan, finished, tmp_path, ending):
         (["--set", "indoor_lighting=+1", "--joint"], "two or more; got 1"),
         (["--donor-codes", "x.npy"], "--donor-codes goes with --from"),
         (["--from", "OUT"], "OUT"),
+        (["--set", "indoor_lighting=+1", "--out", "x.jpg"], "must end in .png or .gif or .webp or .mp4 or .html"),
+        (["--set", "indoor_lighting=+1", "--out", "x.PNG"], "in lower case; got x.PNG"),
+        (["--set", "indoor_lighting=+1", "--out", "x"], "must end in .png or .gif"),
+        (["--from", "OUT", "--out", "x.gif"], "must end in .png, in lower case; got x.gif"),
+        (["--set", "indoor_lighting=+1", "--seed", "-1"], "0 to 4294967295; got -1"),
+        (["--set", "indoor_lighting=+1", "--seed", "4294967296"], "0 to 4294967295; got 4294967296"),
     ],
 )
 def test_bad_edits_are_one_clear_line(higan, finished, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    status, printed = higan("edit", "--run", finished, *words, "--out", "x.png")
+    status, printed = higan("edit", "--run", finished, "--out", "x.png", *words)
     assert status in (1, 2)
     assert message in printed
     assert "Traceback" not in printed
@@ -185,12 +197,33 @@ def test_bad_edits_are_one_clear_line(higan, finished, tmp_path, monkeypatch, wo
 def test_photographs_are_turned_upright_and_inverted(photographs):
     codes = load_codes(photographs / "codes.safetensors")
     assert codes.shape == (2, 10, 128)
-    sheet = pixels(photographs / "codes.png").astype(float)
+    sheet = pixels(photographs / "codes-inverted.png").astype(float)
     upright = sample_rooms([20_000_000], 64).images[0].permute(1, 2, 0).numpy().astype(float)
     # The photograph stands at the left of the sheet's first row, upright.
     places = [sheet[6 : 6 + 128 : 2, x : x + 128 : 2] for x in range(60, 130)]
     best = min(np.abs(place - upright).mean() for place in places if place.shape == upright.shape)
     assert best < 12
+
+
+def test_a_photograph_is_never_written_over(higan, photographs, tmp_path):
+    photo = tmp_path / "photo.png"
+    photo.write_bytes((photographs / "glass.png").read_bytes())
+    before = photo.read_bytes()
+    code, printed = higan("invert", photo, "--steps", 2, "--out", tmp_path / "photo.safetensors")
+    assert code == 0, printed
+    assert photo.read_bytes() == before
+    assert "photo-inverted.png" in printed
+    # Nor under the names that are written, whatever way they are spelt.
+    sheet = photo.rename(tmp_path / "photo-inverted.png")
+    sheet.write_bytes(before)
+    (tmp_path / "link.jpg").symlink_to(sheet)
+    (tmp_path / "strange.npy").write_bytes(before)
+    for name, out in (("photo-inverted.png", "photo.npy"), ("link.jpg", "photo.npy"), ("strange.npy", "strange.npy")):
+        code, printed = higan("invert", tmp_path / name, "--steps", 2, "--out", tmp_path / "." / out)
+        assert code == 2
+        assert "is one of the photographs and would be overwritten; give --out another name" in printed
+    assert sheet.read_bytes() == (tmp_path / "strange.npy").read_bytes() == before
+    assert not (tmp_path / "photo.npy").exists()
 
 
 def test_verbs_take_inverted_codes(higan, finished, photographs, tmp_path):
@@ -229,6 +262,8 @@ def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, t
         (["invert", "notes.txt", "--out", "x.png"], "must end in .safetensors or .npy"),
         (["mix", "--seed", "1", "--out", "x.png"], "give --donor or --donor-codes"),
         (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 9"),
+        (["mix", "--seed", "-1", "--donor", "2", "--out", "x.png"], "0 to 4294967295; got -1"),
+        (["mix", "--seed", "1", "--donor", "5000000000", "--out", "x.png"], "0 to 4294967295; got 5000000000"),
     ],
 )
 def test_bad_pictures_are_one_clear_line(higan, tmp_path, monkeypatch, words, message):
@@ -284,6 +319,41 @@ def test_side_effects_before_and_after(higan, finished, tmp_path):
     assert "unknown concept 'nope'" in printed
 
 
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A run of the toy, whose last concept nothing raises."""
+    folder = tmp_path_factory.mktemp("toy") / "run"
+    assert call("sample", "--generator", "toy", "--scorer", "toy", "--num", 300, "--out", folder) == 0
+    assert call("fit", folder, "--permuted", 0) == 0
+    assert call("rescore", folder, "--verify", 6, "--random", 3) == 0
+    return folder
+
+
+def test_side_effects_leave_out_what_nothing_raises(higan, planted, tmp_path):
+    line = ["side-effects", "--run", planted, "--num", 6, "--out", tmp_path / "s.html"]
+    code, printed = higan(*line)
+    assert code == 0, printed
+    assert re.search(r"no layers raise them: (noise, )?constant", printed)
+    assert re.search(r"Out of reach: [^<]*constant", (tmp_path / "s.html").read_text())
+    (tmp_path / "s.html").unlink()
+    for words, message in (
+        (["--concept", "planted 0", "--concept", "constant"], "leave --concept 'constant' out"),
+        (["--concept", "constant"], "no layers raise 'constant', so that there is no edit to measure"),
+    ):
+        code, printed = higan(*line, *words)
+        assert code == 2
+        assert message in printed
+        assert "@" not in printed
+    assert not (tmp_path / "s.html").exists()
+
+
+@pytest.mark.parametrize("words", [["--num", 1], ["--target", 0], ["--target", "nan"], ["--target", "inf"]])
+def test_side_effects_are_asked_for_properly(higan, tmp_path, words):
+    code, printed = higan("side-effects", "--run", tmp_path / "not-looked-at", *words, "--out", tmp_path / "s.html")
+    assert code == 2
+    assert "--num takes 2 samples or more, --target a finite number of standard deviations above 0" in printed
+
+
 @pytest.mark.parametrize("method", ["sefa", "pca"])
 def test_discovery_names_and_saves(higan, finished, tmp_path, method):
     path = tmp_path / "found.safetensors"
@@ -291,6 +361,30 @@ def test_discovery_names_and_saves(higan, finished, tmp_path, method):
     code, printed = higan(*line)
     assert code == 0, printed
     assert "4 directions" in printed
+    assert "[dim]" not in printed
     directions, layers = load_directions(path)
     assert [d.concept.name.split()[0] for d in directions] == [method] * 4
     assert list(layers.values()) == [(0, 1), (2, 3), (4, 5, 6, 7), (8, 9)]
+
+
+def test_a_conditional_generator_is_told_its_class(higan, tmp_path):
+    path, photo = tmp_path / "conditional.safetensors", tmp_path / "photo.png"
+    save_generator(wrap(FAMILIES["stylegan conditional"](), "conditional"), path)
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(photo)
+    lines = [
+        ("check-generator", path),
+        ("mix", "--generator", path, "--seed", 1, "--donor", 2, "--layers", "0", "--out", tmp_path / "mixed.png"),
+        ("invert", photo, "--generator", path, "--steps", 4, "--out", tmp_path / "codes.safetensors"),
+    ]
+    for line in lines:
+        code, printed = higan(*line)
+        assert code != 0
+        assert "--label k on the command line" in printed
+        code, printed = higan(*line, "--label", 1, "--generator-option", "noise=none")
+        assert code == 0, printed
+    first = pixels(tmp_path / "mixed.png")
+    assert higan(*lines[1], "--label", 2)[0] == 0
+    assert not np.array_equal(pixels(tmp_path / "mixed.png"), first)
+    code, printed = higan("check-generator", "toy", "--label", 1)
+    assert code == 2
+    assert "toy has no classes" in printed

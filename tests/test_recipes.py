@@ -128,6 +128,7 @@ def test_recipes_survive_json(seed, drawn, layers, word):
         tuple(Move(*d) for d in drawn),
         (word,),
         (word, "x"),
+        {"label": "3", word: word},
     )
     assert Recipe.from_json(recipe.to_json()) == recipe
 
@@ -136,6 +137,12 @@ def test_recipes_start_somewhere():
     for seed, codes in ((None, None), (1, "abc")):
         with pytest.raises(ValueError, match="either a seed or a file of codes"):
             Recipe("g", "", (1.0,), seed, codes)
+
+
+def test_recipes_of_before_do_not_say_how_the_generator_was_opened():
+    values = json.loads(Recipe("g", "", (1.0,), 1, opened={"label": "3"}).to_json())
+    del values["opened"]
+    assert Recipe.from_json(json.dumps(values)) == Recipe("g", "", (1.0,), 1)
 
 
 def forged(**changes):
@@ -147,6 +154,7 @@ def forged(**changes):
     [
         "", "[]", "{}", "null", '{"format": "other"}', "[" * 100_000, forged(seed="x"), forged(truncation=[None]),
         forged(moves=[{"concept": "a", "strength": "inf", "layers": [0], "normal": ""}]), forged(loans=3),
+        forged(opened=["label"]),
     ],
 )  # fmt: skip
 def test_what_is_no_recipe(text):

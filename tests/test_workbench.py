@@ -1,13 +1,17 @@
 """From text to pictures, on the toy pair, where one step along a planted direction raises its score by ψ."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from higan import population, workbench
+from higan import load_generator, population, workbench
 from higan.editing import apply
 from higan.errors import RunMismatchError
+from higan.generators.biggan import BigGANConfig, BigGANNetwork
+from higan.generators.pretrained import wrap
 from higan.generators.toy import ToyGenerator
 from higan.layers import placements
 from higan.recipes import Loan, Recipe
@@ -16,6 +20,9 @@ from higan.scorers.toy import ToyScorer
 from higan.statistics import standard_errors
 from higan.types import Boundary, Concept, Placement, Rescoring
 from higan.workbench import Workbench, edit, plan, reach, recommend, repeat
+
+sys.path.insert(0, str(Path(__file__).parent / "conformance"))
+from adapters import FAMILIES
 
 G, S = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToyScorer(4)
 BOUNDARIES = {
@@ -193,6 +200,47 @@ def test_another_generator_or_boundary_is_refused(bench):
     turned = {**BOUNDARIES, "planted 0": dataclasses.replace(BOUNDARIES["planted 0"], normal=-G.directions[0])}
     with pytest.raises(RunMismatchError, match="boundary of 'planted 0' is not the one"):
         repeat(dataclasses.replace(bench, boundaries=turned), recipe)
+
+
+def conditional(**options):
+    """A small StyleGAN with three classes and noise, its weights at random."""
+    return wrap(FAMILIES["stylegan conditional"](), "conditional", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "label", "words"),
+    [
+        ({}, 2, "label 1; here is 2: repeat it with the run"),
+        ({"noise": "none"}, 1, "noise stored; here is none"),
+        ({"precision": "bfloat16"}, 1, "precision float32; here is bfloat16"),
+    ],
+)
+def test_a_generator_opened_otherwise_is_refused(options, label, words):
+    same = Workbench(conditional().with_label(1), {}, weights="w")
+    other = Workbench(conditional(**options).with_label(label), {}, weights="w")
+    made = edit(same, [], seed=7)
+    recipe = Recipe.from_json(made.recipe.to_json())
+    assert torch.equal(repeat(same, recipe).image, made.image)
+    with pytest.raises(RunMismatchError, match=words):
+        repeat(other, recipe)
+    # What nobody wrote down is not compared; and the pictures do differ.
+    assert not torch.equal(repeat(other, dataclasses.replace(recipe, opened={})).image, made.image)
+
+
+def test_the_precision_of_rooms_is_told():
+    generator = load_generator("rooms", precision="bfloat16")
+    assert edit(Workbench(generator, {}), [], seed=0).recipe.opened == {"precision": "bfloat16"}
+
+
+def test_the_truncation_of_a_prior_is_told():
+    def biggan(psi):
+        network = BigGANNetwork(BigGANConfig(16, (16, 8, 8), (True, True), 6, 3, 4, truncation=psi))
+        return Workbench(wrap(network, "b").with_label(0), {})
+
+    recipe = edit(biggan(None), [], seed=0).recipe
+    assert repeat(biggan(None), recipe).recipe == recipe
+    with pytest.raises(RunMismatchError, match=r"prior truncation None; here is truncation 0\.5"):
+        repeat(biggan(0.5), recipe)
 
 
 def test_what_is_missing_is_named(bench):

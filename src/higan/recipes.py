@@ -20,7 +20,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from higan.errors import CorruptFileError
@@ -174,7 +174,8 @@ class Recipe:
     """All that it takes to make a picture again, bit for bit, with the same weights, boundaries and torch.
 
     Exactly one of ``seed`` and ``codes`` is given; ``codes`` is the SHA-256 of the code's bytes (float32, L × D), kept
-    in a file of their own. Loans come before moves.
+    in a file of their own. Loans come before moves. ``opened`` tells how the generator was opened: its ``label``
+    (class), ``noise``, ``precision`` and ``prior``, without what it has no choice of, and what nobody wrote down.
     """
 
     generator: str
@@ -186,6 +187,7 @@ class Recipe:
     moves: tuple[Move, ...] = ()
     conditions: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
+    opened: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if (self.seed is None) == (self.codes is None):
@@ -225,6 +227,8 @@ class Recipe:
             ),
             conditions=tuple(map(str, values["conditions"])),
             asked=tuple(map(str, values["asked"])),
+            # The first recipes do not tell.
+            opened={str(choice): str(value) for choice, value in values.get("opened", {}).items()},
         )
 
 

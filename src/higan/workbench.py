@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -428,6 +429,7 @@ def edit(
         loans=tuple(loans),
         conditions=tuple(conditions),
         asked=tuple(sorted(str(i) for i in bench.instructions(edits))),
+        opened=_opened(bench.generator),
     )
     start = _start(bench, recipe, code, donors)
     chosen = plan(bench, edits, start[None], conditions=conditions)[0]
@@ -454,7 +456,7 @@ def repeat(
 
     Raises:
         ValueError: the recipe needs a code and none is given, or does not and one is.
-        RunMismatchError: generator, code or boundaries are not those of the recipe.
+        RunMismatchError: generator, how it was opened, code or boundaries are not those of the recipe.
     """
     generator = bench.generator
     truncation = tuple(float(t) for t in generator.truncation)
@@ -465,6 +467,7 @@ def repeat(
             f"{recipe.truncation}); here is {generator.name!r} (weights {bench.weights[:12] or 'unknown'}, truncation "
             f"{truncation})"
         )
+    _check_opened(recipe, generator)
     if (code is None) != (recipe.codes is None):
         raise ValueError(
             "this picture starts from a seed; leave the code out"
@@ -484,6 +487,31 @@ def repeat(
         chosen.append(Edit(boundary, move.strength, move.layers))
     moved = apply(_start(bench, recipe, code, donors)[None], chosen)
     return Edited(draw(generator, moved)[0], moved[0], tuple(chosen), recipe)
+
+
+def _opened(generator: Generator) -> dict[str, str]:
+    """What else than weights and truncation decides what a generator draws; no part of the protocol."""
+    config: Any = getattr(getattr(generator, "network", None), "config", None)
+    choices = {
+        "label": getattr(generator, "label", None),
+        "noise": getattr(generator, "noise", None),
+        "precision": getattr(generator, "precision", getattr(generator, "dtype", None)),
+        # A BigGAN truncates where its latents come from, and no layers.
+        "prior": f"truncation {config.truncation}" if hasattr(config, "truncation") else None,
+    }
+    # Of any other kind they are somebody's own: modules, functions.
+    kinds = (str, int, torch.dtype)
+    return {name: str(v).removeprefix("torch.") for name, v in choices.items() if isinstance(v, kinds)}
+
+
+def _check_opened(recipe: Recipe, generator: Generator) -> None:
+    here = _opened(generator)
+    for choice, made in recipe.opened.items():
+        if here.get(choice) != made:
+            raise RunMismatchError(
+                f"this picture was made with {choice} {made}; here is {here.get(choice, 'none')}: repeat it with the "
+                "run that it was made with, or open the generator as it was"
+            )
 
 
 def _start(bench: Workbench, recipe: Recipe, code: Tensor | None, donors: Sequence[Tensor]) -> Float[Tensor, "L D"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Annotated
 import torch
 import typer
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
-from higan import load_generator, load_scorer, load_segmenter, store
+from higan import load_scorer, load_segmenter, store
 from higan.cli.app import Device, Report, app, console, progress_bars
-from higan.cli.models import weights_digest
+from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
 from higan.cli.study import _models_of
 from higan.directions import Method, discover
 from higan.effects import matched, measure_effects, off_target, projected
@@ -43,12 +45,22 @@ from higan.scorers.combined import CombinedScorer
 from higan.scorers.rooms import SIZE, RoomsScorer
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
 from higan.transitions import Journey, flows, kept, travel
-from higan.types import Concept, Edit, Scorer
+from higan.types import Concept, Edit, Rescoring, Scorer
 from higan.workbench import Edited, Workbench, digest_of_codes, draw, edit, open_workbench, recommend, repeat
 
 Run = Annotated[Path, typer.Option("--run", help="Folder of a finished run: generator, scorer, boundaries, layers.")]
+
+
+def _checked_seeds(seeds: list[int] | None) -> list[int] | None:
+    for seed in seeds or ():
+        # Beyond, torch's CPU generator draws another seed's sample.
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"a sample's seed is a whole number of 0 to {2**32 - 1}; got {seed}")
+    return seeds
+
+
 Picture = Annotated[Path, typer.Option("--out", help="png · gif · webp · mp4 · html (with a slider).")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.", callback=_checked_seeds)]
 Codes = Annotated[Path | None, typer.Option("--codes", help="Start from codes (safetensors, npy), not from seeds.")]
 DonorCodes = Annotated[
     Path | None, typer.Option("--donor-codes", help="Codes that lend layers, such as inverted pictures.")
@@ -79,6 +91,7 @@ def edit_(
     device: Device = "cpu",
 ) -> None:
     """Edits samples or inverted photographs: pictures, strips, grids, animations."""
+    _check_ending(out, ".png", *(() if again is not None else (".gif", ".webp", ".mp4", ".html")))
     bench = _workbench(run, device)
     if again is not None:
         if changes or seed or condition or sweep or grid or joint:
@@ -115,6 +128,11 @@ def edit_(
     console.print(f"{len(strip.images)} pictures in {out}", highlight=False, soft_wrap=True)
 
 
+def _check_ending(out: Path, *endings: str) -> None:
+    if out.suffix not in endings:
+        raise ValueError(f"--out must end in {' or '.join(endings)}, in lower case; got {out}")
+
+
 def _repeat(bench: Workbench, again: Path, out: Path, codes: Path | None, donor_codes: Path | None) -> None:
     """The picture of a recipe; of a file of codes, the one that the recipe names."""
     recipe = read_recipe(again)
@@ -146,7 +164,7 @@ def _save_strip(bench: Workbench, out: Path, strip: Strip, rows: list[str], chos
         save_sheet(out, contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
         return
     if len(rows) > 1:
-        raise ValueError(f"{out.suffix or 'this ending'} shows one sample; got {len(rows)}: write a .png")
+        raise ValueError(f"{out.suffix} shows one sample; got {len(rows)}: write a .png")
     scale = max(1, 256 // strip.images.shape[-1])
     if out.suffix == ".html":
         labels = [c.replace("\n", " · ").replace(" sd", " σ").replace("-", "\N{MINUS SIGN}") for c in strip.captions]
@@ -189,15 +207,15 @@ def side_effects(
     device: Device = "cpu",
 ) -> None:
     """Measures what else every edit changes, before and after projecting the others out; draws two heat maps."""
+    if num < 2 or not 0 < target < math.inf:
+        raise ValueError(
+            f"--num takes 2 samples or more, --target a finite number of standard deviations above 0; got {num} and "
+            f"{target:g}"
+        )
     bench = _workbench(run, device)
     if bench.scorer is None or bench.rescoring is None:
         raise ValueError("side effects are measured with a scorer and a re-scoring")
-    edits = {}
-    for name in concept or list(bench.boundaries):
-        if name not in bench.boundaries:
-            raise ValueError(f"unknown concept {name!r}; there are boundaries for: {', '.join(bench.boundaries)}")
-        layers = recommend(bench.rescoring, name).layers
-        edits[name] = Edit(bench.boundaries[name], 2.0, layers)
+    edits, flat = _rising(bench, bench.rescoring, concept)
     variants, missing = {}, {}
     for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
         with progress_bars() as bars:
@@ -205,31 +223,63 @@ def side_effects(
             if not found:
                 raise ValueError(f"no edit moves its own score by {target:g} standard deviations; ask for less")
             effects = measure_effects(bench.generator, bench.scorer, found, num=num, progress=_progress(bars, title))
-        variants[title], missing[title] = (effects, found), sorted(set(edits) - set(found))
+        variants[title], missing[title] = (effects, found), sorted({*flat, *edits} - {*found})
     out.write_text(side_effects_page(variants, missing, target), encoding="utf-8")
+    if flat:
+        console.print(f"Left out, since no layers raise them: {', '.join(flat)}", highlight=False)
     for title, (effects, _) in variants.items():
         told = ", ".join(f"{n} {float(o):.2f}" for n, o in zip(effects.names, off_target(effects), strict=True))
         console.print(f"{title}, other scores move (in σ) by: {told}", highlight=False)
     console.print(f"{out}", highlight=False, soft_wrap=True)
 
 
+def _rising(bench: Workbench, measured: Rescoring, named: list[str] | None) -> tuple[dict[str, Edit], list[str]]:
+    """Edits at the recommended layers, and which concepts have none because no layers raise them.
+
+    Raises:
+        ValueError: a concept that was named is unknown or does not rise, or none rises.
+    """
+    edits, flat = {}, []
+    for name in named or bench.boundaries:
+        if name not in bench.boundaries:
+            raise ValueError(f"unknown concept {name!r}; there are boundaries for: {', '.join(bench.boundaries)}")
+        try:
+            edits[name] = Edit(bench.boundaries[name], 2.0, recommend(measured, name).layers)
+        except ValueError as error:
+            if named:
+                raise ValueError(
+                    f"no layers raise {name!r}, so that there is no edit to measure; leave --concept {name!r} out"
+                ) from error
+            flat.append(name)
+    if not edits:
+        raise ValueError(f"no layers raise any concept of this run: {', '.join(flat)}")
+    return edits, flat
+
+
 @app.command()
 def mix(
     out: Annotated[Path, typer.Option("--out", help="PNG file.")],
     seed: Annotated[
-        list[int] | None, typer.Option("--seed", help="Sample that receives layers; may be repeated.")
+        list[int] | None,
+        typer.Option("--seed", help="Sample that receives layers; may be repeated.", callback=_checked_seeds),
     ] = None,
-    donor: Annotated[list[int] | None, typer.Option("--donor", help="Sample that lends them; may be repeated.")] = None,
+    donor: Annotated[
+        list[int] | None,
+        typer.Option("--donor", help="Sample that lends them; may be repeated.", callback=_checked_seeds),
+    ] = None,
     codes: Annotated[
         Path | None, typer.Option("--codes", help="Codes that receive, such as inverted pictures.")
     ] = None,
     donor_codes: DonorCodes = None,
     layers: Annotated[str, typer.Option(help="As 0,3-5, or bottom, lower, upper, top (the palette).")] = "top",
     generator: Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")] = "rooms",
+    label: Label = None,
+    generator_option: GeneratorOptions = None,
     device: Device = "cpu",
 ) -> None:
     """Style mixing: layers of one sample or picture in another; the last ones carry the palette."""
-    bench = Workbench(load_generator(generator, device), {}, weights=weights_digest("generators", generator))
+    opened = open_generator(generator, device, label, generator_options(generator_option))
+    bench = Workbench(opened, {}, weights=weights_digest("generators", generator))
     stages = groups(bench.generator.num_layers)
     where = parse_layers(layers, num_layers=bench.generator.num_layers, names=stages)
     takers, names = _sources(bench, seed, codes, "--seed", "--codes")
@@ -322,18 +372,21 @@ def _transition_json(journey: Journey) -> str:
 @app.command("invert")
 def invert_(
     photographs: Annotated[list[Path], typer.Argument(help="PNG, JPEG, WebP, BMP, TIFF or GIF; any size.")],
-    out: Annotated[Path, typer.Option("--out", help="Codes: safetensors or npy; pictures are put beside them.")],
+    out: Annotated[Path, typer.Option("--out", help="Codes: safetensors or npy; NAME-inverted.png is put beside.")],
     generator: Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")] = "rooms",
+    label: Label = None,
+    generator_option: GeneratorOptions = None,
     scorer: Annotated[str | None, typer.Option("--scorer", help="Whose features to compare; none by default.")] = None,
     steps: Annotated[int, typer.Option(help="Of optimisation, in all.")] = 400,
     regularise: Annotated[float, typer.Option(help="Larger stays nearer to what the generator samples.")] = 0.005,
     device: Device = "cpu",
 ) -> None:
     """Projects photographs into the generator's codes, to be edited with `higan edit --codes`."""
-    model = load_generator(generator, device)
+    _check_ending(out, ".safetensors", ".npy")
+    sheet = out.with_name(f"{out.stem}-inverted.png")
+    _spare(photographs, out, sheet)
+    model = open_generator(generator, device, label, generator_options(generator_option))
     features = None if scorer is None else _features(load_scorer(scorer, device))
-    if out.suffix not in (".safetensors", ".npy"):
-        raise ValueError(f"--out must end in .safetensors or .npy; got {out}")
     pictures = [open_photograph(path, model.resolution) for path in photographs]
     table = Table("photograph", "error / grey levels", "of mean code", "distance", "nearer samples", "layer spread")
     found = []
@@ -352,10 +405,16 @@ def invert_(
     save_codes(out, torch.stack([result.code for result in found]), about)
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
     captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
-    sheet = out.with_suffix(".png")
     save_sheet(sheet, contact_sheet(pairs, 2, captions=captions, rows=[path.name[:24] for path in photographs]))
     console.print(table)
     console.print(f"Codes: {out}, pictures: {sheet}", highlight=False, soft_wrap=True)
+
+
+def _spare(photographs: list[Path], *written: Path) -> None:
+    """Refuse to write over what is read."""
+    for path in written:
+        if path.exists() and any(photo.exists() and path.samefile(photo) for photo in photographs):
+            raise ValueError(f"{path} is one of the photographs and would be overwritten; give --out another name")
 
 
 def _features(scorer: Scorer) -> Features:
@@ -402,7 +461,7 @@ def discover_(
             f"{d.low:.2f} … {d.high:.2f}",
             percent(d.confidence),
             f"{d.chance:.2f}",
-            "named" if d.named else "[dim]may be chance[/]",
+            "named" if d.named else Text("may be chance", "dim"),
         )
     console.print(table)
     if out is not None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from higan import conformance, load_generator, store
 from higan.cli.app import Device, Out, app, console, progress_bars
+from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator
 from higan.cli.scorers import Against, Concepts, Options, open_scorer, scorer_options
 from higan.conformance import Finding
 
@@ -158,10 +159,14 @@ def check_scorer(
 
 @app.command("check-generator")
 def check_generator(
-    generator: Annotated[str, typer.Argument(help="As for --generator.")], device: Device = "cpu"
+    generator: Annotated[str, typer.Argument(help="As for --generator.")],
+    label: Label = None,
+    generator_option: GeneratorOptions = None,
+    device: Device = "cpu",
 ) -> None:
     """Tells what is wrong with a generator, and how to mend it."""
-    _say_findings(conformance.check_generator(load_generator(generator, device)))
+    opened = open_generator(generator, device, label, generator_options(generator_option))
+    _say_findings(conformance.check_generator(opened))
 
 
 def _say_findings(findings: Sequence[Finding]) -> None:

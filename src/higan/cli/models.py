@@ -19,7 +19,7 @@ from higan.generators.pretrained import PretrainedGenerator
 from higan.types import Generator, Scorer
 from higan.weights import digest_of
 
-__all__ = ["GeneratorOptions", "Models", "digests_of", "generator_options", "open_generator", "weights_digest"]
+__all__ = ["GeneratorOptions", "Label", "Models", "digests_of", "generator_options", "open_generator", "weights_digest"]
 
 GeneratorOptions = Annotated[
     list[str] | None,
@@ -28,6 +28,8 @@ GeneratorOptions = Annotated[
         help="key=value of truncation_psi, truncation_layers, noise, precision or compiled; may be repeated.",
     ),
 ]
+
+Label = Annotated[int | None, typer.Option("--label", help="Class of a conditional generator.")]
 
 
 @dataclass(frozen=True, slots=True)

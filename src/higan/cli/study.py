@@ -52,7 +52,7 @@ from higan.cli.app import (
     minutes,
     progress_bars,
 )
-from higan.cli.models import GeneratorOptions, Models, digests_of
+from higan.cli.models import GeneratorOptions, Label, Models, digests_of
 from higan.cli.models import generator_options as generator_options_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.devices import open_device
@@ -74,7 +74,6 @@ PhotographFiles = Annotated[
         "--photograph", help="Picture to invert and edit beside samples, or rooms for rendered ones; may be repeated."
     ),
 ]
-Label = Annotated[int | None, typer.Option("--label", help="Class of a conditional generator.")]
 
 
 @app.command()

@@ -124,7 +124,8 @@ class PretrainedGenerator:
         if compiled:
             _compile(cast(nn.Module, network))
         self._name = name
-        self._label: int | None = None
+        self.label: int | None = None
+        """The class that `with_label` chose."""
         self.noise: Noise = noise
         self.precision: Precision = precision
         self.provenance: Mapping[str, str] = dict(provenance or {})
@@ -216,7 +217,7 @@ class PretrainedGenerator:
         """
         self._check_labels(torch.tensor([label]))
         other = copy.copy(self)
-        other._label = label
+        other.label = label
         return other
 
     def latents(self, seeds: Sequence[int]) -> Float[Tensor, "n Dz"]:
@@ -243,7 +244,7 @@ class PretrainedGenerator:
 
     def _labels(self, labels: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
         if labels is None:
-            labels = self._label
+            labels = self.label
         if self.num_classes == 0:
             if labels is not None:
                 raise ValueError(f"{self._name} is not class-conditional; leave labels out")
@@ -251,7 +252,7 @@ class PretrainedGenerator:
         if labels is None:
             raise ValueError(
                 f"{self._name} is conditional on {self.num_classes} classes; pass labels, or fix one class with "
-                "with_label(k)"
+                "with_label(k), or --label k on the command line"
             )
         indices = torch.as_tensor(labels, device=self._device)
         indices = indices.expand(n) if indices.ndim == 0 else indices
