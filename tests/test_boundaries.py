@@ -418,3 +418,11 @@ def test_extreme_labels_are_those_of_a_stable_order_whatever_is_equal(case):
     expected[order[:n]], expected[order[-n:]] = -1, 1
     column = torch.tensor(scores, dtype=torch.float32)[:, None]
     assert _extreme_labels(column, n)[:, 0].tolist() == expected.tolist()
+
+
+def test_what_cannot_be_meant_is_refused(toy):
+    _, population = toy
+    with pytest.raises(ValueError, match="each concept is named once; got 'noise' twice"):
+        fit(population, ["noise", "constant", "noise"])
+    with pytest.raises(ValueError, match="mode 'all' is a ridge regression"):
+        fit(population, mode="all", loss="logistic")

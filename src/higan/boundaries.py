@@ -128,6 +128,8 @@ def check_fit(
         raise ValueError(f"mode must be 'extreme' or 'all'; got {mode!r}")
     if loss not in get_args(Loss):
         raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {loss!r}")
+    if mode == "all" and loss != "squared_hinge":
+        raise ValueError(f"mode 'all' is a ridge regression, the loss is that of mode 'extreme'; got {loss!r}")
     if not 0 < train_fraction < 1:
         raise ValueError(f"train_fraction must lie between 0 and 1; got {train_fraction}")
     if not (0 < C < math.inf and 0 < ridge < math.inf):

@@ -59,7 +59,7 @@ def columns_of(samples: Samples, concepts: Sequence[str] | None) -> list[int]:
     """Columns of the concepts of these names; all if None.
 
     Raises:
-        ValueError: no concept has that name.
+        ValueError: no concept has that name, or one is named twice.
     """
     names = [concept.name for concept in samples.concepts]
     if concepts is None:
@@ -67,6 +67,9 @@ def columns_of(samples: Samples, concepts: Sequence[str] | None) -> list[int]:
     unknown = [concept for concept in concepts if concept not in names]
     if unknown:
         raise ValueError(f"unknown concept {unknown[0]!r}; this population was scored for: {', '.join(names)}")
+    twice = [concept for k, concept in enumerate(concepts) if concept in concepts[:k]]
+    if twice:
+        raise ValueError(f"each concept is named once; got {twice[0]!r} twice")
     return [names.index(concept) for concept in concepts]
 
 

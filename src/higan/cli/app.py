@@ -80,7 +80,7 @@ Penalty = Annotated[float, typer.Option("--C", help="Penalty of the classifier."
 LossName = Annotated[
     Loss, typer.Option("--loss", help="Of --fit extreme: squared_hinge, a linear SVM, or logistic regression.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Images at a time.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")]
 ImagesAtOnce = Annotated[
     int | None,
     typer.Option(min=1, help="Edited images in one call while re-scoring; by default 32, on a GPU several hundred."),
