@@ -12,8 +12,8 @@ from higan.statistics import delta, rank
 GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
 
 
-def run_all(folder, report=None, num=120):
-    run = study.open_study(folder, GENERATOR, SCORER, num=600, shard_size=200)
+def run_all(folder, report=None, num=120, seed=0):
+    run = study.open_study(folder, GENERATOR, SCORER, num=600, shard_size=200, seed=seed)
     study.sample_step(run, GENERATOR, SCORER, report=report)
     study.fit_step(run, report=report)
     study.rescore_step(run, GENERATOR, SCORER, num=num, num_random=20, report=report)
@@ -163,6 +163,13 @@ def test_the_seed_of_a_run_chooses_all_that_is_drawn(tmp_path):
         seeds += [set(store.read_population(run).seeds.tolist()), set(rescoring.seeds.tolist())]
     assert len(set.union(*seeds)) == sum(map(len, seeds)) == 3 * 220
     assert not torch.equal(store.load_permuted(runs[0])[0].normal, store.load_permuted(runs[1])[0].normal)
+
+
+def test_steps_are_compared_on_samples_of_the_run(tmp_path):
+    run = run_all(tmp_path / "run", seed=5)
+    found = study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
+    for result in found.modes.values():
+        assert torch.equal(result.seeds, store.load_rescoring(run).seeds[:4])
 
 
 def test_no_folder_is_left_of_a_seed_that_is_refused(tmp_path):

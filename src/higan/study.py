@@ -540,8 +540,9 @@ def compare_step(
             plan.pairs,
             step=rescoring.step,
             std=dict(zip((c.name for c in rescoring.concepts), rescoring.score_std.tolist(), strict=True)),
-            directions=meaningless_directions(boundaries[0], num_random, 0, widths),
+            directions=meaningless_directions(boundaries[0], num_random, run.seed, widths),
             num=num,
+            seed=run.seed,
             batch_size=batch_size,
             progress=_within(tell, 0, total),
         )
@@ -556,6 +557,7 @@ def compare_step(
                 num_random=num_random,
                 places=rescoring.placements,
                 step_mode=mode,
+                seed=run.seed,
                 batch_size=batch_size,
                 images_at_once=images_at_once,
                 progress=_within(tell, plan.curves + k * plan.each, total),

@@ -85,7 +85,7 @@ ImagesAtOnce = Annotated[
     int | None,
     typer.Option(min=1, help="Edited images in one call while re-scoring; by default 32, on a GPU several hundred."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Chooses the samples.")]
+Seed = Annotated[int, typer.Option("--seed", help="Chooses all that is drawn: a run with another is a replication.")]
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def rooms_train_generator(
         float | None, typer.Option(help="Weight of R1 at the finished resolution; by default 0.3 at 64 pixels.")
     ] = None,
     fade_images: Annotated[
-        int, typer.Option(help="Over so many the finished resolution is faded in; more where a trained one grows.")
+        int, typer.Option(help="Over so many the finished resolution is faded in; from 128 pixels on 0 will do.")
     ] = 8000,
     start_from: Annotated[
         Path | None,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -42,7 +43,7 @@ def graft(grown: RoomsNetwork, trained: RoomsNetwork) -> None:
     if new.weight.shape[1] < 3:
         return
     spread, mean = _statistics(trained)
-    first, second = (layer for layer in list(grown.layers)[-2:] if isinstance(layer, StyleLayer))
+    first, second = (cast(StyleLayer, layer) for layer in grown.layers[-2:])
     _copy_rows(first, old.weight * old.scale, old.bias)
     _copy_rows(second, torch.eye(3, new.weight.shape[1]).to(new.weight)[:, :, None, None], torch.zeros_like(old.bias))
     for layer in (first, second):
@@ -68,11 +69,9 @@ def graft_discriminator(grown: Discriminator, trained: Discriminator) -> None:
             for entries that are not blocks of 2 × 2 pixels on both sides, or have fewer than 24 channels.
         trained: the discriminator that it grew from.
     """
-    entry, old = (network.entries[str(network.config.resolution)] for network in (grown, trained))
-    if not isinstance(entry, Entry) or not isinstance(old, Entry) or not (entry.unshuffle and old.unshuffle):
-        return
-    block = grown.blocks[str(entry.output_resolution)]
-    if not isinstance(block, ResidualBlock) or block.first.weight.shape[0] < 24:
+    entry, old = (cast(Entry, network.entries[str(network.config.resolution)]) for network in (grown, trained))
+    block = cast(ResidualBlock, grown.blocks[str(entry.output_resolution)])
+    if not (entry.unshuffle and old.unshuffle) or block.first.weight.shape[0] < 24:
         return
     kept = slice(0, 24)
     for conv, rows in ((entry.conv, kept), (block.first, kept), (block.second, slice(None)), (block.skip, slice(None))):
@@ -97,19 +96,15 @@ def graft_discriminator(grown: Discriminator, trained: Discriminator) -> None:
 
 
 def _rgb(network: RoomsNetwork) -> EqualisedConv:
-    layer = network.to_rgb[str(network.config.resolution)]
-    if not isinstance(layer, EqualisedConv):
-        raise TypeError(f"RGB must be a convolution; got {type(layer).__name__}")
-    return layer
+    return cast(EqualisedConv, network.to_rgb[str(network.config.resolution)])
 
 
 def _copy_rows(layer: StyleLayer, weight: Float[Tensor, "3 c 1 1"], bias: Float[Tensor, "3"]) -> None:
     """Let the first three channels of a layer's convolution be a 1×1 convolution of what comes in."""
-    if layer.conv is None:
-        raise TypeError("the first layer of a generator has no convolution")
-    layer.conv.weight[:3] = 0
-    layer.conv.weight[:3, :, 1, 1] = weight[:, :, 0, 0] / layer.conv.scale
-    layer.conv.bias[:3] = bias + _OFFSET
+    conv = cast(EqualisedConv, layer.conv)
+    conv.weight[:3] = 0
+    conv.weight[:3, :, 1, 1] = weight[:, :, 0, 0] / conv.scale
+    conv.bias[:3] = bias + _OFFSET
 
 
 def _statistics(network: RoomsNetwork) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
