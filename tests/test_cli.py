@@ -219,7 +219,7 @@ def test_a_sibling_is_trained_from_the_command_line(higan, tmp_path):
     words = ["--data", tmp_path / "data", "--out", tmp_path / "out", "--resolution", 32, "--processes", 1]
     words += ["--stage-images", 16, "--stage-images", 32, "--architecture", "skip", "--mixing", 0, "--seed", 5]
     words += [word for width in (8, 6, 5, 4) for word in ("--channels", width)]
-    code, printed = higan("rooms", "train-generator", *words)
+    code, printed = higan("rooms", "train-generator", *words, "--fade-images", 24)
     assert code == 0, printed
     generator = load_generator(tmp_path / "out" / "generator.safetensors")
     assert (generator.resolution, generator.config.architecture) == (32, "skip")
@@ -227,6 +227,7 @@ def test_a_sibling_is_trained_from_the_command_line(higan, tmp_path):
     assert generator.metadata["images"] == 48
     _, header = read_weights(tmp_path / "out" / "checkpoint.safetensors")
     assert (header["settings"]["seed"], header["settings"]["mixing"]) == (5, 0)
+    assert [stage["fade_images"] for stage in header["settings"]["stages"]] == [8000, 24]
     code, printed = higan("rooms", "train-generator", *words, "--stage-images", 9)
     assert code == 2
     assert "there are 2 stages up to 32 pixels; got 3 lengths" in printed
