@@ -33,6 +33,7 @@ STAGES = (
 TINY = Settings(stages=STAGES, network=NETWORK, r1_every=2, ema_half_life=16.0)
 SKIP = replace(TINY, network=replace(NETWORK, architecture="skip"))
 BOTH = pytest.mark.parametrize("plan", [TINY, SKIP], ids=["adain", "skip"])
+LOSSES = pytest.mark.parametrize("loss", ["non-saturating", "relativistic"])
 
 
 def pictures(count=32, size=16, seed=0):
@@ -203,12 +204,29 @@ class TestSettings:
         with pytest.raises(ValueError, match=message):
             Settings(**values)
 
+    def test_a_loss_that_there_is_not_is_refused(self):
+        plan = Settings()
+        object.__setattr__(plan, "loss", "hinge")  # Under pytest types are checked before the constructor gets to it.
+        with pytest.raises(ValueError, match="non-saturating, relativistic; got 'hinge'"):
+            plan.__post_init__()
+
     @pytest.mark.parametrize(
         "values", [{"images": 0}, {"batch": 0}, {"gamma": -1.0}, {"learning_rate": 0.0}, {"minutes": 0.0}]
     )
     def test_impossible_stages_are_refused(self, values):
         with pytest.raises(ValueError, match=next(iter(values))):
             Stage(**{"resolution": 16, "images": 8, **values})
+
+
+class Linear(nn.Module):
+    """A judge whose slope is the same everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images, fade):
+        return (images * self.weight).sum((1, 2, 3))
 
 
 def trained(trainer, steps):
@@ -268,14 +286,6 @@ class TestTrainer:
         torch.testing.assert_close(trainer.average.state_dict()[name], (start + end) / 2)
 
     def test_r1_of_a_linear_judge_is_its_squared_weight(self):
-        class Linear(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.weight = nn.Parameter(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)))
-
-            def forward(self, images, fade):
-                return (images * self.weight).sum((1, 2, 3))
-
         trainer = Trainer(TINY, memory, dtype=torch.float32)
         trainer.discriminator = Linear()
         images = torch.zeros(4, 3, 8, 8)
@@ -284,6 +294,30 @@ class TestTrainer:
         assert float(r1) == pytest.approx(float(weight.detach().square().sum()), rel=1e-5)
         # The two halves of the loss cancel on equal pictures; gamma / 2 · every · |w|² is left.
         torch.testing.assert_close(weight.grad, 0.1 * 2 * weight.detach())
+
+    def test_the_relativistic_loss_compares_pairs_and_penalises_both_sides(self):
+        trainer = Trainer(replace(TINY, loss="relativistic"), memory, dtype=torch.float32)
+        trainer.discriminator = Linear()
+        weight = trainer.discriminator.weight
+        reals, fakes = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) / 10
+        loss, _, _, _ = trainer._discriminate(reals.clone(), fakes.clone(), 1.0)
+        lead = ((reals - fakes) * weight.detach()).sum((1, 2, 3))
+        assert float(loss.detach()) == pytest.approx(float(torch.log1p(torch.exp(-lead)).mean()), rel=1e-5)
+        # A step of the pairs' logistic loss, and twice gamma / 2 · every · |w|²; |w|² has the slope 2 w.
+        pairs = -(torch.sigmoid(-lead)[:, None, None, None] * (reals - fakes)).mean(0)
+        torch.testing.assert_close(weight.grad, pairs + 2 * 0.1 * 2 * weight.detach())
+
+    def test_the_relativistic_generator_is_measured_by_the_rendered_pictures(self):
+        trainer = Trainer(replace(TINY, loss="relativistic"), memory, dtype=torch.float32)
+        report = trainer.step(Vote())
+        again = Trainer(replace(TINY, loss="relativistic"), memory, dtype=torch.float32)
+        random = again._step_generator()
+        reals, fakes = again._reals(random, 1.0), again.generator(again._codes(random), torch.float32, 1.0).detach()
+        again._discriminate(reals, fakes, 1.0)
+        real = Trainer(TINY, memory, dtype=torch.float32).discriminator(torch.cat([reals, fakes])).chunk(2)[0]
+        again._update(again.discriminator, again.optimiser_d, Vote())
+        lead = real - again.discriminator(fakes)
+        assert float(report.loss_g) == pytest.approx(float(torch.log1p(torch.exp(lead)).mean().detach()), rel=1e-4)
 
     def test_every_sample_mixes_two_codes_at_one_layer(self):
         trainer = Trainer(replace(TINY, mixing=1.0, stages=(Stage(16, 8, batch=64),)), memory)
@@ -302,10 +336,11 @@ class TestTrainer:
         assert draws[0] != draws[1]
 
     @BOTH
-    def test_learns_a_colour(self, plan):
+    @LOSSES
+    def test_learns_a_colour(self, plan, loss):
         colour = (200, 60, 30)
         stage = Stage(8, images=10_000, batch=8, gamma=0.05)
-        plan = Settings(stages=(stage,), network=plan.network, ema_half_life=200.0)
+        plan = Settings(stages=(stage,), network=plan.network, ema_half_life=200.0, loss=loss)
         trainer = Trainer(plan, partial(one_colour, colour), dtype=torch.float32)
         target = torch.tensor(colour) / 127.5 - 1
 

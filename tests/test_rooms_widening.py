@@ -53,6 +53,17 @@ class TestWidened:
         for fade in (0.3, 1.0):
             torch.testing.assert_close(pictures(after, fade), pictures(before, fade), atol=1e-4, rtol=1e-4)
 
+    @pytest.mark.parametrize("layers", [1, 2, 4])
+    def test_a_wider_mapping_makes_the_same_codes(self, layers):
+        narrow = replace(NARROW, mapping_layers=layers)
+        wide = replace(narrow, mapping_dim=24)
+        before, after = build_network(narrow), build_network(wide)
+        after.load_state_dict(widened(before.state_dict(), narrow, wide, seed=1))
+        z = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(after.map(z), before.map(z))
+        after.map(z).square().sum().backward()
+        assert all((layer.weight.grad != 0).any(0).all() for layer in after.mapping)
+
     def test_new_channels_are_heard_once_they_are_trained(self):
         before = build_network(NARROW)
         after = build_network(WIDE)
@@ -65,6 +76,7 @@ class TestWidened:
         ("narrow", "wide", "message"),
         [
             (NARROW, replace(NARROW, channels=(4, 2, 5)), r"at least \(4, 3, 5\); got \(4, 2, 5\)"),
+            (NARROW, replace(NARROW, mapping_dim=9), "mapping_dim must be at least 10; got 9"),
             (replace(NARROW, architecture="skip"), replace(WIDE, architecture="skip"), "adain architecture"),
         ],
     )
@@ -121,6 +133,20 @@ class TestWidenCheckpoint:
         again = trained(WIDE_PLAN, 0)
         again.load(tmp_path / "later")
         assert again.progress.images == before.progress.images + 4
+
+    def test_the_mapping_alone(self, tmp_path, checkpoint):
+        widen_checkpoint(checkpoint, tmp_path / "wide", NARROW.channels, NARROW.channels, mapping_dim=16)
+        before = trained(PLAN, 0)
+        before.load(checkpoint)
+        after = trained(replace(PLAN, network=replace(NARROW, mapping_dim=16)), 0)
+        after.load(tmp_path / "wide")
+        torch.testing.assert_close(pictures(after.average), pictures(before.average), atol=1e-5, rtol=1e-5)
+        old, new = before.optimiser_d.state_dict()["state"], after.optimiser_d.state_dict()["state"]
+        assert all(torch.equal(old[k]["exp_avg_sq"], new[k]["exp_avg_sq"]) for k in old)
+        after.step(Vote())
+        # Widths that are not named stay.
+        widen_checkpoint(tmp_path / "wide", tmp_path / "wider", WIDE.channels, NARROW.channels)
+        trained(replace(WIDE_PLAN, network=replace(WIDE, mapping_dim=16)), 0).load(tmp_path / "wider")
 
     def test_of_the_same_widths_it_is_a_copy(self, tmp_path, checkpoint):
         widen_checkpoint(checkpoint, tmp_path / "same", NARROW.channels, NARROW.channels)

@@ -90,10 +90,17 @@ def rooms_train_generator(
     discriminator_channels: Annotated[
         list[int] | None, typer.Option(help="Of the discriminator; by default a checkpoint's, or the generator's.")
     ] = None,
+    mapping_width: Annotated[
+        int | None, typer.Option(help="Of the mapping network's hidden layers; by default a checkpoint's, or 128.")
+    ] = None,
     architecture: Annotated[
         Literal["adain", "skip"], typer.Option(help="adain: StyleGAN type, one RGB; skip: StyleGAN2 type, summed RGB.")
     ] = "adain",
     mixing: Annotated[float, typer.Option(help="Probability of style mixing.")] = 0.7,
+    loss: Annotated[
+        Literal["non-saturating", "relativistic"],
+        typer.Option(help="relativistic: rendered and generated pictures are compared in pairs."),
+    ] = "non-saturating",
     seed: Annotated[int, typer.Option(help="Of the first weights and of every draw.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Lower it for the last part of a training.")] = 2e-3,
     ema_half_life: Annotated[float, typer.Option(help="Of the averaged generator, in images.")] = 4000.0,
@@ -112,7 +119,7 @@ def rooms_train_generator(
     """Trains a generator on rendered rooms from pictures alone, coarse to fine."""
     from higan.rooms.adversarial import CHECKPOINT, train_generator
     from higan.rooms.dataset import open_data, write_data
-    from higan.rooms.trainer import default_settings, read_checkpoint, widths_of
+    from higan.rooms.trainer import default_settings, networks_of, read_checkpoint
     from higan.rooms.widening import widen_checkpoint
 
     settings = default_settings(resolution, stage_minutes or (), stage_images or (), learning_rate=learning_rate)
@@ -120,16 +127,20 @@ def rooms_train_generator(
     last = last if gamma is None else replace(last, gamma=gamma)
     settings = replace(settings, stages=(*settings.stages[:-1], last))
     checkpoint = out / CHECKPOINT if (out / CHECKPOINT).exists() else start_from
-    known = None if checkpoint is None else widths_of(read_checkpoint(checkpoint)[1])
-    widths = tuple(channels or (known[0] if known else settings.network.channels))
-    judge = tuple(discriminator_channels or (known[1] if known else ())) or None
-    network = replace(settings.network, resolution=resolution, channels=widths, architecture=architecture)
+    known = None if checkpoint is None else networks_of(read_checkpoint(checkpoint)[1])
+    widths = tuple(channels or (known[0].channels if known else settings.network.channels))
+    judge = tuple(discriminator_channels or (known[1].channels if known else ())) or None
+    mapping = mapping_width if mapping_width is not None or known is None else known[0].mapping_dim
+    network = replace(
+        settings.network, resolution=resolution, channels=widths, mapping_dim=mapping, architecture=architecture
+    )
     settings = replace(
         settings,
         network=network,
         discriminator_channels=judge,
         ema_half_life=ema_half_life,
         mixing=mixing,
+        loss=loss,
         seed=seed,
     )
     folder = data or out / "data"
@@ -139,7 +150,7 @@ def rooms_train_generator(
     open_data(folder)
     if start_from is not None and not (out / CHECKPOINT).exists():
         out.mkdir(parents=True, exist_ok=True)
-        widen_checkpoint(start_from, out / CHECKPOINT, widths, judge or widths)
+        widen_checkpoint(start_from, out / CHECKPOINT, widths, judge or widths, mapping_dim=mapping)
 
     def say(record: Mapping[str, object]) -> None:
         console.print(" ".join(f"{k}={v}" for k, v in record.items()), highlight=False, soft_wrap=True)

@@ -36,7 +36,8 @@ class RoomsConfig:
 
     ``channels`` lists the widths at 4, 8, 16, … pixels; it may be longer than ``resolution`` needs, so that a network
     grows by ``dataclasses.replace(config, resolution=2 * config.resolution)``. ``mapping_lr`` is the factor by which
-    the mapping network learns slower than the rest. ``architecture`` is ``adain`` for the StyleGAN type, with instance
+    the mapping network learns slower than the rest, ``mapping_dim`` the width of its hidden layers, by default that of
+    the codes. ``architecture`` is ``adain`` for the StyleGAN type, with instance
     norm and one RGB, or ``skip`` for the StyleGAN2 type, with demodulation and the RGB of all resolutions added up.
     """
 
@@ -45,6 +46,7 @@ class RoomsConfig:
     code_dim: int = 128
     mapping_layers: int = 4
     mapping_lr: float = 0.1
+    mapping_dim: int | None = None
     channels: tuple[int, ...] = (128, 128, 64, 48, 24, 16)
     architecture: Architecture = "adain"
 
@@ -61,7 +63,12 @@ class RoomsConfig:
             raise ValueError(
                 f"architecture must be one of {', '.join(get_args(Architecture))}; got {self.architecture!r}"
             )
-        sizes = {"latent_dim": self.latent_dim, "code_dim": self.code_dim, "mapping_layers": self.mapping_layers}
+        sizes = {
+            "latent_dim": self.latent_dim,
+            "code_dim": self.code_dim,
+            "mapping_layers": self.mapping_layers,
+            "mapping_dim": self.mapping_width,
+        }
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1; got {size}")
@@ -74,6 +81,11 @@ class RoomsConfig:
     def num_layers(self) -> int:
         """L, two per resolution from 4 pixels up."""
         return 2 * (self.resolution.bit_length() - 1) - 2
+
+    @property
+    def mapping_width(self) -> int:
+        """Width of the mapping network's hidden layers."""
+        return self.code_dim if self.mapping_dim is None else self.mapping_dim
 
     def channels_at(self, resolution: int) -> int:
         """Width of the feature maps of that many pixels."""
@@ -128,7 +140,8 @@ class MappingNetwork(nn.ModuleList):
     """From latents to the code that all layers of a sample share (Karras et al. 2019, figure 1b)."""
 
     def __init__(self, config: RoomsConfig, generator: torch.Generator) -> None:
-        widths = [config.latent_dim] + [config.code_dim] * config.mapping_layers
+        hidden = [config.mapping_width] * (config.mapping_layers - 1)
+        widths = [config.latent_dim, *hidden, config.code_dim]
         super().__init__(
             EqualisedLinear(i, o, generator, lr=config.mapping_lr, gain=math.sqrt(2)) for i, o in pairwise(widths)
         )

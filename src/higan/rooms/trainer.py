@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -41,12 +41,14 @@ __all__ = [
     "Trainer",
     "Vote",
     "average_gradients",
+    "networks_of",
     "read_checkpoint",
     "slim_checkpoint",
-    "widths_of",
 ]
 
 _FORMAT = "higan-rooms-training-1"
+
+Loss = Literal["non-saturating", "relativistic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ class Settings:
     ``ema_half_life`` counts images; ``mixing`` is the probability that a sample's layers from a random one on take a
     second code; R1 is computed at every ``r1_every``-th step, with its weight multiplied by that number.
     ``network.resolution`` is ignored: the stages say it. ``discriminator_channels`` are the discriminator's widths
-    where they are not the generator's.
+    where they are not the generator's. ``loss`` compares logits with zero (``non-saturating``), or each rendered
+    picture's with a generated one's (``relativistic``: Jolicoeur-Martineau 2019, paired as by Huang et al. 2024, with
+    the same penalty on the generated pictures as on the rendered).
     """
 
     stages: tuple[Stage, ...] = DEFAULT_STAGES
@@ -101,6 +105,7 @@ class Settings:
     r1_every: int = 16
     beta2: float = 0.99
     group: int = 4
+    loss: Loss = "non-saturating"
 
     def __post_init__(self) -> None:
         resolutions = [stage.resolution for stage in self.stages]
@@ -111,6 +116,8 @@ class Settings:
         for stage in self.stages:
             if stage.batch % min(self.group, stage.batch):
                 raise ValueError(f"batch must be a multiple of group = {self.group}; got {stage.batch}")
+        if self.loss not in get_args(Loss):
+            raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}; got {self.loss!r}")
         if not 0 <= self.mixing <= 1:
             raise ValueError(f"mixing is a probability; got {self.mixing}")
         if self.r1_every < 1 or self.group < 1 or not self.ema_half_life > 0:
@@ -250,10 +257,12 @@ class Trainer:
         fade = self.fade
         reals = self._reals(random, fade)
         fakes = self.generator(self._codes(random), self.dtype, fade)
-        loss_d, real_logit, fake_logit, r1 = self._discriminate(reals, fakes.detach(), fade)
+        loss_d, real, fake, r1 = self._discriminate(reals, fakes.detach(), fade)
         self._update(self.discriminator, self.optimiser_d, Vote())
         self.discriminator.requires_grad_(False)
-        loss_g = F.softplus(-self.discriminator(fakes, fade)).mean()
+        # The rendered pictures' logits are those of before the update, which moves them little.
+        rival = real if self._relativistic else torch.zeros_like(real)
+        loss_g = F.softplus(rival - self.discriminator(fakes, fade)).mean()
         loss_g.backward()
         self.discriminator.requires_grad_(True)
         self._update(self.generator, self.optimiser_g, vote)
@@ -262,7 +271,7 @@ class Trainer:
         self.progress.step += 1
         self.progress.images += images
         self.progress.stage_images += images
-        return StepReport(loss_d.detach(), loss_g.detach(), real_logit, fake_logit, r1)
+        return StepReport(loss_d.detach(), loss_g.detach(), real.mean(), fake.mean(), r1)
 
     def save(self, path: Path) -> None:
         """Write all that is needed to go on."""
@@ -289,7 +298,7 @@ class Trainer:
         """
         tensors, header = read_checkpoint(path)
         try:
-            config = config_from_json(header["config"])
+            config, judge = networks_of(header)
             progress = Progress(**header["progress"])
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
@@ -297,9 +306,10 @@ class Trainer:
         expected = self.settings.generator(config.resolution)
         if config != expected:
             raise RunMismatchError(f"{path} holds another network: expected {expected}, got {config}")
-        _, widths = widths_of(header)
-        if widths != self.settings.discriminator(config.resolution).channels:
-            raise RunMismatchError(f"{path} holds a discriminator of another width: train on with widths {widths}")
+        if judge != self.settings.discriminator(config.resolution):
+            raise RunMismatchError(
+                f"{path} holds a discriminator of another width: train on with widths {judge.channels}"
+            )
         if progress.stage >= len(stages) or stages[progress.stage].resolution != config.resolution:
             raise RunMismatchError(
                 f"{path} was trained up to stage {progress.stage} at {config.resolution} pixels, "
@@ -353,19 +363,33 @@ class Trainer:
         codes = self.generator.map(z.flatten(0, 1).to(self.device)).unflatten(0, (2, batch))
         return torch.where(second[:, :, None], codes[1][:, None], codes[0][:, None])
 
+    @property
+    def _relativistic(self) -> bool:
+        return self.settings.loss == "relativistic"
+
     def _discriminate(self, reals: Tensor, fakes: Tensor, fade: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Loss, logits of both sides, and R1 where it was computed; the gradients are left in the discriminator."""
         # Whole groups of the minibatch standard deviation are all real or all fake.
         real, fake = self.discriminator(torch.cat([reals, fakes]), fade).chunk(2)
-        loss = F.softplus(-real).mean() + F.softplus(fake).mean()
+        if self._relativistic:
+            loss = F.softplus(fake - real).mean()
+        else:
+            loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         loss.backward()
         r1 = None
         if self.progress.step % self.settings.r1_every == 0:
-            reals = reals.requires_grad_()
-            (slope,) = torch.autograd.grad(self.discriminator(reals, fade).sum(), reals, create_graph=True)
-            r1 = slope.float().square().sum((1, 2, 3)).mean()
-            (r1 * (self.stage.gamma / 2 * self.settings.r1_every)).backward()
-            r1 = r1.detach()
-        return loss, real.detach().mean(), fake.detach().mean(), r1
+            r1 = self._penalise(reals, fade)
+            if self._relativistic:
+                self._penalise(fakes, fade)
+        return loss, real.detach(), fake.detach(), r1
+
+    def _penalise(self, images: Tensor, fade: float) -> Tensor:
+        """Mean squared slope of the logits at these pictures, its gradient left with its weight."""
+        images = images.requires_grad_()
+        (slope,) = torch.autograd.grad(self.discriminator(images, fade).sum(), images, create_graph=True)
+        squared = slope.float().square().sum((1, 2, 3)).mean()
+        (squared * (self.stage.gamma / 2 * self.settings.r1_every)).backward()
+        return squared.detach()
 
     def _update(self, module: nn.Module, optimiser: torch.optim.Adam, vote: Vote) -> None:
         if self.world > 1:
@@ -424,10 +448,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
-def widths_of(header: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Widths of generator and discriminator at 4, 8, 16, … pixels, by the header of a checkpoint."""
-    generator = tuple(header["config"]["channels"])
-    return generator, tuple(header.get("discriminator_channels") or generator)
+def networks_of(header: Mapping[str, Any]) -> tuple[RoomsConfig, RoomsConfig]:
+    """What generator and discriminator are, by the header of a checkpoint."""
+    generator = config_from_json(header["config"])
+    return generator, replace(generator, channels=tuple(header.get("discriminator_channels") or generator.channels))
 
 
 def _adam(module: nn.Module, rate: float, beta2: float) -> torch.optim.Adam:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,16 +18,21 @@ from torch import Tensor
 
 from higan.errors import RunMismatchError
 from higan.generators.rooms import RoomsConfig, build_network
-from higan.generators.rooms_parts import config_from_json
 from higan.rooms.discriminator import Discriminator
-from higan.rooms.trainer import read_checkpoint, widths_of
+from higan.rooms.trainer import networks_of, read_checkpoint
 from higan.weights import write_weights
 
 __all__ = ["widen_checkpoint", "widened", "widened_discriminator"]
 
 
 def widen_checkpoint(
-    path: Path, target: Path, channels: Sequence[int], discriminator_channels: Sequence[int], *, seed: int = 0
+    path: Path,
+    target: Path,
+    channels: Sequence[int],
+    discriminator_channels: Sequence[int],
+    *,
+    mapping_dim: int | None = None,
+    seed: int = 0,
 ) -> None:
     """Copy a checkpoint with the generator and its average, the discriminator, or all of them widened.
 
@@ -38,6 +43,7 @@ def widen_checkpoint(
         target: where to write.
         channels: the generator's widths at 4, 8, 16, … pixels; none below the checkpoint's.
         discriminator_channels: the discriminator's; none below the checkpoint's, and as there at 4 pixels.
+        mapping_dim: width of the mapping network's hidden layers; the checkpoint's if None.
         seed: of what is new.
 
     Raises:
@@ -45,22 +51,24 @@ def widen_checkpoint(
         Otherwise as `Trainer.load`.
     """
     tensors, header = read_checkpoint(path)
-    config = config_from_json(header["config"])
-    old = [replace(config, channels=widths) for widths in widths_of(header)]
-    new = [replace(config, channels=tuple(widths)) for widths in (channels, discriminator_channels)]
-    if new == old:
+    narrow, narrow_judge = networks_of(header)
+    mapping = narrow.mapping_dim if mapping_dim is None else mapping_dim
+    wide = replace(narrow, channels=tuple(channels), mapping_dim=mapping)
+    wide_judge = replace(narrow_judge, channels=tuple(discriminator_channels))
+    if (wide, wide_judge) == (narrow, narrow_judge):
         shutil.copyfile(path, target)
         return
-    if new[0] != old[0]:
+    if wide != narrow:
         for module in ("generator", "average"):
             state = _taken(tensors, f"{module}.")
-            tensors |= {f"{module}.{name}": t for name, t in widened(state, old[0], new[0], seed=seed).items()}
+            tensors |= {f"{module}.{name}": t for name, t in widened(state, narrow, wide, seed=seed).items()}
         _taken(tensors, "optimiser_g.")
-    if new[1] != old[1]:
-        state = widened_discriminator(_taken(tensors, "discriminator."), old[1], new[1], seed=seed)
+    if wide_judge != narrow_judge:
+        state = widened_discriminator(_taken(tensors, "discriminator."), narrow_judge, wide_judge, seed=seed)
         tensors |= {f"discriminator.{name}": t for name, t in state.items()}
         _taken(tensors, "optimiser_d.")
-    header["config"]["channels"], header["discriminator_channels"] = new[0].channels, new[1].channels
+    header["config"] = asdict(wide)
+    header["discriminator_channels"] = wide_judge.channels
     write_weights(target, tensors, header)
 
 
@@ -76,7 +84,7 @@ def widened(state: Mapping[str, Tensor], narrow: RoomsConfig, wide: RoomsConfig,
     Args:
         state: the generator's ``state_dict``, float32.
         narrow: its configuration.
-        wide: the one asked for; it may differ in ``channels`` alone.
+        wide: the one asked for; it may differ in ``channels`` and ``mapping_dim`` alone.
         seed: of the new channels.
 
     Raises:
@@ -115,6 +123,8 @@ def _check_wider(narrow: RoomsConfig, wide: RoomsConfig) -> None:
     used = narrow.num_layers // 2
     if any(new < old for new, old in zip(wide.channels[:used], narrow.channels[:used], strict=True)):
         raise RunMismatchError(f"channels must be at least {narrow.channels[:used]}; got {wide.channels}")
+    if wide.mapping_width < narrow.mapping_width:
+        raise RunMismatchError(f"mapping_dim must be at least {narrow.mapping_width}; got {wide.mapping_width}")
 
 
 def _grown(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,7 +136,7 @@ def _embed(name: str, old: Tensor, new: Tensor) -> Tensor:
     """Put what was learned in front of what is new."""
     if ".style." in name:  # Scales, then shifts: each half grows.
         new.unflatten(0, (2, -1))[:, : len(old) // 2] = old.unflatten(0, (2, -1))
-    elif old.ndim == 4:
+    elif old.ndim == 4 or (name.startswith("mapping.") and old.ndim == 2):
         inputs = old.shape[1]
         new[: len(old)] = 0  # Old channels do not listen to new ones yet.
         # Equalised weights are divided by the root of their number of inputs when used.
