@@ -1,5 +1,7 @@
 """Targets, training and validation of the embedded scorers; the shipped weights against held-out renders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,20 @@ def test_segmenter_learns_and_is_saved(data, tmp_path):
     segmenter.save(tmp_path / "s.safetensors")
     again = RoomsSegmenter.load(tmp_path / "s.safetensors")
     assert (again.segment(images) == found).float().mean() > 0.98
+
+
+@pytest.mark.parametrize(("times", "size"), [(1, 64), (2, 128)])
+def test_what_is_read_follows_the_rooms(data, times, size):
+    enlarged = [np.repeat(np.repeat(a, times, -1), times, -2) for a in (data.images, data.masks)]
+    rooms = replace(data, images=enlarged[0], masks=enlarged[1])
+    assert train_scorer(rooms, epochs=1, batch_size=64).network.size == size
+    assert train_segmenter(rooms, epochs=1, batch_size=64).network.size == size
+
+
+def test_a_segmenter_may_learn_from_rooms_of_another_size(data):
+    rooms = replace(data, images=data.images[..., ::2, ::2], masks=data.masks[..., ::2, ::2])
+    found = train_segmenter(rooms, epochs=1, batch_size=64).segment(torch.from_numpy(rooms.images[:2].copy()))
+    assert found.shape == (2, 32, 32)
 
 
 def test_too_few_rooms(data):

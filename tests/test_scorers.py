@@ -88,10 +88,27 @@ def test_wrong_images_are_refused(scorer, images):
 
 def test_sizes_are_averaged_down():
     images = torch.randint(256, (2, 3, 128, 128), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    small = fit_size(images)
+    small = fit_size(images, 64)
     assert small.shape == (2, 3, 64, 64)
     assert small[0, 0, 0, 0] == pytest.approx(float(images[0, 0, :2, :2].float().mean() / 127.5 - 1), abs=1e-5)
-    assert fit_size(images[:, :, :40, :48]).shape == (2, 3, 64, 64)
+    assert fit_size(images[:, :, :40, :48], 64).shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize(("widths", "size"), [((4, 6, 8, 8), 64), ((4, 4, 6, 8, 8), 128)])
+def test_the_number_of_widths_says_what_size_is_read(widths, size, tmp_path):
+    torch.manual_seed(0)
+    scorer = RoomsScorer(RoomsScorerNetwork(2, widths, 16), (Output("a", "object", "binary"),) * 2)
+    segmenter = RoomsSegmenter(RoomsSegmenterNetwork(1, widths), (SegmentClass("wall", "stuff", (1, 2, 3)),))
+    assert scorer.network.size == segmenter.network.size == size
+    sharp = torch.randint(256, (2, 3, size, size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    inputs = sharp.float() / 127.5 - 1
+    assert torch.allclose(scorer.features(sharp), scorer.network.features(inputs), atol=1e-5)
+    # Twice as large, it is averaged down to the very same.
+    assert torch.equal(scorer.features(sharp.repeat_interleave(2, 2).repeat_interleave(2, 3)), scorer.features(sharp))
+    assert segmenter.segment(sharp).shape == (2, size, size)
+    for model, loaded in ((scorer, RoomsScorer), (segmenter, RoomsSegmenter)):
+        model.save(tmp_path / "m.safetensors")
+        assert loaded.load(tmp_path / "m.safetensors").network.size == size
 
 
 def test_scorers_combine():

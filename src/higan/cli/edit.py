@@ -42,7 +42,7 @@ from higan.recipes import Instruction, Loan, format_layers
 from higan.report.editpages import side_effects_page, transition_page
 from higan.report.words import layer_span, percent, readable
 from higan.scorers.combined import CombinedScorer
-from higan.scorers.rooms import SIZE, RoomsScorer
+from higan.scorers.rooms import RoomsScorer
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
 from higan.transitions import Journey, flows, kept, travel
 from higan.types import Concept, Edit, Rescoring, Scorer
@@ -426,10 +426,10 @@ def _features(scorer: Scorer) -> Features:
     parts = scorer.scorers if isinstance(scorer, CombinedScorer) else (scorer,)
     for part in parts:
         if isinstance(part, RoomsScorer):
-            network = part.network
+            network, size = part.network, part.network.size
             return lambda images: network.features(
-                torch.nn.functional.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
-                if images.shape[-1] != SIZE
+                torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+                if images.shape[-1] != size
                 else images
             )
     raise ValueError(f"scorer {scorer.name!r} has no features that gradients pass through; leave --scorer out")

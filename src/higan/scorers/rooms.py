@@ -1,7 +1,7 @@
 """The embedded scorer: a small network trained on rendered rooms, one output per concept.
 
-It reads 64 × 64 pixels; larger pictures are averaged down, smaller ones enlarged. Its penultimate features serve as the
-feature space of the Fréchet distances reported for the embedded generators.
+It reads 64 × 64 or 128 × 128 pixels, as it was trained; larger pictures are averaged down, smaller ones enlarged. Its
+penultimate features serve as the feature space of the Fréchet distances reported for the embedded generators.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from higan.weights import read_weights, write_weights
 __all__ = ["Output", "RoomsScorer", "RoomsScorerNetwork", "fit_size"]
 
 FORMAT = "higan-rooms-scorer-1"
-SIZE = 64
+_SIDE = 4  # of the last feature maps
 Kind = Literal["scale", "binary", "category"]
 
 
@@ -48,7 +48,7 @@ class Output:
             raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}; got {self.kind!r}")
 
 
-def fit_size(images: UInt8[Tensor, "n 3 H W"], size: int = SIZE) -> Float[Tensor, "n 3 size size"]:
+def fit_size(images: UInt8[Tensor, "n 3 H W"], size: int) -> Float[Tensor, "n 3 size size"]:
     """Images in [-1, 1] at the network's size, averaged down or enlarged bilinearly."""
     scaled = images.float() / 127.5 - 1
     height, width = scaled.shape[-2:]
@@ -79,7 +79,10 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class RoomsScorerNetwork(nn.Module):
-    """Convolutions down to 4 × 4, then two linear layers: (n, 3, 64, 64) → (n, O) raw outputs."""
+    """Convolutions down to 4 × 4, then two linear layers: (n, 3, size, size) → (n, O) raw outputs.
+
+    Each of ``widths`` halves the picture, so that their number says the ``size`` it takes: 64 pixels for four.
+    """
 
     def __init__(self, num_outputs: int, widths: tuple[int, ...] = (32, 64, 96, 128), features: int = 192) -> None:
         super().__init__()
@@ -90,9 +93,9 @@ class RoomsScorerNetwork(nn.Module):
             if index:
                 blocks.append(_block(width, width, 1))
             inputs = width
+        self.size = _SIDE << len(widths)
         self.trunk = nn.Sequential(*blocks, nn.Flatten())
-        side = SIZE >> len(widths)
-        self.project = nn.Linear(inputs * side * side, features)
+        self.project = nn.Linear(inputs * _SIDE * _SIDE, features)
         self.head = nn.Linear(features, num_outputs)
 
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
@@ -149,7 +152,7 @@ class RoomsScorer:
         return self.network.features(self._prepared(images))
 
     def _prepared(self, images: Tensor) -> Tensor:
-        return fit_size(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        return fit_size(images.to(self.device), self.network.size).contiguous(memory_format=torch.channels_last)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes float16 weights with the description of every output in the header."""

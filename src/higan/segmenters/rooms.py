@@ -18,7 +18,7 @@ from higan.weights import read_weights, write_weights
 __all__ = ["RoomsSegmenter", "RoomsSegmenterNetwork"]
 
 FORMAT = "higan-rooms-segmenter-1"
-SIZE = 64
+_SIDE = 4  # of the smallest feature maps
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -28,11 +28,15 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class RoomsSegmenterNetwork(nn.Module):
-    """Down to 4 × 4 and back up with skip connections; class logits at full size: (n, 3, 64, 64) → (n, S, 64, 64)."""
+    """Down to 4 × 4 and back up with skip connections; (n, 3, size, size) → (n, S, size, size) class logits.
+
+    Each of ``widths`` halves the picture, so that their number says the ``size``: 64 pixels for four.
+    """
 
     def __init__(self, num_classes: int, widths: tuple[int, ...] = (24, 48, 96, 128)) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.size = _SIDE << len(widths)
         self.down = nn.ModuleList()
         inputs = 3
         for width in widths:
@@ -84,9 +88,10 @@ class RoomsSegmenter:
             )
         x = images.to(self.device).float() / 127.5 - 1
         height, width = x.shape[-2:]
-        resized = (height, width) != (SIZE, SIZE)
+        size = (self.network.size, self.network.size)
+        resized = (height, width) != size
         if resized:
-            x = nn.functional.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+            x = nn.functional.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
         logits = self.network(x.contiguous(memory_format=torch.channels_last))
         if resized:
             logits = nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
