@@ -483,3 +483,40 @@ def test_rescoring_refuses_weights_that_have_changed(higan, tmp_path, monkeypatc
     code, printed = higan("rescore", "run")
     assert code == 1
     assert "mine.safetensors is missing or another one than the run was begun with" in printed
+
+
+def test_a_run_is_found_from_another_folder(higan, tmp_path, monkeypatch):
+    begun, elsewhere = tmp_path / "begun", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (begun / "rooms").mkdir(parents=True)  # A folder by an embedded scorer's name is not meant by it.
+    shutil.copy(ROOT / "src/higan/generators/weights/rooms-32-s0.safetensors", begun / "tiny.safetensors")
+    shutil.copy(ROOT / "src/higan/scorers/weights/rooms.safetensors", begun / "mine.safetensors")
+    monkeypatch.chdir(begun)
+    models = ["--generator", "tiny.safetensors", "--scorer", "mine.safetensors+colour"]
+    assert higan("sample", *models, "--num", 60, "--out", "run")[0] == 0
+    monkeypatch.chdir(elsewhere)
+    for line in (["fit", "--permuted", 1], ["rescore", "--verify", 4, "--random", 2], ["report"]):
+        code, printed = higan(line[0], begun / "run", *line[1:])
+        assert code == 0, printed
+    code, printed = higan(
+        "edit", "--run", begun / "run", "--seed", 3, "--set", "indoor_lighting=+1", "--out", "edited.png"
+    )
+    assert code == 0, printed
+    # What is found there is still checked against what the run was begun with.
+    with (begun / "tiny.safetensors").open("ab") as file:
+        file.write(b" ")
+    code, printed = higan("rescore", begun / "run", "--verify", 5)
+    assert code == 1
+    assert "tiny.safetensors is missing or another one than the run was begun with" in printed
+    code, printed = higan(
+        "edit", "--run", begun / "run", "--seed", 3, "--set", "indoor_lighting=+1", "--out", "again.png"
+    )
+    assert code == 1
+    assert "is no longer the file" in printed
+
+
+def test_runs_of_names_alone_do_not_say_where_they_were_begun(higan, tmp_path, monkeypatch):
+    (tmp_path / "toy").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert higan("sample", *TOY, "--num", 8, "--out", "run")[0] == 0
+    assert "folder" not in store.load_run("run").provenance

@@ -16,12 +16,11 @@ from rich.text import Text
 from torch import Tensor
 
 from higan import load_scorer, load_segmenter, store
-from higan.cli.app import Device, Report, app, console, progress_bars
+from higan.cli.app import EMBEDDED, Device, GeneratorName, Report, app, console, progress_bars
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
-from higan.cli.study import _models_of
+from higan.cli.study import _edited_models_of, _models_of
 from higan.directions import Method, discover
 from higan.effects import matched, measure_effects, off_target, projected
-from higan.errors import RunMismatchError
 from higan.export import (
     contact_sheet,
     load_codes,
@@ -189,11 +188,7 @@ def _in_words(asked: Instruction) -> str:
 
 def _workbench(run: Path, device: str) -> Workbench:
     opened = store.load_run(run)
-    generator, scorer, _ = _models_of(opened, device)
-    name = opened.provenance["generator"]
-    made, here = opened.settings.get("digests", {}).get(f"generator {name}", ""), weights_digest("generators", name)
-    if made and here != made:
-        raise RunMismatchError(f"{name} is no longer the file that {run} was made with: its SHA-256 has changed")
+    generator, scorer, _ = _edited_models_of(opened, device)
     return open_workbench(opened, generator, scorer)
 
 
@@ -272,7 +267,7 @@ def mix(
     ] = None,
     donor_codes: DonorCodes = None,
     layers: Annotated[str, typer.Option(help="As 0,3-5, or bottom, lower, upper, top (the palette).")] = "top",
-    generator: Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")] = "rooms",
+    generator: GeneratorName = EMBEDDED,
     label: Label = None,
     generator_option: GeneratorOptions = None,
     device: Device = "cpu",
@@ -324,7 +319,7 @@ def transition(
     categories: Annotated[list[str], typer.Argument(help="Two or more concepts, from the first to the last.")],
     run: Run,
     out: Annotated[Path, typer.Option("--out", help="Folder for transition.html and transition.json.")],
-    segmenter: Annotated[str, typer.Option("--segmenter", help="Name (rooms) or weight file.")] = "rooms",
+    segmenter: Annotated[str, typer.Option("--segmenter", help="Name (rooms-128, rooms) or weight file.")] = EMBEDDED,
     num: Annotated[int, typer.Option(help="Samples.")] = 48,
     steps: Annotated[int, typer.Option(help="Pictures per leg.")] = 2,
     strength: Annotated[float | None, typer.Option(help="Steps λ per leg; by default worth 2 σ.")] = None,
@@ -373,7 +368,7 @@ def _transition_json(journey: Journey) -> str:
 def invert_(
     photographs: Annotated[list[Path], typer.Argument(help="PNG, JPEG, WebP, BMP, TIFF or GIF; any size.")],
     out: Annotated[Path, typer.Option("--out", help="Codes: safetensors or npy; NAME-inverted.png is put beside.")],
-    generator: Annotated[str, typer.Option("--generator", help="Name (rooms, toy) or weight file.")] = "rooms",
+    generator: GeneratorName = EMBEDDED,
     label: Label = None,
     generator_option: GeneratorOptions = None,
     scorer: Annotated[str | None, typer.Option("--scorer", help="Whose features to compare; none by default.")] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -19,7 +19,17 @@ from higan.generators.pretrained import PretrainedGenerator
 from higan.types import Generator, Scorer
 from higan.weights import digest_of
 
-__all__ = ["GeneratorOptions", "Label", "Models", "digests_of", "generator_options", "open_generator", "weights_digest"]
+__all__ = [
+    "GeneratorOptions",
+    "Label",
+    "Models",
+    "digests_of",
+    "generator_options",
+    "located",
+    "names_files",
+    "open_generator",
+    "weights_digest",
+]
 
 GeneratorOptions = Annotated[
     list[str] | None,
@@ -54,6 +64,21 @@ class Models:
             "scorer_options": dict(self.options),
             "label": self.label,
         }
+
+    def begun_in(self, folder: str | None) -> Models:
+        """The same for somebody in another folder than that where the names were typed; see `located`."""
+        digests = {}
+        for role, digest in self.digests.items():
+            kind, name = role.rsplit(" ", 1) if role.startswith("scorer option ") else role.split(" ", 1)
+            digests[f"{kind} {located(name, folder)}"] = digest
+        options = {k: located(v, folder) if isinstance(v, str) else v for k, v in self.options.items()}
+        return replace(
+            self,
+            generator=located(self.generator, folder),
+            scorer=located(self.scorer, folder),
+            options=options,
+            digests=digests,
+        )
 
     def __call__(self, device: str) -> tuple[Generator, Scorer]:
         """Opens both on a device.
@@ -138,6 +163,30 @@ def _option_digest(path: Path) -> str:
         if candidate.is_file():
             return digest_of(candidate)
     return ""
+
+
+def names_files(name: str) -> bool:
+    """Whether a name, or one of several joined with +, is a path from here to something that exists."""
+    return any(_is_path(part) and Path(part).exists() and not Path(part).is_absolute() for part in name.split("+"))
+
+
+def located(name: str, folder: str | None) -> str:
+    """A file that is not here, but in that folder, with the folder before it; other names as they are.
+
+    A run remembers where its line was typed, so that a report can be asked for from elsewhere.
+    """
+    if folder is None:
+        return name
+    parts = []
+    for part in name.split("+"):
+        there = Path(folder) / part
+        parts.append(str(there) if _is_path(part) and not Path(part).exists() and there.exists() else part)
+    return "+".join(parts)
+
+
+def _is_path(name: str) -> bool:
+    """Names of what comes with the package have neither folders nor endings."""
+    return "/" in name or "\\" in name or bool(Path(name).suffix)
 
 
 def weights_digest(kind: Literal["generators", "scorers"], name: str) -> str:

@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.table import Table
 
-from higan.cli.app import Device, GeneratorName, console, progress_bars, rooms
+from higan.cli.app import EMBEDDED, Device, GeneratorName, console, progress_bars, rooms
 
 
 @rooms.command("sample")
@@ -196,10 +196,14 @@ def rooms_train_scorers(
 
 @rooms.command("quality")
 def rooms_quality(
-    generator: GeneratorName = "rooms",
+    generator: GeneratorName = EMBEDDED,
     num: Annotated[int, typer.Option(help="Samples a side.")] = 5000,
     psi: Annotated[float, typer.Option(help="Truncation while sampling; 1 is none.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the first held-out room.")] = 10_000_000,
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="Whose features: rooms, rooms-128 or a file; by default by size."),
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Compares generated rooms with rendered ones: Fréchet distance, precision, recall, shares."""
@@ -215,7 +219,9 @@ def rooms_quality(
     embedded = GENERATORS / f"{generator}.safetensors"
     path = embedded if embedded.is_file() else Path(generator)
     model = RoomsGenerator.load(path, device=device, truncation=psi)
-    judge = RoomsScorer.load(SCORERS / "rooms.safetensors", device)
+    name = scorer or ("rooms" if model.resolution < 128 else "rooms-128")
+    trained = SCORERS / f"{name}.safetensors"
+    judge = RoomsScorer.load(trained if trained.is_file() else Path(name), device)
     quality = measure_quality(
         judge,
         lambda start, stop: render(model, sample_codes(model, range(start, stop))),

@@ -11,9 +11,9 @@ import torch
 import typer
 
 from higan import load_segmenter, store, study
-from higan.cli.app import Device, app, console, minutes, progress_bars
-from higan.cli.models import Models, digests_of, weights_digest
-from higan.cli.study import _models_of, _open
+from higan.cli.app import EMBEDDED, Device, app, console, minutes, progress_bars
+from higan.cli.models import Models, digests_of
+from higan.cli.study import _edited_models_of, _open
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.extras import optional
 from higan.types import Generator, Scorer, Segmenter
@@ -89,17 +89,12 @@ def _embedded(device: str) -> _Opened:
         run, generator, scorer, segmenter = _of_run(shipped_study(), device)
     except RunMismatchError:
         console.print("The embedded generator was exchanged since it was studied: studying it anew.")
-        run, generator, scorer, segmenter = _of_weights("rooms", "rooms", Path("studio-rooms"), device)
-    return run, generator, scorer, segmenter or load_segmenter("rooms", device)
+        run, generator, scorer, segmenter = _of_weights(EMBEDDED, EMBEDDED, Path(f"studio-{EMBEDDED}"), device)
+    return run, generator, scorer, segmenter or load_segmenter(EMBEDDED, device)
 
 
 def _of_run(run: store.Run, device: str) -> _Opened:
-    generator, scorer, segmenter = _models_of(run, device)
-    name = run.provenance["generator"]
-    made, here = run.settings.get("digests", {}).get(f"generator {name}", ""), weights_digest("generators", name)
-    if made and here != made:
-        raise RunMismatchError(f"{name} is no longer the file that {run.path} was made with: its SHA-256 has changed")
-    return run, generator, scorer, segmenter
+    return run, *_edited_models_of(run, device)
 
 
 def _of_weights(name: str, scorer_name: str, out: Path, device: str) -> _Opened:

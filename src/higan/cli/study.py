@@ -19,6 +19,7 @@ from torch import Tensor
 
 from higan import __version__, load_segmenter, store, study
 from higan.cli.app import (
+    EMBEDDED,
     Adaptively,
     Address,
     BatchSize,
@@ -52,13 +53,13 @@ from higan.cli.app import (
     minutes,
     progress_bars,
 )
-from higan.cli.models import GeneratorOptions, Label, Models, digests_of
+from higan.cli.models import GeneratorOptions, Label, Models, digests_of, located, names_files, weights_digest
 from higan.cli.models import generator_options as generator_options_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.devices import open_device
 from higan.editing import StepMode
 from higan.engines import Engine, RayCluster, open_engine
-from higan.errors import MissingWeightsError
+from higan.errors import MissingWeightsError, RunMismatchError
 from higan.hierarchy import finding, profile
 from higan.photographs import open_photograph
 from higan.rooms.dataset import sample_rooms
@@ -87,7 +88,7 @@ def demo(
 ) -> None:
     """The whole study on the embedded world; ends with a report."""
     _study(
-        "rooms", "rooms", "rooms", out, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
+        EMBEDDED, EMBEDDED, EMBEDDED, out, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
         device=device, photographs=[RENDERED],
     )  # fmt: skip
 
@@ -248,6 +249,9 @@ def _open(
         "device": str(generator.device),
         "command": shlex.join(["higan", *sys.argv[1:]]),
     }
+    typed = [models.generator, models.scorer, beside.get("segmenter"), *beside.get("photographs", ())]
+    if any(names_files(str(name)) for name in [*typed, *models.options.values()]):
+        provenance["folder"] = str(Path.cwd())
     return study.open_study(
         out,
         generator,
@@ -347,8 +351,8 @@ def _write_report(
 @app.command()
 def sample(
     out: Out,
-    generator: GeneratorName = "rooms",
-    scorer: ScorerName = "rooms",
+    generator: GeneratorName = EMBEDDED,
+    scorer: ScorerName = EMBEDDED,
     num: Num = 10_000,
     batch_size: BatchSize = 64,
     seed: Seed = 0,
@@ -534,7 +538,10 @@ def report(
     """Draws the report of a finished run again."""
     opened = store.load_run(folder)
     generator, scorer, segmenter = _models_of(opened, device)
-    pictures = _opened(photograph or opened.provenance.get("photographs") or (), generator)
+    made = opened.provenance
+    pictures = _opened(
+        photograph or [located(name, made.get("folder")) for name in made.get("photographs") or ()], generator
+    )
     with progress_bars() as bars:
         path = _write_report(opened, generator, scorer, segmenter, bars, pictures)
     console.print(f"Report: {path}", highlight=False, soft_wrap=True)
@@ -550,7 +557,25 @@ def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segme
     """Generator, scorer and segmenter that a run was made with."""
     generator, scorer = replace(_recipe_of(opened), digests={})(device)
     segmenter = opened.provenance.get("segmenter")
-    return generator, scorer, load_segmenter(segmenter, device) if segmenter else None
+    if not segmenter:
+        return generator, scorer, None
+    return generator, scorer, load_segmenter(located(segmenter, opened.provenance.get("folder")), device)
+
+
+def _edited_models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
+    """The same for those who draw new pictures: with another generator they would be of another run.
+
+    Raises:
+        RunMismatchError: the generator's weight file is another one.
+    """
+    recipe = _recipe_of(opened)
+    name = recipe.generator
+    made = recipe.digests.get(f"generator {name}", "")
+    if made and weights_digest("generators", name) != made:
+        raise RunMismatchError(
+            f"{name} is no longer the file that {opened.path} was made with: its SHA-256 has changed"
+        )
+    return _models_of(opened, device)
 
 
 def _recipe_of(opened: store.Run) -> Models:
@@ -561,4 +586,5 @@ def _recipe_of(opened: store.Run) -> Models:
             raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
     options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})
     label, generator_options = made.get("label"), made.get("generator_options", {})
-    return Models(made["generator"], made["scorer"], options, label, digests, generator_options)
+    models = Models(made["generator"], made["scorer"], options, label, digests, generator_options)
+    return models.begun_in(made.get("folder"))

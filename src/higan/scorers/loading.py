@@ -21,8 +21,8 @@ WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
 
 
-def _rooms_weights() -> Path:
-    path = WEIGHTS / "rooms.safetensors"
+def _rooms_weights(name: str = "rooms") -> Path:
+    path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
         raise MissingWeightsError(
             f"{path}: the weights of the embedded scorer are missing; reinstall the package, or train them with "
@@ -31,12 +31,16 @@ def _rooms_weights() -> Path:
     return path
 
 
-def _load_rooms(device: torch.device) -> Scorer:
+def _load_rooms(device: torch.device, name: str = "rooms") -> Scorer:
     from higan.scorers.colour import ColourScorer
     from higan.scorers.combined import CombinedScorer
     from higan.scorers.rooms import RoomsScorer
 
-    return CombinedScorer([RoomsScorer.load(_rooms_weights(), device), ColourScorer()], name="rooms")
+    return CombinedScorer([RoomsScorer.load(_rooms_weights(name), device), ColourScorer()], name=name)
+
+
+def _load_rooms_128(device: torch.device) -> Scorer:
+    return _load_rooms(device, "rooms-128")
 
 
 def _load_colour(_: torch.device) -> Scorer:
@@ -147,6 +151,7 @@ def _load_nulls(_: torch.device, *, num: int = 6, seed: int = 0) -> Scorer:
 
 LOADERS: Mapping[str, Callable[..., Scorer]] = {
     "rooms": _load_rooms,
+    "rooms-128": _load_rooms_128,
     "colour": _load_colour,
     "scheme": _load_scheme,
     "layout": _load_layout,
@@ -228,10 +233,11 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
     """Opens a scorer.
 
     Args:
-        name_or_path: a name: ``rooms``, ``colour``, ``scheme``, ``layout``, ``lines``, ``segments``, ``places365``,
-            ``clip``, ``toy``, ``transparent``, ``nulls``; a file: our own ``.safetensors``, Places365's ``.pth.tar``,
-            TorchScript (``.ts``, ``.torchscript``, ``.pt``), ONNX (``.onnx``); a folder with an image classifier of
-            transformers; or your own ``module:callable``. Several at once, joined with ``+``: ``rooms+clip``.
+        name_or_path: a name: ``rooms``, ``rooms-128``, ``colour``, ``scheme``, ``layout``, ``lines``, ``segments``,
+            ``places365``, ``clip``, ``toy``, ``transparent``, ``nulls``; a file: our own ``.safetensors``, Places365's
+            ``.pth.tar``, TorchScript (``.ts``, ``.torchscript``, ``.pt``), ONNX (``.onnx``); a folder with an image
+            classifier of transformers; or your own ``module:callable``. Several at once, joined with ``+``:
+            ``rooms+clip``.
         device: where it runs; images are expected there.
         options: keywords of the scorer, see docs/scorers.md; of several scorers, each gets those that it takes. Where
             two would take the same ``weights`` or ``concepts``, say whose they are: ``"clip.weights"``. ``concepts``

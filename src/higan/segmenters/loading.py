@@ -10,10 +10,13 @@ from higan.devices import open_device
 from higan.errors import MissingWeightsError
 from higan.types import Segmenter
 
-__all__ = ["DEFAULT_ADE20K", "WEIGHTS", "load_segmenter"]
+__all__ = ["DEFAULT_ADE20K", "ROOMS", "WEIGHTS", "load_segmenter"]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
+
+ROOMS = ("rooms", "rooms-128")
+"""Those that come with the package, by the pixels they read: 64 and 128."""
 
 DEFAULT_ADE20K = "nvidia/segformer-b0-finetuned-ade-512-512"
 
@@ -24,8 +27,8 @@ def load_segmenter(
     """Opens a segmenter.
 
     Args:
-        name_or_path: ``rooms``; ``ade20k``; a file written by ``RoomsSegmenter.save``; a folder of transformers, or
-            the name ``owner/model`` of one on the Hugging Face hub.
+        name_or_path: ``rooms``; ``rooms-128``; ``ade20k``; a file written by ``RoomsSegmenter.save``; a folder of
+            transformers, or the name ``owner/model`` of one on the Hugging Face hub.
         device: where it runs.
         weights: for ``ade20k``, the folder or hub name of the model; by default `DEFAULT_ADE20K`.
 
@@ -40,17 +43,17 @@ def load_segmenter(
         return _of_transformers(weights or DEFAULT_ADE20K, device)
     if weights is not None:
         raise ValueError(f"weights= goes with the name ade20k; {name!r} already says which weights to use")
-    path = WEIGHTS / "rooms.safetensors" if name == "rooms" else Path(name_or_path)
+    path = WEIGHTS / f"{name}.safetensors" if name in ROOMS else Path(name_or_path)
     if path.is_file():
         from higan.segmenters.rooms import RoomsSegmenter
 
         return RoomsSegmenter.load(path, device)
-    if name != "rooms" and (path.is_dir() or _is_hub_name(name)):
+    if name not in ROOMS and (path.is_dir() or _is_hub_name(name)):
         return _of_transformers(name, device)
     raise MissingWeightsError(
         f"{path}: no such file; expected a weight file, a folder of transformers, a name owner/model on the Hugging "
-        "Face hub, or one of the names rooms, ade20k (the weights of rooms come with the package, or from "
-        "`higan rooms train-scorers`)"
+        f"Face hub, or one of the names {', '.join(ROOMS)}, ade20k (the weights of rooms come with the package, or "
+        "from `higan rooms train-scorers`)"
     )
 
 
