@@ -278,6 +278,12 @@ def test_number_of_extremes(num_extreme, expected):
     assert boundary.num_train == 2 * int(0.7 * expected)
 
 
+def test_an_accuracy_of_no_sample_is_none():
+    population = pop.measure(ToyGenerator(shared_code=True), ToyScorer(), range(400), batch_size=400)
+    with pytest.raises(ValueError, match=r"none of the 4 highest and lowest samples of .* is held out"):
+        fit(population, mode="all", num_extreme=2, train_fraction=0.99)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

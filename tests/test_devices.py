@@ -11,7 +11,7 @@ from higan.devices import activation_dtype, open_device
 CPUINFO = Path("/proc/cpuinfo")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(ValueError, match="device"):
         open_device(name)

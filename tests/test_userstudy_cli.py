@@ -90,7 +90,9 @@ def test_from_a_run_to_an_analysis(user_study, run, tmp_path):
         (["analyse", "OUT"], 1, "is no study folder"),
         (["import", "STUDY", "missing.json"], 1, "missing.json"),
         (["simulate", "STUDY", "--raters", "0"], 2, "num must be at least 1"),
+        (["simulate", "STUDY", "--raters", "10001"], 1, "has 0; 10,001 more were asked for, and none was added"),
         (["export", "STUDY", "--out", "STUDY"], 1, "exists already"),
+        (["export", "STUDY", "--out", "OUT.tar"], 2, "ends in .zip; got OUT.tar"),
     ],
 )
 def test_bad_input_is_one_clear_line(user_study, run, tmp_path, monkeypatch, words, code, message):
@@ -100,7 +102,9 @@ def test_bad_input_is_one_clear_line(user_study, run, tmp_path, monkeypatch, wor
     assert status == code, printed
     assert message in printed
     assert "Traceback" not in printed
-    assert not (tmp_path / "OUT").exists()
+    assert not [*tmp_path.glob("OUT*")]
+    with Answers(open_study(tmp_path / "STUDY")) as answers:
+        assert not answers.raters()
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def fit(
             that. By default 1 GiB on a GPU; on a CPU so few that they stay in its cache, which is several times faster.
 
     Raises:
-        ValueError: unknown concept, fewer than 4 samples, a share or penalty out of range, non-finite data.
+        ValueError: unknown concept, fewer than 4 samples, a share or penalty out of range, non-finite data, or in mode
+            ``all`` so few extremes that none is held out.
     """
     samples = samples_of(population)
     columns = columns_of(samples, concepts)
@@ -296,7 +297,14 @@ def _ridge(
         # Boundaries go through the mean.
         decision = _centred(codes, mean) @ normals.mT.to(codes)
         hits += ((decision.sign() == labels[some]) & (labels[some] != 0)).sum(1)
-    accuracies = hits / (labels != 0).sum(0)
+    counted = (labels != 0).sum(0)
+    if not counted.all():
+        concept = samples.concepts[columns[int(counted.argmin())]]
+        raise ValueError(
+            f"none of the {2 * n} highest and lowest samples of {concept.name} is held out, so that no accuracy can be told; "
+            "take a larger num_extreme or a smaller train_fraction"
+        )
+    accuracies = hits / counted
     dtype = codes.dtype
     return [(w.to(dtype), b.to(dtype), a) for (w, b), a in zip(found, accuracies, strict=True)]
 

@@ -17,6 +17,8 @@ def open_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device must be cpu, cuda, cuda:1 … or mps; got {str(name)!r}") from None
+    if device.type == "meta":
+        raise ValueError("device meta holds no numbers; take cpu, cuda, cuda:1 … or mps")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from higan.userstudy.answers import Answers, Rater
+from higan.errors import UserStudyError
+from higan.userstudy.answers import MOST_RATERS, Answers, Rater
 from higan.userstudy.design import CHOICES, Choice
 from higan.userstudy.folder import Expected
 
@@ -58,6 +59,7 @@ def simulate(
 
     Raises:
         ValueError: counts, shares or a mapping that make no sense.
+        UserStudyError: the study would have more than `MOST_RATERS` raters; none is added.
     """
     study = answers.study
     if num < 1 or not all(0 <= share <= 1 for share in (lapse, careless, complete)):
@@ -67,7 +69,13 @@ def simulate(
         )
     mapping = planted(study.expected) if mapping is None else mapping
     chances = {stage: _chances(stage, mapping) for stage in study.design.stages}
-    before = sum(rater.origin == "simulated" for rater in answers.raters())
+    there = answers.raters()
+    if len(there) + num > MOST_RATERS:
+        raise UserStudyError(
+            f"a study has at most {MOST_RATERS:,} raters, and this one has {len(there):,}; {num:,} more were asked "
+            "for, and none was added"
+        )
+    before = sum(rater.origin == "simulated" for rater in there)
     # Those who are there already are not simulated again, whatever the seed.
     rng = np.random.default_rng([seed, before])
     added = []

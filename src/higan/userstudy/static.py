@@ -20,6 +20,7 @@ from higan.userstudy.folder import UserStudy, verify
 
 __all__ = ["export"]
 
+_OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _STAMP = (1980, 1, 1, 0, 0, 0)
 _STYLE = '<link rel="stylesheet" href="study.css">'
 _SCRIPT = '<script type="module" src="online.js"></script>'
@@ -38,11 +39,13 @@ def export(study: UserStudy, out: str | Path, *, num_blocks: int = 48) -> Path:
 
     Raises:
         UserStudyError: ``out`` exists, or a picture is missing or damaged.
-        ValueError: fewer than one block.
+        ValueError: fewer than one block, or ``out`` ends like another kind of archive.
     """
     out = Path(out)
     if num_blocks < 1:
         raise ValueError(f"num_blocks must be at least 1; got {num_blocks}")
+    if out.suffix.lower() in _OTHER_ARCHIVES:
+        raise ValueError(f"out is a folder or ends in .zip; got {out}: no other archives are written")
     if out.exists():
         raise UserStudyError(f"{out} exists already; nothing was written: choose another name")
     verify(study)
