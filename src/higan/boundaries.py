@@ -301,8 +301,8 @@ def _ridge(
     if not counted.all():
         concept = samples.concepts[columns[int(counted.argmin())]]
         raise ValueError(
-            f"none of the {2 * n} highest and lowest samples of {concept.name} is held out, so that no accuracy can be told; "
-            "take a larger num_extreme or a smaller train_fraction"
+            f"none of the {2 * n} highest and lowest samples of {concept.name} is held out, so that no accuracy can be "
+            "told; take a larger num_extreme or a smaller train_fraction"
         )
     accuracies = hits / counted
     dtype = codes.dtype
