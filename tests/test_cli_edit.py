@@ -3,11 +3,11 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from adapters import FAMILIES
 from PIL import Image
 
 from higan import cli, load_generator, population
@@ -15,9 +15,6 @@ from higan.export import load_codes, load_directions, read_recipe
 from higan.generators.loading import save_generator
 from higan.generators.pretrained import wrap
 from higan.rooms.dataset import sample_rooms
-
-sys.path.insert(0, str(Path(__file__).parent / "conformance"))
-from adapters import FAMILIES
 
 CONCEPTS = ("view_yaw", "indoor_lighting", "bedroom", "living_room", "warm_colours")
 

@@ -1,12 +1,12 @@
 """Opening, saving and inspecting weight files, and the pieces converters are made of."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from adapters import FAMILIES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +18,6 @@ from higan.generators.conversion import convert
 from higan.generators.conversion.raw import Raw, rename
 from higan.generators.layers import affine_instance_norm, faded_levels, fold_upsampling
 from higan.generators.pretrained import wrap
-
-sys.path.insert(0, str(Path(__file__).parent / "conformance"))
-from adapters import FAMILIES
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import urllib.request
 
 import pytest
 import torch
+from adapters import FAMILIES
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -713,6 +714,33 @@ def test_a_weight_file_is_studied_first_and_the_study_kept(higan, served, monkey
     assert "is studied" not in printed
     code, printed = higan("studio", "studio-tiny")
     assert (code, len(served)) == (0, 3)
+    for what in ("studio-tiny", None):
+        code, printed = higan("studio", *([what] if what else []), "--label", 1)
+        assert code == 2
+        assert "--label and --generator-option go with a weight file" in printed
+
+
+def test_a_conditional_generator_is_looked_at_class_by_class(higan, served, monkeypatch, tmp_path):
+    from higan.cli import studio as verb
+    from higan.generators.loading import save_generator
+    from higan.generators.pretrained import wrap
+
+    for name, value in (("_PROBED", 60), ("_VERIFIED", 4), ("_RANDOM", 2)):
+        monkeypatch.setattr(verb, name, value)
+    monkeypatch.chdir(tmp_path)
+    save_generator(wrap(FAMILIES["stylegan conditional"](), "conditional"), tmp_path / "conditional.safetensors")
+    code, printed = higan("studio", "conditional.safetensors")
+    assert code == 2
+    assert "--label" in printed
+    looks = []
+    for label in (0, 1):
+        out = f"class-{label}"
+        code, printed = higan("studio", "conditional.safetensors", "--label", label, "--out", out)
+        assert code == 0, printed
+        with TestClient(served[-1][0], base_url="http://127.0.0.1") as client:
+            looks.append(client.post("/api/picture", json={"look": look_of(1)}).content)
+        assert store.load_run(out).provenance["label"] == label
+    assert looks[0] != looks[1]
 
 
 def test_beyond_this_machine_a_token_is_made_up(higan, served):

@@ -1,11 +1,10 @@
 """From text to pictures, on the toy pair, where one step along a planted direction raises its score by ψ."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from adapters import FAMILIES
 
 from higan import load_generator, population, workbench
 from higan.editing import apply
@@ -20,9 +19,6 @@ from higan.scorers.toy import ToyScorer
 from higan.statistics import standard_errors
 from higan.types import Boundary, Concept, Placement, Rescoring
 from higan.workbench import Workbench, edit, plan, reach, recommend, repeat
-
-sys.path.insert(0, str(Path(__file__).parent / "conformance"))
-from adapters import FAMILIES
 
 G, S = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToyScorer(4)
 BOUNDARIES = {

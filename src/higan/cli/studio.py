@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 
 from higan import load_segmenter, store, study
 from higan.cli.app import EMBEDDED, Device, app, console, minutes, progress_bars
-from higan.cli.models import Models, digests_of
+from higan.cli.models import GeneratorOptions, Label, Models, digests_of, generator_options
 from higan.cli.study import _edited_models_of, _open
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.extras import optional
@@ -44,6 +45,8 @@ def studio(
     out: Annotated[
         Path | None, typer.Option(help="Of a weight file: folder of its study, studio-NAME by default.")
     ] = None,
+    label: Label = None,
+    generator_option: GeneratorOptions = None,
     show: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
     device: Device = "cpu",
 ) -> None:
@@ -54,7 +57,7 @@ def studio(
     from higan.web.guards import is_loopback
     from higan.web.serve import serve
 
-    run, generator, predictor, own = _opened(what, scorer, out, device)
+    run, generator, predictor, own = _opened(what, scorer, out, device, label, generator_options(generator_option))
     chosen = own if segmenter is None else load_segmenter(segmenter, device)
     if generator.resolution <= _SMALL:
         # Pictures so small gain nothing from several threads, and a core stays free for the browser.
@@ -72,14 +75,24 @@ def studio(
     serve(page, host=host, port=port, token=key, ready=ready)
 
 
-def _opened(what: Path | None, scorer: str, out: Path | None, device: str) -> _Opened:
+def _opened(
+    what: Path | None,
+    scorer: str,
+    out: Path | None,
+    device: str,
+    label: int | None,
+    options: Mapping[str, str | bool],
+) -> _Opened:
+    if what is not None and what.is_file():
+        models = Models(str(what), scorer, {}, label, digests_of(str(what), scorer), options)
+        return _of_weights(models, out or Path(f"studio-{what.stem}"), device)
+    if label is not None or options:
+        raise ValueError("--label and --generator-option go with a weight file; a run keeps those it was made with")
     if what is None:
         return _embedded(device)
     if what.is_dir():
         return _of_run(store.load_run(what), device)
-    if not what.is_file():
-        raise MissingWeightsError(f"{what}: neither a folder of a run nor a weight file")
-    return _of_weights(str(what), scorer, out or Path(f"studio-{what.stem}"), device)
+    raise MissingWeightsError(f"{what}: neither a folder of a run nor a weight file")
 
 
 def _embedded(device: str) -> _Opened:
@@ -89,7 +102,9 @@ def _embedded(device: str) -> _Opened:
         run, generator, scorer, segmenter = _of_run(shipped_study(), device)
     except RunMismatchError:
         console.print("The embedded generator was exchanged since it was studied: studying it anew.")
-        run, generator, scorer, segmenter = _of_weights(EMBEDDED, EMBEDDED, Path(f"studio-{EMBEDDED}"), device)
+        run, generator, scorer, segmenter = _of_weights(
+            Models(EMBEDDED, EMBEDDED, digests=digests_of(EMBEDDED, EMBEDDED)), Path(f"studio-{EMBEDDED}"), device
+        )
     return run, generator, scorer, segmenter or load_segmenter(EMBEDDED, device)
 
 
@@ -97,9 +112,8 @@ def _of_run(run: store.Run, device: str) -> _Opened:
     return run, *_edited_models_of(run, device)
 
 
-def _of_weights(name: str, scorer_name: str, out: Path, device: str) -> _Opened:
+def _of_weights(models: Models, out: Path, device: str) -> _Opened:
     """A short study first: sliders need boundaries, and boundaries need to be verified."""
-    models = Models(name, scorer_name, digests=digests_of(name, scorer_name))
     generator, scorer = models(device)
     run = _open(out, generator, scorer, models, num=_PROBED, seed=0)
     if not (run.path / "rescoring.safetensors").exists():
