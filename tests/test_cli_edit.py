@@ -16,6 +16,7 @@ from higan.generators.loading import save_generator
 from higan.generators.pretrained import wrap
 from higan.rooms.dataset import sample_rooms
 
+ROOMS = ("--generator", "rooms")
 CONCEPTS = ("view_yaw", "indoor_lighting", "bedroom", "living_room", "warm_colours")
 
 
@@ -44,7 +45,7 @@ def higan(capsys):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edit") / "run"
-    assert call("sample", "--generator", "rooms", "--scorer", "rooms", "--num", 300, "--out", folder) == 0
+    assert call("sample", *ROOMS, "--scorer", "rooms", "--num", 300, "--out", folder) == 0
     assert call("fit", folder, "--permuted", 0, *(word for name in CONCEPTS for word in ("--concept", name))) == 0
     assert call("rescore", folder, "--verify", 6, "--random", 3) == 0
     return folder
@@ -75,7 +76,7 @@ def photographs(tmp_path_factory):
     second.putalpha(200)
     second.resize((150, 100)).save(folder / "glass.png")
     codes = folder / "codes.safetensors"
-    line = ["invert", folder / "sideways.jpg", folder / "glass.png", "--steps", 40, "--scorer", "rooms"]
+    line = ["invert", folder / "sideways.jpg", folder / "glass.png", *ROOMS, "--steps", 40, "--scorer", "rooms"]
     assert call(*line, "--out", codes) == 0
     return folder
 
@@ -229,7 +230,7 @@ def test_verbs_take_inverted_codes(higan, finished, photographs, tmp_path):
                           tmp_path / "both.png")  # fmt: skip
     assert code == 0, printed
     assert "4 pictures" in printed
-    code, printed = higan("mix", "--codes", codes, "--donor", 5, "--out", tmp_path / "mixed.png")
+    code, printed = higan("mix", *ROOMS, "--codes", codes, "--donor", 5, "--out", tmp_path / "mixed.png")
     assert code == 0, printed
     code, printed = higan("transition", "bedroom", "living_room", "--run", finished, "--codes", codes, "--strength", 4,
                           "--out", tmp_path / "t")  # fmt: skip
@@ -240,7 +241,9 @@ def test_verbs_take_inverted_codes(higan, finished, photographs, tmp_path):
 def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, tmp_path):
     one = tmp_path / "one.npy"
     np.save(one, load_codes(photographs / "codes.safetensors")[:1].numpy())
-    code, printed = higan("mix", "--seed", 3, "--donor-codes", one, "--layers", "top", "--out", tmp_path / "p.png")
+    code, printed = higan(
+        "mix", *ROOMS, "--seed", 3, "--donor-codes", one, "--layers", "top", "--out", tmp_path / "p.png"
+    )
     assert code == 0, printed
     assert read_recipe(tmp_path / "p.png").loans[0].layers == (8, 9)
     again = ["edit", "--run", finished, "--from", tmp_path / "p.png", "--out", tmp_path / "q.png"]
@@ -258,7 +261,7 @@ def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, t
         (["invert", "notes.txt", "--out", "x.npy"], "notes.txt is not a picture"),
         (["invert", "notes.txt", "--out", "x.png"], "must end in .safetensors or .npy"),
         (["mix", "--seed", "1", "--out", "x.png"], "give --donor or --donor-codes"),
-        (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 9"),
+        (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 11"),
         (["mix", "--seed", "-1", "--donor", "2", "--out", "x.png"], "0 to 4294967295; got -1"),
         (["mix", "--seed", "1", "--donor", "5000000000", "--out", "x.png"], "0 to 4294967295; got 5000000000"),
     ],
@@ -276,10 +279,10 @@ def test_bad_pictures_are_one_clear_line(higan, tmp_path, monkeypatch, words, me
 
 
 def test_mixing_one_and_many(higan, finished, tmp_path):
-    assert higan("mix", "--seed", 1, "--donor", 5, "--layers", "0-9", "--out", tmp_path / "all.png")[0] == 0
+    assert higan("mix", *ROOMS, "--seed", 1, "--donor", 5, "--layers", "0-9", "--out", tmp_path / "all.png")[0] == 0
     assert np.array_equal(pixels(tmp_path / "all.png"), drawn(5)[0])
-    line = ["mix", "--seed", 1, "--seed", 2, "--donor", 5, "--donor", 6, "--donor", 7, "--out", tmp_path / "grid.png"]
-    assert higan(*line)[0] == 0
+    line = ["mix", *ROOMS, "--seed", 1, "--seed", 2, "--donor", 5, "--donor", 6, "--donor", 7]
+    assert higan(*line, "--out", tmp_path / "grid.png")[0] == 0
     assert pixels(tmp_path / "grid.png").shape[1] == 6 + 4 * 134
     assert higan("edit", "--run", finished, "--from", tmp_path / "all.png", "--out", tmp_path / "same.png")[0] == 0
     assert np.array_equal(pixels(tmp_path / "all.png"), pixels(tmp_path / "same.png"))

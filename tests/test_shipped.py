@@ -20,14 +20,19 @@ from higan.types import LEVELS, Generator, Scorer, Segmenter, StagedGenerator
 FRESH = 20_000_000  # far beyond the seeds of every training set
 
 
-@pytest.fixture(scope="module")
-def rooms():
-    return sample_rooms(range(FRESH, FRESH + 300), 64)
+WORLDS = {"rooms": 64, "rooms-128": 128}
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def world(request):
+    """Name of generator, scorer and segmenter, and rooms rendered at their size."""
+    return request.param, sample_rooms(range(FRESH, FRESH + 300), WORLDS[request.param])
 
 
 @pytest.mark.parametrize("folder", [GENERATORS, SCORERS, SEGMENTERS], ids=lambda f: f.parent.name)
-def test_weights_are_small_and_say_how_they_were_made(folder):
-    path = folder / "rooms.safetensors"
+@pytest.mark.parametrize("name", WORLDS)
+def test_weights_are_small_and_say_how_they_were_made(folder, name):
+    path = folder / f"{name}.safetensors"
     assert path.stat().st_size < 16 * 2**20
     start = path.read_bytes()
     header = json.loads(start[8 : 8 + int.from_bytes(start[:8], "little")])
@@ -46,7 +51,7 @@ def test_siblings_differ_from_the_first_in_one_thing(name):
     assert images.float().std(0).mean() > 10  # grey levels: samples are not one picture
 
 
-@pytest.mark.parametrize(("name", "resolution"), [("rooms", 64), ("rooms-128", 128)])
+@pytest.mark.parametrize(("name", "resolution"), WORLDS.items())
 def test_generator_is_found_by_name(name, resolution):
     generator = higan.load_generator(name)
     assert isinstance(generator, Generator)
@@ -58,16 +63,19 @@ def test_generator_is_found_by_name(name, resolution):
     assert (images[1].int() - alone[0].int()).abs().max() <= 1
 
 
-def test_samples_vary_as_renders_do(rooms):
-    generator = higan.load_generator("rooms")
+def test_samples_vary_as_renders_do(world):
+    name, rooms = world
+    generator = higan.load_generator(name)
     fake = population.render(generator, population.sample(generator, range(96)))
     small = [torch.nn.functional.adaptive_avg_pool2d(x.float(), 8).flatten(1) for x in (fake, rooms.images[:96])]
     spread = [torch.pdist(x).mean() for x in small]
     assert spread[0] > 0.5 * spread[1]
 
 
-def test_scorer_sees_what_is_there(rooms):
-    scorer = RoomsScorer.load(SCORERS / "rooms.safetensors")
+def test_scorer_sees_what_is_there(world):
+    name, rooms = world
+    scorer = RoomsScorer.load(SCORERS / f"{name}.safetensors")
+    assert scorer.network.size == WORLDS[name]
     with torch.inference_mode():
         scores = scorer.predict(rooms.images)
     truth = targets(rooms.factors, rooms.masks)
@@ -82,14 +90,17 @@ def test_scorer_sees_what_is_there(rooms):
         assert not output.shown or quality > least - 0.04, output.name
 
 
-def test_every_level_has_concepts():
-    scorer = higan.load_scorer("rooms")
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_level_has_concepts(name):
+    scorer = higan.load_scorer(name)
     assert isinstance(scorer, Scorer)
+    assert scorer.name == name
     assert {concept.level for concept in scorer.concepts} == set(LEVELS)
 
 
-def test_segmenter_sees_what_is_there(rooms):
-    segmenter = higan.load_segmenter("rooms")
+def test_segmenter_sees_what_is_there(world):
+    name, rooms = world
+    segmenter = higan.load_segmenter(name)
     assert isinstance(segmenter, Segmenter)
     with torch.inference_mode():
         found = segmenter.segment(rooms.images)
@@ -97,9 +108,10 @@ def test_segmenter_sees_what_is_there(rooms):
 
 
 @pytest.mark.slow
-def test_layout_lies_before_attributes_and_colours(tmp_path: Path):
-    """The paper's claim, on the embedded pair, at a third of the demo's size."""
-    generator, scorer = higan.load_generator("rooms"), higan.load_scorer("rooms")
+@pytest.mark.parametrize("name", WORLDS)
+def test_layout_lies_before_attributes_and_colours(tmp_path: Path, name):
+    """The paper's claim, on the embedded pairs, at a third of the demo's size."""
+    generator, scorer = higan.load_generator(name), higan.load_scorer(name)
     run = study.open_study(tmp_path / "run", generator, scorer, num=4000)
     study.sample_step(run, generator, scorer)
     study.fit_step(run)
