@@ -90,11 +90,11 @@ def replay(plan, originals, changes, null, batch):
         n += size
         if bool(wanted[C:, 0].any()):
             m = n
-        race.update(changes[..., :n], originals, [null[..., :m]])
+        race.update(changes[..., :n], plan.score_std(originals), [null[..., :m]])
         cells, more = race.wanted()
         wanted = plan.aligned(torch.cat([cells, more.expand(NUM_RANDOM, -1)]))
         changes[..., n:][~wanted[:C]] = torch.nan
-    top, peaks = race.verdict(changes, originals)
+    top, peaks = race.verdict(changes, plan.score_std(originals))
     return images, set(top), peaks
 
 
@@ -103,7 +103,7 @@ def fixed(plan, originals, changes, null):
     C = len(plan.columns)
     single = [next(p for p, q in enumerate(plan.places) if q.layers == (x,)) for x in range(plan.generator.num_layers)]
     rise = changes.double().clamp(min=0).mean(-1)
-    std = originals.double().std(0)
+    std = plan.score_std(originals)
     effect = torch.where(std > 0, rise[:, 0] / std.clamp(min=1e-300), 0.0)
     concepts = tuple(plan.scorer.concepts[c] for c in plan.columns)
     rescoring = Rescoring(

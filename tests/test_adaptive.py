@@ -184,15 +184,15 @@ def test_what_cannot_be_told_apart_takes_every_sample():
     generator = torch.Generator().manual_seed(0)
     same = torch.rand(1, len(places), 64, generator=generator)
     changes = torch.cat([same + 1, same, same])
-    originals = torch.randn(64, 1, generator=generator).expand(-1, 3)
+    std = torch.randn(64, 1, generator=generator).expand(-1, 3).std(0)
     for n in range(16, 65, 16):
-        race.update(changes[..., :n], originals, [torch.zeros(4, 3, n)])
+        race.update(changes[..., :n], std, [torch.zeros(4, 3, n)])
         assert race.inside.tolist() == [True, False, False]
         assert not race.top_decided
         cells, null = race.wanted()
         assert cells[:, 0].tolist() == [False, True, True]
         assert not bool(null.any())  # everything is far above zero
-    assert len(race.verdict(changes, originals)[0]) == 2
+    assert len(race.verdict(changes, std)[0]) == 2
 
 
 def test_a_concept_at_the_level_of_the_null_is_seldom_left():
@@ -207,7 +207,7 @@ def test_a_concept_at_the_level_of_the_null_is_seldom_left():
         race = adaptive.Race(places, 1, num, top=1, confidence=confidence)
         changes = gains.expand(1, len(places), num)
         for n in range(16, num, 16):
-            race.update(changes[..., :n], torch.randn(num, 1, generator=generator), [null[..., :n]])
+            race.update(changes[..., :n], torch.randn(num, 1, generator=generator).std(0), [null[..., :n]])
         wrong += bool(race.left[0])
     assert wrong <= (1 - confidence) / 3 * populations
 
@@ -217,12 +217,12 @@ def test_order_takes_more_samples():
     generator = torch.Generator().manual_seed(0)
     places = placements(1)
     changes = torch.rand(4, len(places), 512, generator=generator) + torch.tensor([1.0, 1.05, 0.3, 0.0])[:, None, None]
-    originals = torch.randn(512, 1, generator=generator).expand(-1, 4)
+    std = torch.randn(512, 1, generator=generator).expand(-1, 4).std(0)
 
     def looks(order):
         race = adaptive.Race(places, 4, 512, top=2, order=order)
         for n in range(16, 513, 16):
-            race.update(changes[..., :n], originals, [torch.zeros(4, 4, n)])
+            race.update(changes[..., :n], std, [torch.zeros(4, 4, n)])
             if not bool(race.wanted()[0].any()):
                 return n
         return math.inf

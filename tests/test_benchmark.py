@@ -257,6 +257,22 @@ def test_a_method_of_ones_own_is_one_function(tmp_path):
     assert [line.method for line in table(results, results.settings[0])] == ["guess"]
 
 
+def test_methods_whose_names_look_alike_have_cells_of_their_own(tmp_path):
+    def saying(evidence):
+        def method(lab):
+            C, L = len(lab.concepts), lab.generator.num_layers
+            directions = torch.nn.functional.normalize(torch.ones(C, lab.generator.code_dim), dim=1)
+            edits = tuple(towards(row, (0,)) for row in directions)
+            return Answer(directions, torch.arange(C) * evidence, torch.ones(C, L), torch.ones(C, L), None, edits)
+
+        return method
+
+    methods = {"mine (a)": saying(1.0), "mine a": saying(-1.0), "我": saying(1.0), "你": saying(-1.0)}
+    results = run_benchmark(tmp_path, [setting()], methods=methods)
+    found = [results.figure("tiny", name, "ranking").value for name in methods]
+    assert found[0] == found[2] == -found[1] == -found[3] != 0
+
+
 def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match="needs settings and methods"):
         run_benchmark(tmp_path, [])

@@ -278,6 +278,15 @@ def test_number_of_extremes(num_extreme, expected):
     assert boundary.num_train == 2 * int(0.7 * expected)
 
 
+@pytest.mark.parametrize("mode", ["extreme", "all"])
+def test_boundaries_tell_the_spread_of_their_scores(mode):
+    population = pop.measure(ToyGenerator(shared_code=True), ToyScorer(), range(400), batch_size=400)
+    for memory in (None, 1):
+        found = fit(population, mode=mode, num_extreme=100, memory=memory)
+        expected = population.scores.double().std(0).tolist()
+        assert [boundary.score_std for boundary in found] == pytest.approx(expected, rel=1e-6)
+
+
 def test_an_accuracy_of_no_sample_is_none():
     population = pop.measure(ToyGenerator(shared_code=True), ToyScorer(), range(400), batch_size=400)
     with pytest.raises(ValueError, match=r"none of the 4 highest and lowest samples of .* is held out"):

@@ -3,19 +3,24 @@
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from adapters import FAMILIES
 from PIL import Image
 
 from higan import load_boundary, load_generator, load_scorer, store
 from higan.boundaries import fit
+from higan.checkpoints.official import export_official
 from higan.cli.app import console, link, progress_bars
+from higan.cli.models import digests_of
 from higan.generators.loading import ROOMS, save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
+from higan.generators.toy import ToyGenerator
 from higan.population import measure
 from higan.rooms.dataset import open_data, sample_rooms
 from higan.weights import read_weights
@@ -472,17 +477,109 @@ def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
         assert result.read_bytes() == spread
 
 
-def test_rescoring_refuses_weights_that_have_changed(higan, tmp_path, monkeypatch):
+def test_weights_that_have_changed_are_refused(higan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    weights = tmp_path / "mine.safetensors"
-    weights.write_bytes((ROOT / "src/higan/generators/weights/rooms.safetensors").read_bytes())
-    code, printed = higan("sample", "--generator", weights, "--scorer", "colour", "--num", 8, "--out", "run")
+    weights, folder = tmp_path / "mine.safetensors", ROOT / "src/higan/generators/weights"
+    shutil.copy(folder / "rooms-32-s0.safetensors", weights)
+    few = ["--num", 60, "--verify", 4, "--random", 2, "--permuted", 1]
+    code, printed = higan("run", "--generator", weights, "--scorer", "colour", *few, "--out", "run")
     assert code == 0, printed
-    with weights.open("ab") as file:
-        file.write(b" ")
-    code, printed = higan("rescore", "run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    shutil.copy(folder / "rooms-32-s1.safetensors", weights)
+    code, printed = higan("rescore", "run", "--verify", 5)
     assert code == 1
     assert "mine.safetensors is missing or another one than the run was begun with" in printed
+    lines = [
+        ("report", "run"),
+        ("steps", "run", "--verify", 5, "--random", 2),
+        ("discover", "--run", "run"),
+        ("edit", "--run", "run", "--set", "lightness=+1", "--out", "x.png"),
+        ("side-effects", "--run", "run", "--out", "x.html"),
+        ("user-study", "build", "run", "--out", "study"),
+        ("studio", "run"),
+    ]
+    for line in lines:
+        code, printed = higan(*line)
+        assert code == 1, line
+        assert "mine.safetensors is " in printed, line
+    assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+
+
+def test_weights_in_a_folder_belong_to_the_run(tmp_path):
+    names = ("model.safetensors", "pytorch_model.bin")
+    for name in names:
+        folder = tmp_path / name.split(".")[0]
+        folder.mkdir()
+        (folder / name).write_bytes(b"one")
+        first = digests_of(str(folder), f"{folder}+colour")
+        assert set(first) == {f"generator {folder}", f"scorer {folder}"}
+        (folder / name).write_bytes(b"two")
+        assert digests_of(str(folder), f"{folder}+colour") != first
+
+
+def test_a_line_that_cannot_work_leaves_room_for_the_mended_one(higan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_generator(wrap(FAMILIES["stylegan conditional"](), "conditional"), "conditional.safetensors")
+
+    class Floats(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 2, 8)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Floats()).save("net.ts")
+    conditional = ["--generator", "conditional.safetensors", "--num", 8]
+    for verb in ("sample", "run"):
+        line = [verb, *conditional, "--scorer", "net.ts", "--concept", "a", "--concept", "b", "--out", verb]
+        code, printed = higan(*line)
+        assert code == 2
+        assert "--label k on the command line" in printed
+        code, printed = higan(*line, "--label", 1)
+        assert code == 1
+        assert "preprocessing=imagenet" in printed
+        assert not Path(verb).exists()
+    code, printed = higan(
+        "sample", *conditional, "--label", 1, "--scorer", "net.ts", "--concept", "a", "--concept", "b",
+        "--scorer-option", "preprocessing=imagenet", "--out", "sample",
+    )  # fmt: skip
+    assert code == 0, printed
+
+
+def test_a_converted_file_never_replaces_what_it_was_read_from(higan, tmp_path):
+    network = StyleGAN2Network(StyleGAN2Config(16, (8, 8, 4), latent_dim=6, mapping=(8, 8)))
+    source = tmp_path / "tiny.safetensors"
+    save_generator(wrap(network, "tiny", "cpu"), source)
+    before = source.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(source)
+    for target in (source, tmp_path / "link.safetensors"):
+        code, printed = higan("convert", source, target)
+        assert code == 2
+        assert "is the file to be read and would be overwritten" in printed
+    code, printed = higan("convert", source, tmp_path / "tiny.pkl")
+    assert code == 2
+    assert "must end in .safetensors" in printed
+    assert source.read_bytes() == before
+
+
+def test_another_folder_of_the_official_tool_is_another_run(higan, tmp_path):
+    for k, name in enumerate(("a", "b")):
+        population = measure(ToyGenerator(shared_code=True), load_scorer("toy"), range(100 * k, 100 * k + 60))
+        export_official(tmp_path / name, population, fit(population))
+    out = tmp_path / "run"
+    line = ["--layers", 6, "--out", out]
+    assert higan("import-official", tmp_path / "a", *line)[0] == 0
+    code, printed = higan("fit", out, "--permuted", 1)
+    assert code == 0, printed
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert higan("import-official", tmp_path / "a", *line)[0] == 0
+    code, printed = higan("import-official", tmp_path / "b", *line)
+    assert code == 1
+    assert "holds another run: digests" in printed
+    assert kept == {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def test_a_run_is_found_from_another_folder(higan, tmp_path, monkeypatch):
@@ -503,8 +600,7 @@ def test_a_run_is_found_from_another_folder(higan, tmp_path, monkeypatch):
     )
     assert code == 0, printed
     # What is found there is still checked against what the run was begun with.
-    with (begun / "tiny.safetensors").open("ab") as file:
-        file.write(b" ")
+    shutil.copy(ROOT / "src/higan/generators/weights/rooms-32-s1.safetensors", begun / "tiny.safetensors")
     code, printed = higan("rescore", begun / "run", "--verify", 5)
     assert code == 1
     assert "tiny.safetensors is missing or another one than the run was begun with" in printed

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ import torch
 from adapters import FAMILIES
 from PIL import Image
 
+import higan as higan_package
 from higan import cli, load_generator, population
-from higan.export import load_codes, load_directions, read_recipe
+from higan.cli.models import weights_digest
+from higan.export import about_codes, load_codes, load_directions, read_recipe, save_codes
 from higan.generators.loading import save_generator
 from higan.generators.pretrained import wrap
+from higan.generators.rooms import RoomsGenerator
 from higan.rooms.dataset import sample_rooms
 
 ROOMS = ("--generator", "rooms")
@@ -224,6 +229,49 @@ def test_a_photograph_is_never_written_over(higan, photographs, tmp_path):
     assert not (tmp_path / "photo.npy").exists()
 
 
+def test_codes_are_those_of_the_generator_that_they_were_found_with(higan, finished, photographs, tmp_path):
+    """A sibling has codes of the same width; another truncation draws other pictures of the same codes."""
+    strange = tmp_path / "not yet there" / "strange.safetensors"
+    weights = Path(higan_package.__file__).parent / "generators" / "weights" / "rooms.safetensors"
+    other = tmp_path / "other.safetensors"
+    RoomsGenerator.load(weights, truncation=0.5).save(other)
+    code, printed = higan("invert", photographs / "glass.png", "--generator", other, "--steps", 2, "--out", strange)
+    assert code == 0, printed
+    lines = [
+        ("edit", "--run", finished, "--codes", strange, "--out", tmp_path / "x.png"),
+        ("mix", *ROOMS, "--codes", strange, "--donor", 5, "--out", tmp_path / "x.png"),
+        ("transition", "bedroom", "living_room", "--run", finished, "--codes", strange, "--out", tmp_path / "t"),
+    ]
+    for line in lines:
+        code, printed = higan(*line)
+        assert code == 1, printed
+        assert "a generator of other weights than 'rooms' here" in printed
+    # The same weights, opened in another way.
+    codes, about = load_codes(strange), about_codes(strange)
+    save_codes(strange, codes, about | {"weights": weights_digest("generators", "rooms")})
+    for line in lines:
+        code, printed = higan(*line)
+        assert code == 1, printed
+        assert "was found under truncation [0.5" in printed
+
+
+def test_transitions_see_through_the_eyes_of_the_run(higan, finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest["provenance"]["segmenter"] = "rooms"
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+
+    def never(*_):
+        raise AssertionError("the run has a segmenter of its own")
+
+    monkeypatch.setattr("higan.cli.edit.load_segmenter", never)
+    line = ["transition", "bedroom", "living_room", "--run", tmp_path / "run", "--num", 2, "--strength", 3]
+    code, printed = higan(*line, "--layers", "2-7", "--out", tmp_path / "t")
+    assert code == 0, printed
+    with pytest.raises(AssertionError, match="of its own"):
+        higan(*line, "--segmenter", "rooms-128", "--out", tmp_path / "u")
+
+
 def test_verbs_take_inverted_codes(higan, finished, photographs, tmp_path):
     codes = photographs / "codes.safetensors"
     code, printed = higan("edit", "--run", finished, "--codes", codes, "--set", "indoor_lighting=+1", "--out",
@@ -261,7 +309,7 @@ def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, t
         (["invert", "notes.txt", "--out", "x.npy"], "notes.txt is not a picture"),
         (["invert", "notes.txt", "--out", "x.png"], "must end in .safetensors or .npy"),
         (["mix", "--seed", "1", "--out", "x.png"], "give --donor or --donor-codes"),
-        (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 11"),
+        (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 9"),
         (["mix", "--seed", "-1", "--donor", "2", "--out", "x.png"], "0 to 4294967295; got -1"),
         (["mix", "--seed", "1", "--donor", "5000000000", "--out", "x.png"], "0 to 4294967295; got 5000000000"),
     ],

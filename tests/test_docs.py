@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from higan import load_scorer
 from higan.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +36,14 @@ def test_verbs_exist(page):
         options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         used = set(re.findall(r"(?<!\S)--[a-z-]+", line))
         assert used <= options | {"--help"}, f"{page.name}: higan {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_scorers_that_need_nothing_are_opened_as_they_are_named(page):
+    free = {"rooms", "rooms-128", "colour", "layout", "lines", "scheme", "toy", "transparent", "nulls"}
+    for name in re.findall(r"--scorer ([a-z0-9+-]+)(?=[\s`])", page.read_text()):
+        if free.issuperset(name.split("+")):
+            load_scorer(name)
 
 
 def test_readme_starts_with_two_one_line_commands():

@@ -92,6 +92,53 @@ def test_intervals_hold_the_mean_and_ties_are_uncertain():
     assert peak.layer_confidence == float(shares.wins[0, peak.layer])
 
 
+def scrambled(seed, *, effect, scramble, num=100, num_layers=14, num_random=20):
+    """A concept at layers 0, 1 and 2 as 4 : 2 : 1; every layer disturbs its score at random, whatever the direction."""
+    generator = torch.Generator().manual_seed(seed)
+    places = placements(num_layers)
+    at = torch.tensor([[float(layer in place.layers) for layer in range(num_layers)] for place in places])
+    held = torch.zeros(num_layers, 1)
+    held[:3, 0] = effect * torch.tensor([1.0, 0.5, 0.25])
+    disturbed = scramble * torch.randn(1 + num_random, num_layers, num, generator=generator)
+    return Rescoring(
+        concepts=(Concept("c", "layout"),),
+        placements=places,
+        step=2.0,
+        seeds=torch.arange(num),
+        originals=torch.zeros(num, 1),
+        changes=(at @ (held + disturbed[0]))[None],
+        effects=torch.zeros(1, len(places), 1),
+        null=(at @ disturbed[1:]).clamp(min=0).mean(-1)[..., None],
+        score_std=torch.ones(1),
+    )
+
+
+def mean_layer(effect, scramble):
+    """What `scrambled` has in expectation: E max(0, e + s z) of a normal z, less that of e = 0."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    e = effect * torch.tensor([0.0, 1.0, 0.5, 0.25])
+    gain = e * normal.cdf(e / scramble) + scramble * normal.log_prob(e / scramble).exp()
+    gain = (gain - gain[0])[1:]
+    return float(gain @ torch.arange(3.0) / gain.sum())
+
+
+@pytest.mark.parametrize(("effect", "scramble", "num"), [(0.5, 0.1, 100), (0.5, 0.3, 100), (0.5, 0.3, 32)])
+def test_intervals_of_mean_layers_hold_the_truth(effect, scramble, num):
+    truth, repetitions = mean_layer(effect, scramble), 60
+    held = 0
+    for seed in range(repetitions):
+        found = hierarchy.profile(
+            scrambled(seed, effect=effect, scramble=scramble, num=num), concepts=["c"], num_resamples=300
+        )
+        held += not found.levels or float(found.centre_low[0]) <= truth <= float(found.centre_high[0])
+    assert held >= 0.88 * repetitions  # 53 of 60 or more, where 95 % are meant: by chance less in 3 of 100
+
+
+def test_a_concept_that_single_layers_do_not_surely_move_has_no_mean_layer():
+    assert hierarchy.profile(scrambled(0, effect=0.0, scramble=0.3), concepts=["c"]).levels == ()
+    assert hierarchy.profile(scrambled(0, effect=0.5, scramble=0.3), concepts=["c"]).levels == ("layout",)
+
+
 def test_concepts_that_disagree_widen_the_interval_only_when_concepts_are_resampled():
     """Two concepts without noise, at layers 0 and 3: the mean layer of a resample is 0, 1.5 or 3."""
     rescoring = record([[4.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 4.0], [0.0, 4.0, 0.0, 0.0]], ["object"] * 2 + ["colour"])

@@ -100,6 +100,15 @@ def test_rescoring_records_the_steps_it_matched():
     assert bool(((found.steps / 2 > 0.4) & (found.steps / 2 < 2.5)).all())
 
 
+def test_changes_of_the_picture_are_told_along_the_directions_that_steps_were_matched_with():
+    generator, scorer = ToyGenerator(4, 8, shared_code=True), ToyScorer(4)
+    boundaries = [Boundary(scorer.concepts[k], generator.directions[k], torch.tensor(0.0), math.nan) for k in range(4)]
+    how = {"num": 4, "num_random": 2, "step_mode": "equal_change", "places": SINGLE}
+    alone, beside = (rs.rescore(generator, scorer, boundaries, permuted=more, **how) for more in ((), boundaries))
+    assert torch.equal(alone.steps, beside.steps)
+    assert torch.equal(alone.image_changes, beside.image_changes)
+
+
 def test_calibration_takes_samples_that_nothing_else_does():
     seen = []
 

@@ -172,6 +172,40 @@ def test_steps_are_compared_on_samples_of_the_run(tmp_path):
         assert torch.equal(result.seeds, store.load_rescoring(run).seeds[:4])
 
 
+def test_an_interrupted_comparison_is_not_mixed_with_the_one_before(tmp_path, monkeypatch):
+    run = run_all(tmp_path / "run")
+    first = study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
+    with monkeypatch.context() as cut:
+        cut.setattr(study, "rescore", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            study.compare_step(run, GENERATOR, SCORER, num=8, num_random=2)
+    assert study.comparison(run) is None
+    again = study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
+    assert torch.equal(again.responses.mean, first.responses.mean)
+
+
+def test_a_rescoring_that_was_not_written_down_is_not_made_again(tmp_path, monkeypatch):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200)
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run)
+    how = {"num": 20, "num_random": 2, "batch_size": 4}
+    with monkeypatch.context() as cut:
+        cut.setattr(study, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            study.rescore_step(run, GENERATOR, SCORER, **how)
+    assert study.unscored(run, GENERATOR, SCORER, **how) == 0
+    study.rescore_step(run, GENERATOR, SCORER, **how)
+    assert not store.Units(run).folder.exists()
+
+
+def test_effects_are_in_units_of_the_probed_samples(tmp_path):
+    run = run_all(tmp_path / "run")
+    expected = store.read_population(run).scores.double().std(0).float()
+    found = store.load_rescoring(run)
+    columns = [SCORER.concepts.index(concept) for concept in found.concepts]
+    torch.testing.assert_close(found.score_std, expected[columns])
+
+
 def test_no_folder_is_left_of_a_seed_that_is_refused(tmp_path):
     with pytest.raises(ValueError, match="seed must lie in"):
         study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200, seed=10**20)

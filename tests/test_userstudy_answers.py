@@ -82,6 +82,16 @@ def test_a_rater_can_be_forgotten(study):
     assert not [path for path in study.path.glob("answers*") if b"Zebulon" in path.read_bytes()]
 
 
+def test_who_was_forgotten_is_replaced_in_their_block(study):
+    with Answers(study) as answers:
+        for _ in range(5):
+            answers.join()
+        answers.forget(1)
+        answers.forget(3)
+        assert [answers.join()[0].block for _ in range(3)] == [1, 3, 5]
+        assert answers.join(origin="simulated")[0].block == 0
+
+
 def test_what_is_no_answer_is_refused(study):
     with Answers(study) as answers:
         rater, _ = answers.join()

@@ -119,6 +119,21 @@ def test_sigmas_become_steps_whatever_steps_the_rescoring_took(mode):
         assert rise == pytest.approx(1, abs=0.1)
 
 
+def test_amounts_that_would_lead_out_of_the_codes_are_measured_and_refused(bench):
+    """Layer 3 does nothing to planted 0; a chance rise of a millionth must not become a million steps."""
+    rescoring = bench.rescoring
+    at = [place.name for place in rescoring.placements].index("layer 3")
+    changes = rescoring.changes.clone()
+    changes[0, at] = 1e-6
+    noisy = dataclasses.replace(bench, rescoring=dataclasses.replace(rescoring, changes=changes))
+    codes = population.sample(G, [0])
+    with pytest.raises(ValueError, match=r"moves by .* of \+1 standard deviations at layers 3 within"):
+        plan(noisy, ["planted 0=+1s@3"], codes)
+    with pytest.raises(ValueError, match=r"would take \+.* steps at layers 3, more than the"):
+        plan(dataclasses.replace(noisy, scorer=None), ["planted 0=+1s@3"], codes)
+    assert plan(noisy, ["planted 0=+1s@0"], codes)
+
+
 def test_unmeasured_layers_and_directions_are_calibrated(bench):
     # Layers 0 and 2 together are no placement of the re-scoring, so 24 samples are moved until the mean is right.
     (done,) = plan(bench, ["planted 2=-1s@0,2"], population.sample(G, [0]))

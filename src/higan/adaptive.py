@@ -181,14 +181,14 @@ class Race:
     def update(
         self,
         changes: Float[Tensor, "C P n"],
-        originals: Float[Tensor, "K C"],
+        std: Float[Tensor, " C"],
         nulls: Sequence[Tensor],
     ) -> None:
         """Decide what the first n samples decide.
 
         Args:
             changes: NaN in cells that are no longer wanted.
-            originals: scores of all unedited samples, whose standard deviation is the unit between concepts.
+            std: standard deviation of every score, the unit between concepts.
             nulls: what every concept's score gains under the meaningless directions at ``all``, (R, C, n) of each kind;
                 of fewer samples once no more are wanted.
         """
@@ -196,19 +196,17 @@ class Race:
         rise = changes.double().clamp(min=0)
         error = (1 - self.confidence) / 3
         self._compare_with_null(rise[:, self.everything], nulls, n, error)
-        std = originals.double().std(0)
-        unit = torch.where(std > 0, std, torch.inf)
+        unit = torch.where(std > 0, std.double(), torch.inf)
         self._rank(rise[:, self.everything] / unit[:, None], n, error)
         self._compare_layers(rise[:, self.layers], n, error)
         if n < self.num:
             self.top_decided = bool((self.inside | self.outside).all())
             self.peaks_decided = (self.candidates.sum(1) == 1) & ~self.left
 
-    def verdict(self, changes: Float[Tensor, "C P K"], originals: Float[Tensor, "K C"]) -> tuple[list[int], list[int]]:
+    def verdict(self, changes: Float[Tensor, "C P K"], std: Float[Tensor, " C"]) -> tuple[list[int], list[int]]:
         """The strongest k concepts, strongest first, and the strongest layer of every concept, -1 of those left."""
         mean = changes.double().clamp(min=0).nanmean(-1)
-        std = originals.double().std(0)
-        effect = torch.where(std > 0, mean[:, self.everything] / std.clamp(min=1e-300), 0.0)
+        effect = torch.where(std > 0, mean[:, self.everything] / std.double().clamp(min=1e-300), 0.0)
         # What is in comes before what is open, whatever the means of cells that stopped early.
         standing = effect + self.inside * 1e6 - self.outside * 1e6
         chosen = standing.argsort(descending=True, stable=True)[: self.top]
@@ -368,6 +366,7 @@ def rescore_adaptively(
             _save(checkpoint, f"{key}-originals", todo[piece] // batch_size, made)
             ledger.originals[todo[piece] :][: len(piece.seeds)] = made["originals"]
         done = num
+        std = plan.score_std(ledger.originals)
         for start, batch in batches:
             n = start + len(batch)
             unit = _load(checkpoint, key, start // batch_size)
@@ -377,7 +376,7 @@ def rescore_adaptively(
             done += len(batch) * plan.num_edits(wanted)
             tell(0)
             ledger.add(unit, wanted, start, len(batch))
-            race.update(ledger.changes[..., :n], ledger.originals, ledger.nulls(race.everything, num_random))
+            race.update(ledger.changes[..., :n], std, ledger.nulls(race.everything, num_random))
             cells, null = race.wanted()
             wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
             if not bool(wanted.any()):
@@ -469,6 +468,7 @@ def _summary(
     budget: int,
 ) -> Adaptive:
     concepts = tuple(plan.scorer.concepts[column] for column in plan.columns)
+    std = plan.score_std(ledger.originals)
     null = (ledger.null / ledger.null_counts[:, None]).float()
     rescoring = Rescoring(
         concepts=concepts,
@@ -479,13 +479,13 @@ def _summary(
         changes=ledger.changes,
         effects=(ledger.effects / ledger.counts[..., None]).float(),
         null=null[:num_random],
-        score_std=ledger.originals.double().std(0).float(),
+        score_std=std.float(),
         permuted=null[num_random:] if len(null) > num_random else None,
         steps=plan.steps.cpu().float().contiguous(),
         step_mode=step_mode,
         image_changes=plan.image_changes(seed) if step_mode == "equal_change" else None,
     )
-    top, peaks = race.verdict(ledger.changes, ledger.originals)
+    top, peaks = race.verdict(ledger.changes, std)
     return Adaptive(
         rescoring=rescoring,
         counts=ledger.counts,

@@ -101,12 +101,14 @@ def fit(
     fetched = max(1, _GATHER // (per_concept * samples.code_shape[0] * chunk)) * chunk
     boundaries: list[Boundary] = []
     for some in _split(columns, fetched):
-        order = _shuffled_extremes(_finite(samples.scores(some)), [samples.concepts[c].name for c in some], n, seed)
+        scores = _finite(samples.scores(some))
+        std = scores.double().std(0)
+        order = _shuffled_extremes(scores, [samples.concepts[c].name for c in some], n, seed)
         rows, place = order.unique(return_inverse=True)
         codes = samples.codes(rows)
-        for few, where in zip(_split(some, chunk), place.split(chunk), strict=True):
+        for few, where, unit in zip(_split(some, chunk), place.split(chunk), std.split(chunk), strict=True):
             fitted = _fit_extreme(codes, where, spaces, train_fraction=train_fraction, loss=loss, C=C)
-            boundaries += _boundaries(samples, few, *fitted)
+            boundaries += _boundaries(samples, few, *fitted, unit)
     return tuple(boundaries)
 
 
@@ -243,8 +245,8 @@ def _fit_all(
     boundaries: list[Boundary] = []
     mean, gram = _moments(samples, train, ridge)
     for some in _split(columns, size):
-        layers = _ridge(samples, some, n, train, held, mean, gram, seed)
-        boundaries += _boundaries(samples, some, layers, num_train)
+        layers, std = _ridge(samples, some, n, train, held, mean, gram, seed)
+        boundaries += _boundaries(samples, some, layers, num_train, std)
     return tuple(boundaries)
 
 
@@ -280,7 +282,8 @@ def _ridge(
     mean: Tensor,
     gram: Tensor,
     seed: int,
-) -> _Layers:
+) -> tuple[_Layers, Float[Tensor, " C"]]:
+    """Boundaries, and the standard deviation of every score."""
     scores = _finite(samples.scores(columns))
     target = _standardise(scores[train].double()).to(mean.device)
     moment = torch.zeros((), device=mean.device)
@@ -306,10 +309,13 @@ def _ridge(
         )
     accuracies = hits / counted
     dtype = codes.dtype
-    return [(w.to(dtype), b.to(dtype), a) for (w, b), a in zip(found, accuracies, strict=True)]
+    layers = [(w.to(dtype), b.to(dtype), a) for (w, b), a in zip(found, accuracies, strict=True)]
+    return layers, scores.double().std(0)
 
 
-def _boundaries(samples: Samples, columns: list[int], layers: _Layers, num_train: int) -> list[Boundary]:
+def _boundaries(
+    samples: Samples, columns: list[int], layers: _Layers, num_train: int, std: Float[Tensor, " C"]
+) -> list[Boundary]:
     normals, biases, accuracies = (torch.stack(parts, 1) for parts in zip(*layers, strict=True))
     shared = normals.shape[1] == 1 and samples.num_layers > 1
     best = accuracies.amax(1).tolist()
@@ -320,6 +326,7 @@ def _boundaries(samples: Samples, columns: list[int], layers: _Layers, num_train
             bias=biases[k, 0] if shared else biases[k],
             holdout_accuracy=best[k],
             num_train=num_train,
+            score_std=float(std[k]),
         )
         for k, column in enumerate(columns)
     ]

@@ -25,6 +25,7 @@ from higan.types import Boundary, Concept
 from higan.weights import read_weights, write_weights
 
 __all__ = [
+    "about_codes",
     "contact_sheet",
     "load_codes",
     "load_directions",
@@ -332,6 +333,13 @@ def load_codes(path: str | os.PathLike[str]) -> Float[Tensor, "n L D"]:
     if found.ndim != 3 or not found.is_floating_point() or not bool(torch.isfinite(found).all()):
         raise CorruptFileError(f"{path} must hold finite codes of shape (n, L, D); got {tuple(found.shape)}")
     return found.float()
+
+
+def about_codes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `save_codes` was told about codes that `load_codes` opens; nothing in an ``.npy`` file."""
+    if Path(path).suffix == ".npy":
+        return {}
+    return dict(read_weights(path)[1].get("about", {}))
 
 
 def save_directions(

@@ -17,6 +17,7 @@ from higan.types import LEVELS, Level, Rescoring
 __all__ = ["Peak", "Profile", "Shares", "finding", "groups", "peaks", "profile", "reliabilities", "spearman_brown"]
 
 _SPLITS = 100
+_SURE = 0.975
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,8 +40,9 @@ class Shares:
 class Profile:
     """The normalised profile of every level that has a verified concept.
 
-    ``centre`` is the mean layer, weighted by the layers' shares, ``centre_low`` and ``centre_high`` its bootstrap
-    interval. ``in_order`` is the share of resamples in which the centres rise from level to level as the paper says.
+    ``centre`` is the mean layer, weighted by what each layer gains above the null, which may be less than nothing;
+    ``centre_low`` and ``centre_high`` are its bootstrap interval. ``in_order`` is the share of resamples in which the
+    centres rise from level to level as the paper says.
     ``reliability`` of the profile over layers is that of `reliabilities`, for a level's mean over its concepts.
     ``over_concepts`` says whether resamples draw the concepts of a level anew as well.
     """
@@ -83,7 +85,11 @@ def profile(
     For each concept verified at placement ``all``, Δs above the mean of its null (not below zero) is divided by its sum
     over layers, so that every concept counts alike whatever its score's scale; the same over stages. A level's profile
     is the mean over its concepts. Intervals come from resampling the K samples, the same way for all concepts.
-    Levels without a verified concept, or whose concepts no single layer moves, are left out.
+    Levels without a verified concept, or whose concepts single layers do not move surely, are left out.
+
+    Shares are not below zero, so that layers that do nothing gain a little from chance, each time they are resampled
+    once more. Their mean layer would lie nearer to the middle than the truth, and its interval beside it. Mean layers
+    are those of gains that may be negative, whose chances cancel.
 
     Args:
         rescoring: at all layers together, every single layer and every stage.
@@ -110,17 +116,21 @@ def profile(
     weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
     halves = _halves(rescoring.changes.shape[-1], seed)
     point, null = delta(rescoring), null_level(rescoring)
+    gains = [
+        _gains(rescoring, c, at_layer, point=point, null=null, weights=weights) for c in range(len(rescoring.concepts))
+    ]
     chance = torch.Generator().manual_seed(seed + 1)
 
     levels: list[Level] = []
     names: list[tuple[str, ...]] = []
     spread: list[tuple[Tensor, Tensor]] = []
+    centres: list[Tensor] = []
     reliability: list[float] = []
     for level in LEVELS:
         members = [c for c, concept in enumerate(rescoring.concepts) if concept.level == level]
         members = [c for c in members if rescoring.concepts[c].name in counted]
         # A concept that moves only when all layers move together says nothing about where it lives.
-        members = [c for c in members if all(bool((point > null)[c, at].any()) for at in (at_layer, at_group))]
+        members = [c for c in members if bool((point > null)[c, at_group].any()) and _is_located(gains[c])]
         if not members:
             continue
         levels.append(level)
@@ -134,6 +144,7 @@ def profile(
             for at in (at_layer, at_group)
         ]
         spread.append((layer, group))
+        centres.append(_mean_shares(torch.stack([_centre(gains[c]) for c in members])[..., None], draws)[:, 0])
         parts = [_shares(rescoring, c, at_layer, point=point, null=null, weights=halves)[1:] for c in members]
         reliability.append(_reliability(torch.stack(parts).mean(0)))
 
@@ -141,9 +152,9 @@ def profile(
         return torch.stack([pair[part] for pair in spread]) if spread else torch.empty(0, 1 + num_resamples, width)
 
     over_layers, over_groups = collect(0, num_layers), collect(1, len(stages))
-    centres = over_layers @ torch.arange(num_layers, dtype=over_layers.dtype)
-    low, high = _ends(centres[:, 1:], confidence)
-    rising = (centres[1:, 1:] >= centres[:-1, 1:]).all(0)
+    middle = torch.stack(centres) if centres else torch.empty(0, 1 + num_resamples)
+    low, high = _ends(middle[:, 1:], confidence)
+    rising = (middle[1:, 1:] >= middle[:-1, 1:]).all(0)
     return Profile(
         levels=tuple(levels),
         concepts=tuple(names),
@@ -151,7 +162,7 @@ def profile(
             over_layers, [f"layer {k}" for k in range(num_layers)], [(k,) for k in range(num_layers)], confidence
         ),
         by_group=_summary(over_groups, list(stages), list(stages.values()), confidence),
-        centre=centres[:, 0],
+        centre=middle[:, 0],
         centre_low=low,
         centre_high=high,
         in_order=float(rising.double().mean()),
@@ -229,12 +240,31 @@ def _shares(
     rescoring: Rescoring, concept: int, columns: list[int], *, point: Tensor, null: Tensor, weights: Tensor
 ) -> Float[Tensor, "b X"]:
     """A concept's share at each place: measured in the first row, then in every bootstrap resample."""
-    resampled = resampled_means(rescoring.changes[concept, columns].clamp(min=0), weights).T
-    values = torch.cat([point[concept, columns][None], resampled])
-    excess = (values - null[concept, columns]).clamp(min=0)
+    excess = _gains(rescoring, concept, columns, point=point, null=null, weights=weights).clamp(min=0)
     total = excess.sum(1, keepdim=True)
     uniform = torch.full_like(excess, 1 / len(columns))
     return torch.where(total > 0, excess / total.clamp(min=torch.finfo(total.dtype).tiny), uniform)
+
+
+def _gains(
+    rescoring: Rescoring, concept: int, columns: list[int], *, point: Tensor, null: Tensor, weights: Tensor
+) -> Float[Tensor, "b X"]:
+    """Δs above the mean of the null at each place: measured in the first row, then in every bootstrap resample."""
+    resampled = resampled_means(rescoring.changes[concept, columns].clamp(min=0), weights).T
+    return torch.cat([point[concept, columns][None], resampled]) - null[concept, columns]
+
+
+def _is_located(gains: Float[Tensor, "b L"]) -> bool:
+    """Whether single layers gain something in all, in 39 of 40 resamples: else their mean layer is a ratio to zero."""
+    total = gains.sum(1)
+    return bool(total[0] > 0) and float((total[1:] > 0).double().mean()) >= _SURE
+
+
+def _centre(gains: Float[Tensor, "b L"]) -> Float[Tensor, " b"]:
+    """Mean layer, weighted by gains that may be negative; no further out than the layers are."""
+    last = gains.shape[1] - 1
+    total = gains.sum(1).clamp(min=torch.finfo(gains.dtype).tiny)
+    return ((gains @ torch.arange(last + 1, dtype=gains.dtype)) / total).clamp(0, last)
 
 
 def _summary(

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from higan.boundaries import random_directions
@@ -141,20 +141,22 @@ def rescore(
     seeds = sample_seeds(num, seed=seed, purpose="verify")
     key = key_of(plan, seed, num, batch_size)
     total = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
-    units = []
-    done = 0
-    for index, batch in enumerate(torch.split(seeds, batch_size)):
-        images = len(batch) * total // num
-        unit = None if checkpoint is None else checkpoint.load(key, index)
-        if unit is None:
-            unit = plan.run(batch, progress=_shifted(progress, done, total))
-            if checkpoint is not None:
-                checkpoint.save(key, index, unit)
-        elif progress is not None:
-            progress(done + images, total)
-        done += images
-        units.append(unit)
-    whole = together(units)
+
+    def units() -> Iterator[Mapping[str, Tensor]]:
+        done = 0
+        for index, batch in enumerate(torch.split(seeds, batch_size)):
+            images = len(batch) * total // num
+            unit = None if checkpoint is None else checkpoint.load(key, index)
+            if unit is None:
+                unit = plan.run(batch, progress=_shifted(progress, done, total))
+                if checkpoint is not None:
+                    checkpoint.save(key, index, unit)
+            elif progress is not None:
+                progress(done + images, total)
+            done += images
+            yield unit
+
+    whole = together(units())
     null = (whole["null"] / num).float()
     return Rescoring(
         concepts=tuple(boundary.concept for boundary in boundaries),
@@ -165,7 +167,7 @@ def rescore(
         changes=whole["changes"],
         effects=(whole["effects"] / num).float(),
         null=null[:num_random],
-        score_std=whole["originals"].double().std(0).float(),
+        score_std=plan.score_std(whole["originals"]).float(),
         permuted=null[num_random:] if permuted else None,
         steps=plan.steps.cpu().float().contiguous(),
         step_mode=step_mode,
@@ -176,14 +178,20 @@ def rescore(
 _SAMPLES_ALONG = {"originals": 0, "changes": -1, "null_rises": -1}
 
 
-def together(units: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Units of samples that follow each other as one: samples side by side, sums added up; see `Plan.run`."""
-    whole = {}
-    for name in units[0]:
-        parts = [unit[name] for unit in units]
-        along = _SAMPLES_ALONG.get(name)
-        whole[name] = torch.stack(parts).sum(0) if along is None else torch.cat(parts, along)
-    return whole
+def together(units: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Units of samples that follow each other as one: samples side by side, sums added up; see `Plan.run`.
+
+    Sums are large where there are many concepts, and are not kept unit by unit.
+    """
+    sums: dict[str, Tensor] = {}
+    parts: dict[str, list[Tensor]] = {}
+    for unit in units:
+        for name, tensor in unit.items():
+            if name in _SAMPLES_ALONG:
+                parts.setdefault(name, []).append(tensor)
+            else:
+                sums[name] = sums[name] + tensor if name in sums else tensor
+    return sums | {name: torch.cat(some, _SAMPLES_ALONG[name]) for name, some in parts.items()}
 
 
 def plan_of(
@@ -223,7 +231,8 @@ def plan_of(
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
     random = meaningless_directions(boundaries[0], num_random, seed, widths)
     steps = placement_steps(generator, places, step, step_mode, directions=random[:_MEASURED], seed=seed)
-    return Plan(generator, scorer, columns, [*boundaries, *random, *permuted], places, steps, images_at_once)
+    directions, measured = [*boundaries, *random, *permuted], min(num_random, _MEASURED)
+    return Plan(generator, scorer, columns, directions, places, steps, images_at_once, measured)
 
 
 def check_counts(*, num: int, step: float = 2.0, **counts: int) -> None:
@@ -301,7 +310,8 @@ class Move:
 class Plan:
     """Everything a unit of work needs besides its seeds.
 
-    The first directions are the boundaries, one for each of ``columns``; the others make the null.
+    The first directions are the boundaries, one for each of ``columns``; the others make the null. Equal changes of the
+    picture are measured along the first ``measured`` of those.
     """
 
     generator: Generator
@@ -311,6 +321,7 @@ class Plan:
     places: tuple[Placement, ...]
     steps: Float[Tensor, "P L"]
     images_at_once: int | None = None
+    measured: int = _MEASURED
 
     @property
     def everything(self) -> int | None:
@@ -322,10 +333,15 @@ class Plan:
         """Scores of the unedited samples."""
         return self._score(render(self.generator, sample(self.generator, seeds)))
 
+    def score_std(self, originals: Float[Tensor, "K C"]) -> Float64[Tensor, " C"]:
+        """Of the samples that each boundary was fitted to; where it does not tell, of these, few as they are."""
+        told = torch.tensor([boundary.score_std for boundary in self.directions[: len(self.columns)]]).double()
+        return torch.where(told.isnan(), originals.double().std(0), told)
+
     def image_changes(self, seed: int) -> Float[Tensor, " P"]:
         """How much the steps change pictures along the directions that equal changes are measured with."""
         null = self.directions[len(self.columns) :]
-        return image_changes(self.generator, self.places, self.steps, null[:_MEASURED], seed=seed)
+        return image_changes(self.generator, self.places, self.steps, null[: self.measured], seed=seed)
 
     def run(
         self,

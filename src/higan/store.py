@@ -602,6 +602,7 @@ def _save_boundaries(path: Path, boundaries: Sequence[Boundary]) -> None:
         "holdout_accuracy": [b.holdout_accuracy for b in boundaries],
         "num_train": [b.num_train for b in boundaries],
         "stability": [b.stability for b in boundaries],
+        "score_std": [b.score_std for b in boundaries],
     }
     tensors = {
         "normals": torch.stack([b.normal.cpu() for b in boundaries]),
@@ -613,12 +614,11 @@ def _save_boundaries(path: Path, boundaries: Sequence[Boundary]) -> None:
 def _load_boundaries(path: Path) -> tuple[Boundary, ...]:
     tensors, content = _load_tensors(path, "boundaries")
     concepts, accuracies, counts = content["concepts"], content["holdout_accuracy"], content["num_train"]
-    stabilities = content.get("stability", [math.nan] * len(concepts))
+    unknown = [math.nan] * len(concepts)
+    stabilities, stds = content.get("stability", unknown), content.get("score_std", unknown)
     return tuple(
-        Boundary(Concept(*concept), tensors["normals"][k], tensors["biases"][k], accuracy, num_train, stability)
-        for k, (concept, accuracy, num_train, stability) in enumerate(
-            zip(concepts, accuracies, counts, stabilities, strict=True)
-        )
+        Boundary(Concept(*concept), tensors["normals"][k], tensors["biases"][k], *figures)
+        for k, (concept, *figures) in enumerate(zip(concepts, accuracies, counts, stabilities, stds, strict=True))
     )
 
 
@@ -626,7 +626,7 @@ def _load_boundaries(path: Path) -> tuple[Boundary, ...]:
 
 
 def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> None:
-    """Keep a re-scoring of a run, whole or not at all; the finished units of ``rescoring`` itself are then removed."""
+    """Keep a re-scoring of a run, whole or not at all."""
     content = {
         "kind": "rescoring",
         "concepts": [[c.name, c.level] for c in rescoring.concepts],
@@ -637,8 +637,6 @@ def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> N
     names = ("seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps", "image_changes")
     tensors = {name: tensor for name in names if (tensor := getattr(rescoring, name)) is not None}
     _save_tensors(run.path / f"{name}.safetensors", tensors, content)
-    if name == "rescoring":
-        shutil.rmtree(Units(run).folder, ignore_errors=True)
 
 
 def drop_rescoring(run: Run) -> None:
@@ -711,6 +709,10 @@ class Units:
     def save(self, key: str, unit: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep a unit, whole or not at all."""
         _save_tensors(self._path(key, unit), tensors, {"kind": "unit"})
+
+    def remove(self) -> None:
+        """All of them, once the re-scoring that they add up to is kept and written down."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, key: str, unit: int) -> Path:
         return self.folder / key / f"unit-{unit:05d}.safetensors"

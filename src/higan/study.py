@@ -423,6 +423,7 @@ def rescore_step(
         _forget(run, "rescore")
         store.save_rescoring(run, rescoring)
         _record(run, "rescore", settings, time.monotonic() - start, outcome)
+        store.Units(run).remove()
     return rescoring
 
 
@@ -546,6 +547,7 @@ def compare_step(
             batch_size=batch_size,
             progress=_within(tell, 0, total),
         )
+        _forget(run, "steps")  # Until all of it is there, what an earlier comparison left does not count.
         store.save_responses(run, responses)
         for k, mode in enumerate(others):
             found = rescore(

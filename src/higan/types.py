@@ -250,7 +250,8 @@ class Boundary:
 
     ``normal`` is (D,) where all layers share a code, else (l, D) with one row per layer; every row has unit length.
     ``holdout_accuracy`` is measured on samples that took no part in the fit (the paper's 30 %). ``stability`` is the
-    cosine between the normals found from either half of the population alone; NaN where nobody looked.
+    cosine between the normals found from either half of the population alone; NaN where nobody looked. ``score_std`` is
+    the standard deviation of the concept's score over the population, the unit of its effects; NaN where nobody told.
     """
 
     concept: Concept
@@ -259,6 +260,7 @@ class Boundary:
     holdout_accuracy: float
     num_train: int = 0
     stability: float = math.nan
+    score_std: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,7 +299,8 @@ class Rescoring:
     null: Float[Tensor, "R P C"]
     """Mean zero-truncated change of every score under R random directions of the same length."""
     score_std: Float[Tensor, " C"]
-    """Standard deviation of every score over the population: the unit in which concepts can be compared."""
+    """Standard deviation of every score, the unit in which concepts can be compared: over the samples that boundaries
+    were fitted to, or over the K of this record where boundaries do not tell."""
     permuted: Float[Tensor, "M P C"] | None = None
     """The same as ``null`` under M directions fitted to permuted scores (`higan.refits`); None where there are none."""
     steps: Float[Tensor, "P L"] | None = None

@@ -374,7 +374,15 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
         if per_step is not None and per_step <= 0:
             raise ValueError(f"{instruction.concept!r} does not rise at layers {','.join(map(str, layers))}")
         if per_step is not None:
-            return instruction.amount / per_step
+            steps, limit = instruction.amount / per_step, _REACH * spread(bench.generator, boundary)
+            if abs(steps) <= limit:
+                return steps
+            # Further out than codes are found nobody knows that scores go on as they began.
+            if bench.scorer is None:
+                raise ValueError(
+                    f"{instruction.concept!r} would take {steps:+.3g} steps at layers {','.join(map(str, layers))}, "
+                    f"more than the {limit:.1f} within which codes are found; ask for less, or choose other layers"
+                )
     return calibrate(bench, boundary, layers, instruction.amount)
 
 

@@ -222,7 +222,9 @@ def _key(setting: Setting) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    """Readable, and another one for every name."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{digest}"
 
 
 def _read(path: Path) -> Record | None:

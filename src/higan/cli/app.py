@@ -43,13 +43,13 @@ console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoj
 errors = Console(stderr=True, markup=False, emoji=False)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same line again resumes.")]
-EMBEDDED = "rooms-128"
+EMBEDDED = "rooms"
 """Generator, scorer and segmenter that come with the package, taken where no other is named."""
-GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms-128, rooms, toy) or weight file.")]
+GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, rooms-128, toy) or weight file.")]
 ScorerName = Annotated[
-    str, typer.Option("--scorer", help="Name (rooms-128, rooms, colour, toy), weight file, or several with +.")
+    str, typer.Option("--scorer", help="Name (rooms, rooms-128, colour, toy), weight file, or several with +.")
 ]
-SegmenterName = Annotated[str | None, typer.Option("--segmenter", help="Name (rooms-128, rooms) or weight file.")]
+SegmenterName = Annotated[str | None, typer.Option("--segmenter", help="Name (rooms, rooms-128) or weight file.")]
 
 
 def _there(device: str) -> str:

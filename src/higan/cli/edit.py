@@ -11,17 +11,20 @@ from typing import Annotated
 
 import torch
 import typer
+from jaxtyping import Float
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from higan import load_scorer, load_segmenter, store
-from higan.cli.app import EMBEDDED, Device, GeneratorName, Report, app, console, progress_bars
+from higan.cli.app import EMBEDDED, Device, GeneratorName, Report, SegmenterName, app, console, progress_bars
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
-from higan.cli.study import _edited_models_of, _models_of
+from higan.cli.study import _models_of
 from higan.directions import Method, discover
 from higan.effects import matched, measure_effects, off_target, projected
+from higan.errors import RunMismatchError
 from higan.export import (
+    about_codes,
     contact_sheet,
     load_codes,
     read_recipe,
@@ -44,7 +47,7 @@ from higan.scorers.combined import CombinedScorer
 from higan.scorers.rooms import RoomsScorer
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
 from higan.transitions import Journey, flows, kept, travel
-from higan.types import Concept, Edit, Rescoring, Scorer
+from higan.types import Concept, Edit, Rescoring, Scorer, Segmenter
 from higan.workbench import Edited, Workbench, digest_of_codes, draw, edit, open_workbench, recommend, repeat
 
 Run = Annotated[Path, typer.Option("--run", help="Folder of a finished run: generator, scorer, boundaries, layers.")]
@@ -105,7 +108,7 @@ def edit_(
     if codes is not None and seed:
         raise ValueError("start from --seed or from --codes, not from both")
     numbers = [] if codes is not None else seed or [0]
-    begin = load_codes(codes).to(bench.generator.device) if codes is not None else starts(bench, numbers)
+    begin = _codes_for(bench, codes) if codes is not None else starts(bench, numbers)
     if sweep is not None:
         strip = sweep_strip(bench, chosen, begin, parse_sweep(sweep), conditions=conditions)
     elif grid:
@@ -128,8 +131,10 @@ def edit_(
 
 
 def _check_ending(out: Path, *endings: str) -> None:
+    """Before the work: a name that means something, and a folder to write to."""
     if out.suffix not in endings:
         raise ValueError(f"--out must end in {' or '.join(endings)}, in lower case; got {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _repeat(bench: Workbench, again: Path, out: Path, codes: Path | None, donor_codes: Path | None) -> None:
@@ -187,9 +192,13 @@ def _in_words(asked: Instruction) -> str:
 
 
 def _workbench(run: Path, device: str) -> Workbench:
+    return _workbench_and_segmenter(run, device)[0]
+
+
+def _workbench_and_segmenter(run: Path, device: str) -> tuple[Workbench, Segmenter | None]:
     opened = store.load_run(run)
-    generator, scorer, _ = _edited_models_of(opened, device)
-    return open_workbench(opened, generator, scorer)
+    generator, scorer, segmenter = _models_of(opened, device)
+    return open_workbench(opened, generator, scorer), segmenter
 
 
 @app.command("side-effects")
@@ -207,6 +216,7 @@ def side_effects(
             f"--num takes 2 samples or more, --target a finite number of standard deviations above 0; got {num} and "
             f"{target:g}"
         )
+    _check_ending(out, ".html")
     bench = _workbench(run, device)
     if bench.scorer is None or bench.rescoring is None:
         raise ValueError("side effects are measured with a scorer and a re-scoring")
@@ -273,6 +283,7 @@ def mix(
     device: Device = "cpu",
 ) -> None:
     """Style mixing: layers of one sample or picture in another; the last ones carry the palette."""
+    _check_ending(out, ".png")
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest("generators", generator))
     stages = groups(bench.generator.num_layers)
@@ -305,13 +316,33 @@ def _sources(
         raise ValueError(f"give {by_seed} or {by_codes}, and not both")
     if codes is None:
         return starts(bench, seeds or []), [f"seed {k}" for k in seeds or []]
-    found = load_codes(codes).to(bench.generator.device)
-    expected = (bench.generator.num_layers, bench.generator.code_dim)
-    if tuple(found.shape[1:]) != expected:
-        raise ValueError(
-            f"codes of {bench.generator.name!r} have shape {expected}; {codes} has {tuple(found.shape[1:])}"
-        )
+    found = _codes_for(bench, codes)
     return found, [f"code {k}" for k in range(len(found))]
+
+
+def _codes_for(bench: Workbench, path: Path) -> Float[Tensor, "n L D"]:
+    """Codes from a file, as far as the file tells those of this very generator.
+
+    Raises:
+        ValueError: they have another shape.
+        RunMismatchError: they were found with other weights, or with another truncation.
+    """
+    generator, found, about = bench.generator, load_codes(path), about_codes(path)
+    expected = (generator.num_layers, generator.code_dim)
+    if tuple(found.shape[1:]) != expected:
+        raise ValueError(f"codes of {generator.name!r} have shape {expected}; {path} has {tuple(found.shape[1:])}")
+    if bench.weights and about.get("weights", bench.weights) != bench.weights:
+        raise RunMismatchError(
+            f"{path} holds codes of {about.get('generator')!r}, a generator of other weights than {generator.name!r} "
+            "here: pictures would be of nothing; invert the photographs with this one"
+        )
+    here = generator.truncation.tolist()
+    if about.get("truncation", here) != here:
+        raise RunMismatchError(
+            f"{path} was found under truncation {about['truncation']}; here it is {here}: open the generator as it "
+            "was, or invert the photographs again"
+        )
+    return found.to(generator.device)
 
 
 @app.command()
@@ -319,7 +350,7 @@ def transition(
     categories: Annotated[list[str], typer.Argument(help="Two or more concepts, from the first to the last.")],
     run: Run,
     out: Annotated[Path, typer.Option("--out", help="Folder for transition.html and transition.json.")],
-    segmenter: Annotated[str, typer.Option("--segmenter", help="Name (rooms-128, rooms) or weight file.")] = EMBEDDED,
+    segmenter: SegmenterName = None,
     num: Annotated[int, typer.Option(help="Samples.")] = 48,
     steps: Annotated[int, typer.Option(help="Pictures per leg.")] = 2,
     strength: Annotated[float | None, typer.Option(help="Steps λ per leg; by default worth 2 σ.")] = None,
@@ -329,12 +360,13 @@ def transition(
     device: Device = "cpu",
 ) -> None:
     """Turns one kind of scene into others and counts what became of the objects (Fig. 5)."""
-    bench = _workbench(run, device)
+    bench, own = _workbench_and_segmenter(run, device)
+    seen = load_segmenter(segmenter or EMBEDDED, device) if segmenter or own is None else own
     L = bench.generator.num_layers
     where = None if layers is None else parse_layers(layers, num_layers=L, names=groups(L))
     begin = None if codes is None else _sources(bench, None, codes, "--seed", "--codes")[0]
     journey = travel(
-        bench, load_segmenter(segmenter, device), categories, codes=begin, num=num, steps=steps, strength=strength,
+        bench, seen, categories, codes=begin, num=num, steps=steps, strength=strength,
         layers=where,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
@@ -396,7 +428,12 @@ def invert_(
                 path.name, f"{result.error:.1f}", f"{result.start_error:.1f}", f"{result.distance:.2f}",
                 f"{result.percentile:.0f} %", f"{result.layer_spread:.2f}",
             )  # fmt: skip
-    about = {"generator": model.name, "photographs": [path.name for path in photographs]}
+    about = {
+        "generator": model.name,
+        "weights": weights_digest("generators", generator),
+        "truncation": model.truncation.tolist(),
+        "photographs": [path.name for path in photographs],
+    }
     save_codes(out, torch.stack([result.code for result in found]), about)
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
     captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
@@ -440,6 +477,8 @@ def discover_(
     device: Device = "cpu",
 ) -> None:
     """Finds directions without labels and names each by what it changes."""
+    if out is not None and out.suffix:
+        _check_ending(out, ".safetensors")
     opened = store.load_run(run)
     generator, scorer, _ = _models_of(opened, device)
     with progress_bars() as bars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from higan import conformance, load_generator, store
+from higan.checkpoints.official import Direction
 from higan.cli.app import Device, Out, app, console, progress_bars
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator
 from higan.cli.scorers import Against, Concepts, Options, open_scorer, scorer_options
 from higan.conformance import Finding
+from higan.types import Population
 
 WeightFile = Annotated[Path, typer.Argument(help="Weight file of any format that is understood.")]
 
@@ -97,6 +100,10 @@ def convert(
     from higan.generators.loading import save_generator
     from higan.generators.pretrained import PretrainedGenerator
 
+    if target.suffix != ".safetensors":
+        raise ValueError(f"the file to write must end in .safetensors; got {target}")
+    if target.exists() and file.exists() and target.samefile(file):
+        raise ValueError(f"{target} is the file to be read and would be overwritten; give another name")
     generator = load_generator(file)
     if not isinstance(generator, PretrainedGenerator):
         raise ValueError(f"{file} is in our own format already")  # noqa: TRY004 - the file is wrong, not a type
@@ -123,12 +130,24 @@ def import_official(
         "num_samples": len(population),
         "shard_size": len(population),
         "seed": 0,
+        "digests": {"official": _digest_of(population, found.directions)},
     }
     run = store.open_run(out, settings, provenance={"imported from": folder.name})
-    store.write_shard(run, 0, population)
-    if found.directions:
-        store.save_boundaries(run, [direction.boundary for direction in found.directions])
+    with store.writing(run):
+        if store.missing_shards(run):
+            store.write_shard(run, 0, population)
+        if found.directions and not (run.path / "boundaries.safetensors").exists():
+            store.save_boundaries(run, [direction.boundary for direction in found.directions])
     console.print(f"{len(population):,} samples, {len(found.directions)} boundaries in {out}")
+
+
+def _digest_of(population: Population, directions: Sequence[Direction]) -> str:
+    """Of all that is imported: another folder's codes are another run."""
+    content = hashlib.sha256()
+    for tensor in (population.codes, population.scores, *(direction.boundary.normal for direction in directions)):
+        content.update(str(tuple(tensor.shape)).encode())
+        content.update(tensor.contiguous().numpy().tobytes())
+    return content.hexdigest()
 
 
 @app.command("export-official")

@@ -152,12 +152,12 @@ def digests_of(generator: str, scorer: str, options: Mapping[str, Any] = Mapping
     digests |= {f"scorer {part}": weights_digest("scorers", part) for part in scorer.split("+")}
     for option, value in options.items():
         if isinstance(value, str):
-            digests[f"scorer option {option}"] = _option_digest(Path(value))
+            digests[f"scorer option {option}"] = _digest_in(Path(value))
     return {name: digest for name, digest in digests.items() if digest}
 
 
-def _option_digest(path: Path) -> str:
-    """Of a file, or of the weights in a folder of transformers; empty where an option is neither."""
+def _digest_in(path: Path) -> str:
+    """Of a file, or of the weights in a folder of the Hugging Face hub; empty where there is neither."""
     inside = ("model.safetensors", "pytorch_model.bin") if path.is_dir() else ()
     for candidate in (path, *(path / name for name in inside)):
         if candidate.is_file():
@@ -190,7 +190,6 @@ def _is_path(name: str) -> bool:
 
 
 def weights_digest(kind: Literal["generators", "scorers"], name: str) -> str:
-    """SHA-256 of the weight file behind a name; empty where there is none."""
+    """SHA-256 of the weight file behind a name, or in the folder of that name; empty where there is none."""
     embedded = Path(higan.__file__).parent / kind / "weights" / f"{name}.safetensors"
-    path = embedded if embedded.is_file() else Path(name)
-    return digest_of(path) if path.is_file() else ""
+    return _digest_in(embedded if embedded.is_file() else Path(name))

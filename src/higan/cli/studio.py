@@ -14,7 +14,7 @@ import typer
 from higan import load_segmenter, store, study
 from higan.cli.app import EMBEDDED, Device, app, console, minutes, progress_bars
 from higan.cli.models import GeneratorOptions, Label, Models, digests_of, generator_options
-from higan.cli.study import _edited_models_of, _open
+from higan.cli.study import _models_of, _open
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.extras import optional
 from higan.types import Generator, Scorer, Segmenter
@@ -109,7 +109,7 @@ def _embedded(device: str) -> _Opened:
 
 
 def _of_run(run: store.Run, device: str) -> _Opened:
-    return run, *_edited_models_of(run, device)
+    return run, *_models_of(run, device)
 
 
 def _of_weights(models: Models, out: Path, device: str) -> _Opened:

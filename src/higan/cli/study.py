@@ -62,6 +62,8 @@ from higan.engines import Engine, RayCluster, open_engine
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.hierarchy import finding, profile
 from higan.photographs import open_photograph
+from higan.population import render, score
+from higan.population import sample as draw
 from higan.rooms.dataset import sample_rooms
 from higan.statistics import rank
 from higan.types import Generator, Scorer, Segmenter
@@ -238,7 +240,12 @@ def _open(
     seed: int,
     shard_size: int = 2000,
 ) -> store.Run:
-    """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them."""
+    """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them.
+
+    One picture is drawn and scored first: a line that cannot work leaves no folder that a mended one would not fit.
+    """
+    if not out.exists():
+        score(scorer, render(generator, draw(generator, [0])))
     provenance = {
         "higan": __version__,
         "generator": models.generator,
@@ -492,7 +499,7 @@ def steps(
 ) -> None:
     """Compares steps: Δs against λ both ways, and which layers hold what under every step mode."""
     opened = store.load_run(folder)
-    generator, scorer, _ = _models_of(opened, device)
+    generator, scorer = _recipe_of(opened)(device)
     if study.comparison(opened) is None:
         images = study.compare_cost(opened, generator, num=verify, num_random=num_random)
         console.print(f"{images:,} images to score")
@@ -554,28 +561,23 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> 
 
 
 def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
-    """Generator, scorer and segmenter that a run was made with."""
-    generator, scorer = replace(_recipe_of(opened), digests={})(device)
-    segmenter = opened.provenance.get("segmenter")
-    if not segmenter:
-        return generator, scorer, None
-    return generator, scorer, load_segmenter(located(segmenter, opened.provenance.get("folder")), device)
-
-
-def _edited_models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
-    """The same for those who draw new pictures: with another generator they would be of another run.
+    """Generator, scorer and segmenter that a run was made with; another scorer draws no other pictures.
 
     Raises:
         RunMismatchError: the generator's weight file is another one.
     """
     recipe = _recipe_of(opened)
+    generator, scorer = replace(recipe, digests={})(device)
     name = recipe.generator
     made = recipe.digests.get(f"generator {name}", "")
     if made and weights_digest("generators", name) != made:
         raise RunMismatchError(
             f"{name} is no longer the file that {opened.path} was made with: its SHA-256 has changed"
         )
-    return _models_of(opened, device)
+    segmenter = opened.provenance.get("segmenter")
+    if not segmenter:
+        return generator, scorer, None
+    return generator, scorer, load_segmenter(located(segmenter, opened.provenance.get("folder")), device)
 
 
 def _recipe_of(opened: store.Run) -> Models:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from higan.errors import CorruptFileError, MissingWeightsError
+from higan.errors import CorruptFileError, MissingWeightsError, ScorerError
 from higan.extras import optional
 from higan.preprocessing import Preprocessing
 from higan.scorers.callable import checked
@@ -65,11 +65,18 @@ class TorchScriptScorer:
         """The network's outputs as they come.
 
         Raises:
-            ScorerError: they are not one finite number per image and concept.
+            ScorerError: they are not one finite number per image and concept, or the network cannot do with the images.
         """
         check_images(images)
         x = images.to(self.device)
-        output = self._network(x if self.preprocessing is None else self.preprocessing(x))
+        try:
+            output = self._network(x if self.preprocessing is None else self.preprocessing(x))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise ScorerError(
+                f"scorer {self.name!r} cannot score uint8 images as they are prepared for it ({reason}); say what it "
+                "wants done to them, as in preprocessing=imagenet"
+            ) from error
         return checked(output, len(images), len(self.concepts), self.name)
 
 

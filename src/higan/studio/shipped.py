@@ -18,7 +18,7 @@ __all__ = ["SHIPPED", "pack_study", "shipped_study"]
 SHIPPED = Path(__file__).with_name("rooms")
 """Folder of the study that comes with the package."""
 
-_GENERATOR = "rooms-128"
+_GENERATOR = "rooms"
 
 
 def shipped_study() -> Run:

@@ -133,7 +133,7 @@ class Answers:
         Args:
             nickname: as they typed it; control characters are dropped, 40 letters kept.
             origin: where they come from.
-            block: which block they see; by default blocks are handed out in turn.
+            block: which block they see; by default the first that no rater of that origin has.
             token: the token where one was drawn elsewhere; a rater who has it already is returned as they are.
 
         Raises:
@@ -149,9 +149,10 @@ class Answers:
             number = int(last) + 1
             shown = nickname_of(nickname) or f"rater {number + 1}"
             if block is None:
-                # Counted among their like, so that simulated raters leave no gap in the blocks of people.
-                query = "SELECT count(*) FROM raters WHERE origin = ?"
-                block = int(db.execute(query, (origin,)).fetchone()[0])
+                # The first that none of their like has: simulated raters leave no gap in the blocks of people, and
+                # who was forgotten is replaced.
+                taken = {row[0] for row in db.execute("SELECT block FROM raters WHERE origin = ?", (origin,))}
+                block = next(k for k in range(len(taken) + 1) if k not in taken)
             db.execute("INSERT INTO raters VALUES (?, ?, ?, ?, ?)", (number, block, _digest(token), shown, origin))
         return Rater(number, block, shown, origin), token
 
