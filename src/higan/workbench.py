@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,7 @@ __all__ = [
 _REACH = 6.0
 _CALIBRATION = 24
 _STEPS = 14
+_LEAST = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,30 +166,40 @@ def calibrate(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigma
     Raises:
         ValueError: not to be had within six standard deviations of the codes along the normal.
     """
-    column = bench.column(boundary.concept.name)
-    seeds = sample_seeds(_CALIBRATION, purpose="verify", first=2**20)
-    codes = sample(bench.generator, seeds)
-    before = _mean_score(bench, codes, column)
-    std = _std(bench, boundary.concept.name)
+    change = _changes(bench, boundary, layers)
     limit = _REACH * spread(bench.generator, boundary)
-
-    def change(step: float) -> float:
-        moved = apply(codes, [Edit(boundary, step, tuple(layers))])
-        return (_mean_score(bench, moved, column) - before) / std
-
     sign = 1.0 if sigmas >= 0 else -1.0
     low, high = 0.0, limit / 16
     while sign * change(sign * high) < abs(sigmas):
         if high >= limit:
-            raise ValueError(
-                f"{boundary.concept.name!r} moves by {change(sign * limit):+.2f} of {sigmas:+g} standard deviations at "
-                f"layers {','.join(map(str, layers))} within {limit:.1f} steps; ask for less, or choose other layers"
-            )
+            raise ValueError(_unreached(boundary, layers, sign * limit, change(sign * limit), sigmas))
         low, high = high, min(2 * high, limit)
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if sign * change(sign * middle) >= abs(sigmas) else (middle, high)
     return sign * high
+
+
+def _changes(bench: Workbench, boundary: Boundary, layers: Sequence[int]) -> Callable[[float], float]:
+    """How a boundary's own score changes on average when 24 samples are moved so many steps, in standard deviations."""
+    column = bench.column(boundary.concept.name)
+    seeds = sample_seeds(_CALIBRATION, purpose="verify", first=2**20)
+    codes = sample(bench.generator, seeds)
+    before = _mean_score(bench, codes, column)
+    std = _std(bench, boundary.concept.name)
+
+    def change(step: float) -> float:
+        moved = apply(codes, [Edit(boundary, step, tuple(layers))])
+        return (_mean_score(bench, moved, column) - before) / std
+
+    return change
+
+
+def _unreached(boundary: Boundary, layers: Sequence[int], step: float, change: float, sigmas: float) -> str:
+    return (
+        f"{boundary.concept.name!r} moves by {change:+.2f} of {sigmas:+g} standard deviations at layers "
+        f"{','.join(map(str, layers))} after {step:+.3g} steps; ask for less, or choose other layers"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -374,16 +385,28 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
         if per_step is not None and per_step <= 0:
             raise ValueError(f"{instruction.concept!r} does not rise at layers {','.join(map(str, layers))}")
         if per_step is not None:
-            steps, limit = instruction.amount / per_step, _REACH * spread(bench.generator, boundary)
-            if abs(steps) <= limit:
-                return steps
-            # Further out than codes are found nobody knows that scores go on as they began.
-            if bench.scorer is None:
-                raise ValueError(
-                    f"{instruction.concept!r} would take {steps:+.3g} steps at layers {','.join(map(str, layers))}, "
-                    f"more than the {limit:.1f} within which codes are found; ask for less, or choose other layers"
-                )
+            return _extrapolated(bench, boundary, layers, instruction.amount, per_step)
     return calibrate(bench, boundary, layers, instruction.amount)
+
+
+def _extrapolated(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float, per_step: float) -> float:
+    """Steps by the measured response; where they lead out of the codes, only if samples go along for a part of the way.
+
+    A single layer often takes steps that would be far too long for all of them. But a response that is a rise by chance
+    would give millions.
+    """
+    steps, limit = sigmas / per_step, _REACH * spread(bench.generator, boundary)
+    if abs(steps) <= limit:
+        return steps
+    if bench.scorer is None:
+        raise ValueError(
+            f"{boundary.concept.name!r} would take {steps:+.3g} steps at layers {','.join(map(str, layers))}; codes "
+            f"are found within {limit:.1f}, and there is no scorer to look with; ask for less, or choose other layers"
+        )
+    change = _changes(bench, boundary, layers)(steps)
+    if change / sigmas < _LEAST:
+        raise ValueError(_unreached(boundary, layers, steps, change, sigmas))
+    return steps
 
 
 def _refuse_unreached(instruction: Instruction, found: Reached) -> None:

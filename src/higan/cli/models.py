@@ -69,8 +69,9 @@ class Models:
         """The same for somebody in another folder than that where the names were typed; see `located`."""
         digests = {}
         for role, digest in self.digests.items():
-            kind, name = role.rsplit(" ", 1) if role.startswith("scorer option ") else role.split(" ", 1)
-            digests[f"{kind} {located(name, folder)}"] = digest
+            kind, name = role.split(" ", 1)
+            # Options are called by their keys, not by the files that they name.
+            digests[role if role.startswith("scorer option ") else f"{kind} {located(name, folder)}"] = digest
         options = {k: located(v, folder) if isinstance(v, str) else v for k, v in self.options.items()}
         return replace(
             self,
