@@ -611,6 +611,21 @@ def test_a_run_is_found_from_another_folder(higan, tmp_path, monkeypatch):
     assert "is no longer the file" in printed
 
 
+def test_a_run_hears_later_of_its_segmenter_and_photographs(higan, tmp_path):
+    out = tmp_path / "run"
+    line = ["--generator", "rooms-32-s0", "--scorer", "colour", "--num", 60, "--out", out]
+    assert higan("sample", *line)[0] == 0
+    assert store.load_run(out).provenance["segmenter"] is None
+    more = ["--segmenter", "rooms", "--photograph", "rooms", "--verify", 4, "--random", 2, "--permuted", 1]
+    code, printed = higan("run", *line, *more)
+    assert code == 0, printed
+    begun = store.load_run(out)
+    assert (begun.provenance["segmenter"], begun.provenance["photographs"]) == ("rooms", ["rooms"])
+    assert begun.provenance["command"].startswith("higan sample")
+    # What was said stays.
+    assert store.complete(begun, {"segmenter": "ade20k"}).provenance == begun.provenance
+
+
 def test_runs_of_names_alone_do_not_say_where_they_were_begun(higan, tmp_path, monkeypatch):
     (tmp_path / "toy").mkdir()
     monkeypatch.chdir(tmp_path)

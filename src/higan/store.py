@@ -179,6 +179,25 @@ def load_run(path: str | Path) -> Run:
     return Run(path, manifest["settings"], manifest["provenance"])
 
 
+def complete(run: Run, provenance: Mapping[str, Any]) -> Run:
+    """Add what nobody said when the run was begun; what was said stays.
+
+    Raises:
+        RunBusyError, RunWriteError: see `writing`.
+    """
+    added = {key: value for key, value in provenance.items() if value and not run.provenance.get(key)}
+    if not added:
+        return run
+    with writing(run):
+        content = {
+            "format": _FORMAT,
+            "settings": run.settings,
+            "provenance": {**load_run(run.path).provenance, **added},
+        }
+        write_json(run.path / _MANIFEST, content)
+    return load_run(run.path)
+
+
 @contextlib.contextmanager
 def writing(run: Run) -> Iterator[None]:
     """Keeps other processes from writing the run folder meanwhile; the system lifts the lock if this one is killed.

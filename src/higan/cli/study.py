@@ -259,7 +259,7 @@ def _open(
     typed = [models.generator, models.scorer, beside.get("segmenter"), *beside.get("photographs", ())]
     if any(names_files(str(name)) for name in [*typed, *models.options.values()]):
         provenance["folder"] = str(Path.cwd())
-    return study.open_study(
+    run = study.open_study(
         out,
         generator,
         scorer,
@@ -270,6 +270,8 @@ def _open(
         choices=models.choices,
         provenance=provenance,
     )
+    # A run that was begun step by step hears of its segmenter later.
+    return store.complete(run, {name: provenance.get(name) for name in ("segmenter", "photographs", "folder")})
 
 
 def _amount(cost: study.Cost, *, most: bool = False) -> str:

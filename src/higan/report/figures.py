@@ -175,7 +175,7 @@ def transition(
         return None
     bench = open_workbench(study.run, easel.generator, easel.scorer)
     try:
-        journey = travel(bench, segmenter, [entry.name for entry in entries], num=num)
+        journey = travel(bench, segmenter, [entry.name for entry in entries], num=num, seed=study.run.seed)
     except ValueError:  # A report is not given up for one figure.
         return None
     std = easel.std[[entry.column for entry in entries]]
@@ -234,7 +234,7 @@ def photographs(
     std = torch.zeros(len(known))
     for column, concept in enumerate(easel.concepts):
         std[known.index(concept.name)] = easel.std[column]
-    found = compare(easel.generator, easel.scorer, edits, pictures, std=std, num=num, steps=steps)
+    found = compare(easel.generator, easel.scorer, edits, pictures, std=std, num=num, steps=steps, seed=study.run.seed)
     shown = [k for k, entry in enumerate(entries) if entry.level not in [e.level for e in entries[:k]]]
     strips = []
     for p, inversion in enumerate(found.inversions):
