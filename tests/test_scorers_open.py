@@ -451,7 +451,7 @@ def test_files_nobody_knows(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"x")
     with pytest.raises(UnknownFormatError, match=r"ends in \.safetensors"):
         higan.load_scorer(tmp_path / "x.h5")
-    with pytest.raises(MissingWeightsError, match="expected one of the names rooms, colour"):
+    with pytest.raises(MissingWeightsError, match="expected one of the names rooms, rooms-128, colour"):
         higan.load_scorer("nothing")
 
 
