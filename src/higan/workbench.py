@@ -327,6 +327,7 @@ def plan(
     codes: Float[Tensor, "n L D"],
     *,
     conditions: Sequence[str] = (),
+    checked: bool = True,
 ) -> tuple[tuple[Edit, ...], ...]:
     """For every sample the edits to be carried out, with strengths and layers; the order of edits does not matter.
 
@@ -339,9 +340,11 @@ def plan(
         edits: as text or parsed.
         codes: of the samples to be edited.
         conditions: concepts to be left alone: their directions are projected out of every edit's.
+        checked: whether amounts in standard deviations that lead out of the codes are refused where samples do not
+            follow; there is no need where what samples do is measured next.
 
     Raises:
-        ValueError: unknown or contradictory edits, or a score that cannot be reached.
+        ValueError: unknown or contradictory edits, or an amount or a score that cannot be reached.
     """
     instructions = bench.instructions(edits)
     check_consistent(instructions, bench.boundaries, conditions)
@@ -355,7 +358,7 @@ def plan(
         if instruction.unit in ("at least", "at most"):
             targets.append((instruction, boundary, layers))
         else:
-            fixed.append(Edit(boundary, _steps(bench, instruction, boundary, layers), layers))
+            fixed.append(Edit(boundary, _steps(bench, instruction, boundary, layers, checked), layers))
     plans = [tuple(fixed)] * len(codes)
     for instruction, boundary, layers in targets:
         start = apply(codes, fixed)
@@ -376,7 +379,9 @@ def _layers(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
     return recommend(bench.rescoring, instruction.concept).layers
 
 
-def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layers: tuple[int, ...]) -> float:
+def _steps(
+    bench: Workbench, instruction: Instruction, boundary: Boundary, layers: tuple[int, ...], checked: bool
+) -> float:
     if instruction.unit == "steps" or instruction.amount == 0:
         return instruction.amount
     untouched = boundary is bench.boundaries[instruction.concept]
@@ -385,17 +390,18 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
         if per_step is not None and per_step <= 0:
             raise ValueError(f"{instruction.concept!r} does not rise at layers {','.join(map(str, layers))}")
         if per_step is not None:
-            return _extrapolated(bench, boundary, layers, instruction.amount, per_step)
+            steps = instruction.amount / per_step
+            return _followed(bench, boundary, layers, instruction.amount, steps) if checked else steps
     return calibrate(bench, boundary, layers, instruction.amount)
 
 
-def _extrapolated(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float, per_step: float) -> float:
+def _followed(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float, steps: float) -> float:
     """Steps by the measured response; where they lead out of the codes, only if samples go along for a part of the way.
 
     A single layer often takes steps that would be far too long for all of them. But a response that is a rise by chance
     would give millions.
     """
-    steps, limit = sigmas / per_step, _REACH * spread(bench.generator, boundary)
+    limit = _REACH * spread(bench.generator, boundary)
     if abs(steps) <= limit:
         return steps
     if bench.scorer is None:

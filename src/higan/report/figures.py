@@ -167,17 +167,14 @@ def transition(
     """Fig. 5: rooms that the scorer is surest of, turned into the next category and the one after.
 
     The same journey as `higan.transitions.travel` takes by default; the ``samples`` that scored highest to begin with
-    are shown. None unless two categories are verified, and edits at the recommended layers reach each of them.
+    are shown. None unless two categories are verified and the re-scoring finds layers to edit each at.
     """
     verified = {entry.name: entry for entry in study.verified("object")}
     entries = [verified[name] for name in CATEGORIES if name in verified]
     if len(entries) < 2:
         return None
     bench = open_workbench(study.run, easel.generator, easel.scorer)
-    try:
-        journey = travel(bench, segmenter, [entry.name for entry in entries], num=num, seed=study.run.seed)
-    except ValueError:  # A report is not given up for one figure.
-        return None
+    journey = travel(bench, segmenter, [entry.name for entry in entries], num=num, seed=study.run.seed)
     std = easel.std[[entry.column for entry in entries]]
     sigma = (journey.scores - journey.scores[:, :1]) / torch.where(std > 0, std, 1.0)
     names = [readable(entry.name) for entry in entries]
