@@ -1,6 +1,7 @@
 """The report of toy runs, whose answers are known by hand: layer l holds concept ``planted l`` and nothing else."""
 
 import base64
+import dataclasses
 import io
 import re
 import shutil
@@ -299,6 +300,9 @@ def test_transition_pictures_raise_the_category_they_lead_to(tmp_path, toy):
         assert [c.sigma for c in second.changes] == pytest.approx([0, 2, 0], abs=0.2)
         assert [c.sigma for c in third.changes] == pytest.approx([0, 0, 2], abs=0.2)
     assert "dark" in drawn.flow
+    other = dataclasses.replace(found, run=dataclasses.replace(found.run, settings={**found.run.settings, "seed": 1}))
+    again = figures.transition(other, easel, Halves(), num=6, samples=2)
+    assert {strip.note for strip in again.strips}.isdisjoint(strip.note for strip in drawn.strips)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
