@@ -382,7 +382,17 @@ def rescore_adaptively(
             if not bool(wanted.any()):
                 break
     return _summary(
-        plan, race, ledger, seeds, num_random, step=step, step_mode=step_mode, seed=seed, images=done, budget=budget
+        plan,
+        race,
+        ledger,
+        std,
+        seeds,
+        num_random,
+        step=step,
+        step_mode=step_mode,
+        seed=seed,
+        images=done,
+        budget=budget,
     )
 
 
@@ -458,6 +468,7 @@ def _summary(
     plan: Plan,
     race: Race,
     ledger: _Ledger,
+    std: Tensor,
     seeds: Tensor,
     num_random: int,
     *,
@@ -468,7 +479,6 @@ def _summary(
     budget: int,
 ) -> Adaptive:
     concepts = tuple(plan.scorer.concepts[column] for column in plan.columns)
-    std = plan.score_std(ledger.originals)
     null = (ledger.null / ledger.null_counts[:, None]).float()
     rescoring = Rescoring(
         concepts=concepts,

@@ -116,9 +116,10 @@ def profile(
     weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
     halves = _halves(rescoring.changes.shape[-1], seed)
     point, null = delta(rescoring), null_level(rescoring)
-    gains = [
-        _gains(rescoring, c, at_layer, point=point, null=null, weights=weights) for c in range(len(rescoring.concepts))
-    ]
+
+    def gains_of(c: int, columns: list[int], weights: Tensor) -> Tensor:
+        return _gains(rescoring, c, columns, point=point, null=null, weights=weights)
+
     chance = torch.Generator().manual_seed(seed + 1)
 
     levels: list[Level] = []
@@ -130,22 +131,21 @@ def profile(
         members = [c for c, concept in enumerate(rescoring.concepts) if concept.level == level]
         members = [c for c in members if rescoring.concepts[c].name in counted]
         # A concept that moves only when all layers move together says nothing about where it lives.
-        members = [c for c in members if bool((point > null)[c, at_group].any()) and _is_located(gains[c])]
+        gains = {c: gains_of(c, at_layer, weights) for c in members if bool((point > null)[c, at_group].any())}
+        gains = {c: found for c, found in gains.items() if _is_located(found)}
+        members = [*gains]
         if not members:
             continue
         levels.append(level)
         names.append(tuple(rescoring.concepts[c].name for c in members))
         draws = torch.randint(len(members), (num_resamples, len(members)), generator=chance) if over_concepts else None
         layer, group = [
-            _mean_shares(
-                torch.stack([_shares(rescoring, c, at, point=point, null=null, weights=weights) for c in members]),
-                draws,
-            )
-            for at in (at_layer, at_group)
+            _mean_shares(torch.stack([*map(_shares, found)]), draws)
+            for found in (gains.values(), [gains_of(c, at_group, weights) for c in members])
         ]
         spread.append((layer, group))
-        centres.append(_mean_shares(torch.stack([_centre(gains[c]) for c in members])[..., None], draws)[:, 0])
-        parts = [_shares(rescoring, c, at_layer, point=point, null=null, weights=halves)[1:] for c in members]
+        centres.append(_mean_shares(torch.stack([*map(_centre, gains.values())])[..., None], draws)[:, 0])
+        parts = [_shares(gains_of(c, at_layer, halves))[1:] for c in members]
         reliability.append(_reliability(torch.stack(parts).mean(0)))
 
     def collect(part: int, width: int) -> Tensor:
@@ -188,7 +188,7 @@ def reliabilities(rescoring: Rescoring, *, seed: int = 0) -> Float[Tensor, " C"]
     point, null = delta(rescoring), null_level(rescoring)
     return torch.tensor(
         [
-            _reliability(_shares(rescoring, c, at, point=point, null=null, weights=halves)[1:])
+            _reliability(_shares(_gains(rescoring, c, at, point=point, null=null, weights=halves))[1:])
             for c in range(len(rescoring.concepts))
         ]
     )
@@ -236,13 +236,11 @@ def _columns(rescoring: Rescoring, wanted: list[str]) -> list[int]:
     return [names.index(name) for name in wanted]
 
 
-def _shares(
-    rescoring: Rescoring, concept: int, columns: list[int], *, point: Tensor, null: Tensor, weights: Tensor
-) -> Float[Tensor, "b X"]:
-    """A concept's share at each place: measured in the first row, then in every bootstrap resample."""
-    excess = _gains(rescoring, concept, columns, point=point, null=null, weights=weights).clamp(min=0)
+def _shares(gains: Float[Tensor, "b X"]) -> Float[Tensor, "b X"]:
+    """Of every place in what all of them gain, losses not counted."""
+    excess = gains.clamp(min=0)
     total = excess.sum(1, keepdim=True)
-    uniform = torch.full_like(excess, 1 / len(columns))
+    uniform = torch.full_like(excess, 1 / excess.shape[1])
     return torch.where(total > 0, excess / total.clamp(min=torch.finfo(total.dtype).tiny), uniform)
 
 

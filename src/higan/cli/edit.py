@@ -93,7 +93,7 @@ def edit_(
     device: Device = "cpu",
 ) -> None:
     """Edits samples or inverted photographs: pictures, strips, grids, animations."""
-    _check_ending(out, ".png", *(() if again is not None else (".gif", ".webp", ".mp4", ".html")))
+    _prepare(out, ".png", *(() if again is not None else (".gif", ".webp", ".mp4", ".html")))
     bench = _workbench(run, device)
     if again is not None:
         if changes or seed or condition or sweep or grid or joint:
@@ -130,7 +130,7 @@ def edit_(
     console.print(f"{len(strip.images)} pictures in {out}", highlight=False, soft_wrap=True)
 
 
-def _check_ending(out: Path, *endings: str) -> None:
+def _prepare(out: Path, *endings: str) -> None:
     """Before the work: a name that means something, and a folder to write to."""
     if out.suffix not in endings:
         raise ValueError(f"--out must end in {' or '.join(endings)}, in lower case; got {out}")
@@ -216,7 +216,7 @@ def side_effects(
             f"--num takes 2 samples or more, --target a finite number of standard deviations above 0; got {num} and "
             f"{target:g}"
         )
-    _check_ending(out, ".html")
+    _prepare(out, ".html")
     bench = _workbench(run, device)
     if bench.scorer is None or bench.rescoring is None:
         raise ValueError("side effects are measured with a scorer and a re-scoring")
@@ -283,7 +283,7 @@ def mix(
     device: Device = "cpu",
 ) -> None:
     """Style mixing: layers of one sample or picture in another; the last ones carry the palette."""
-    _check_ending(out, ".png")
+    _prepare(out, ".png")
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest("generators", generator))
     stages = groups(bench.generator.num_layers)
@@ -409,7 +409,7 @@ def invert_(
     device: Device = "cpu",
 ) -> None:
     """Projects photographs into the generator's codes, to be edited with `higan edit --codes`."""
-    _check_ending(out, ".safetensors", ".npy")
+    _prepare(out, ".safetensors", ".npy")
     sheet = out.with_name(f"{out.stem}-inverted.png")
     _spare(photographs, out, sheet)
     model = open_generator(generator, device, label, generator_options(generator_option))
@@ -478,7 +478,7 @@ def discover_(
 ) -> None:
     """Finds directions without labels and names each by what it changes."""
     if out is not None and out.suffix:
-        _check_ending(out, ".safetensors")
+        _prepare(out, ".safetensors")
     opened = store.load_run(run)
     generator, scorer, _ = _models_of(opened, device)
     with progress_bars() as bars:
