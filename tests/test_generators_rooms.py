@@ -191,6 +191,28 @@ class TestGenerator:
         torch.testing.assert_close(images, rooms.synthesize(edited), atol=1e-5, rtol=0)
         assert not torch.allclose(images, rooms.synthesize(codes), atol=1e-3)
 
+    @pytest.mark.parametrize("layer", range(6))
+    @pytest.mark.parametrize(("budget", "together"), [(1, {1}), (12_000, {1, 2}), (60_000, {5})])
+    def test_maps_that_outgrow_the_cache_part_ways_and_meet_again(
+        self, rooms, codes, layer, budget, together, monkeypatch
+    ):
+        whole = rooms.prepare(codes, layer)
+        images = rooms.synthesize(codes)
+        monkeypatch.setattr("higan.generators.rooms._CACHE", budget)
+        worked_on = []
+        handles = [
+            module.register_forward_pre_hook(lambda _, inputs: worked_on.append(inputs[0]))
+            for name, module in rooms.network.named_modules()
+            if name.endswith("conv") or name.startswith("to_rgb.")
+        ]
+        state = rooms.prepare(codes, layer)
+        found = rooms.resume(state, codes, layer)
+        for handle in handles:
+            handle.remove()
+        assert {len(x) for x in worked_on if x.shape[2] == 16} == together  # 5 KiB each.
+        torch.testing.assert_close(state, whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found, images, atol=1e-5, rtol=0)
+
     def test_derivatives_agree_with_finite_differences(self, codes):
         network = lively_network(replace(CONFIG, resolution=8)).double()
         start = codes[:1, :4].double().requires_grad_()

@@ -43,7 +43,12 @@ _FORMAT = "higan-rooms-generator-1"
 
 _EPSILON = 1e-5
 
+_CACHE = 4 * 2**20
+"""Bytes of feature maps that a processor works on at a time: larger ones are fetched from memory in every step of a
+layer, which took longer than all convolutions together."""
+
 Adain = Callable[[Tensor, Tensor, Tensor], Tensor]
+Continue = Callable[[Tensor, Tensor], Tensor]
 
 
 def adain(
@@ -129,10 +134,7 @@ class RoomsNetwork(nn.Module):
 
     def resume(self, state: Float[Tensor, "n c h w"], codes: Float[Tensor, "n L D"], layer: int) -> Tensor:
         """Finish from the state that ``prepare`` left before the style of ``layer``: RGB (n, 3, H, W), unbounded."""
-        last = len(self.layers) - 1
-        x = self._advance(state, codes, layer, last)
-        x = self._stylise(x, codes, last)
-        return self.to_rgb[str(self.config.resolution)](x)
+        return self._advance(state, codes, layer, len(self.layers) - 1, self._finish)
 
     def forward(self, codes: Float[Tensor, "n L D"], dtype: torch.dtype = torch.float32, fade: float = 1.0) -> Tensor:
         """RGB (n, 3, H, W), unbounded, in ``dtype``.
@@ -164,11 +166,33 @@ class RoomsNetwork(nn.Module):
     def _stylise(self, x: Tensor, codes: Tensor, layer: int) -> Tensor:
         return self._layer(layer).stylise(x, codes[:, layer], self.adain)
 
-    def _advance(self, x: Tensor, codes: Tensor, start: int, stop: int) -> Tensor:
-        """From before the style of layer ``start`` to before that of layer ``stop``."""
-        for layer in range(start, stop):
-            x = self._layer(layer + 1).convolve(self._stylise(x, codes, layer))
-        return x
+    def _finish(self, x: Tensor, codes: Tensor) -> Tensor:
+        """The last style and RGB."""
+        x = self._stylise(x, codes, len(self.layers) - 1)
+        picture: Tensor = self.to_rgb[str(self.config.resolution)](x)
+        return picture
+
+    def _advance(self, x: Tensor, codes: Tensor, start: int, stop: int, then: Continue | None = None) -> Tensor:
+        """From before the style of layer ``start`` to before that of layer ``stop``, ``then`` on.
+
+        Samples part ways where their maps no longer fit the cache together.
+        """
+        if start == stop and then is None:
+            return x
+        if len(parts := x.split(_fitting(x))) > 1:
+            rows = codes.split(len(parts[0]))
+            return torch.cat([self._advance(*both, start, stop, then) for both in zip(parts, rows, strict=True)])
+        if start == stop and then is not None:
+            return then(x, codes)
+        x = self._layer(start + 1).convolve(self._stylise(x, codes, start))
+        return self._advance(x, codes, start + 1, stop, then)
+
+
+def _fitting(x: Tensor) -> int:
+    """How many samples to work on at a time; all of them on a GPU, and where gradients keep every map anyway."""
+    if x.device.type != "cpu" or x.requires_grad or not len(x):
+        return max(1, len(x))
+    return max(1, _CACHE // (x[0].numel() * x.element_size()))
 
 
 Network = RoomsNetwork | SkipNetwork
