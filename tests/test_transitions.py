@@ -1,5 +1,7 @@
 """The object mapping on planted swaps, on rooms furnished in two ways, and against counts by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from higan import population
 from higan.errors import ScorerError
 from higan.generators.toy import ToyGenerator
+from higan.rescoring import rescore
 from higan.rooms.classes import CLASSES, class_index
 from higan.rooms.render import render
 from higan.rooms.scene import sample_scenes
@@ -14,7 +17,7 @@ from higan.scorers.toy import ToyScorer
 from higan.segmenters.toy import ToySegmenter
 from higan.transitions import flows, kept, map_objects, mapping_shares, segment, travel, walk
 from higan.types import Boundary, Concept, Edit, SegmentClass, Segmenter
-from higan.workbench import Workbench
+from higan.workbench import Workbench, approach, calibrate
 
 G, SEG = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToySegmenter(4)
 AB = (
@@ -184,6 +187,61 @@ def test_a_journey_starts_where_it_should_and_maps_what_was_planted():
     assert row.share > 0.8
 
 
+class TurningScorer(ToyScorer):
+    """Of a planted value v it tells 4v - v², which rises up to v = 2: pictures that fall apart, by hand."""
+
+    def score(self, images):
+        planted = super().score(images)
+        return 4 * planted - planted**2
+
+
+def bench_of(scorer, num=3):
+    planted = scorer.concepts[:num]
+    boundaries = tuple(Boundary(c, G.directions[k], torch.tensor(0.0), 1.0) for k, c in enumerate(planted))
+    found = rescore(G, scorer, boundaries, num=64, step=0.5, num_random=3)
+    return Workbench(G, {b.concept.name: b for b in boundaries}, scorer, found)
+
+
+def test_what_can_be_reached_is_approached_and_no_more():
+    bench = bench_of(ToyScorer(4))
+    boundary = bench.boundaries["planted 1"]
+    codes = population.sample(G, range(24))
+    steps, gained = approach(bench, boundary, (1,), 1.5, codes)
+    assert gained == pytest.approx(1.5, abs=0.02)
+    assert steps == pytest.approx(calibrate(bench, boundary, (1,), 1.5), abs=0.02)
+    assert approach(bench, boundary, (0, 2), 1.5, codes)[1] < 0.05
+
+
+def test_a_score_that_turns_is_not_followed_beyond_the_turn():
+    bench = bench_of(TurningScorer(4))
+    boundary = bench.boundaries["planted 1"]
+    std = float(bench.rescoring.score_std[1])
+    codes = population.sample(G, range(24))
+    rest = 2 - 0.7 * float((codes[:, 1] @ G.directions[1]).mean())
+    # Truncated by 0.7, a step λ changes the mean of 4v - v² by 2 · rest · 0.7 λ - 0.49 λ²: at most by rest².
+    steps, gained = approach(bench, boundary, (1,), 100.0, codes)
+    assert 0.6 * rest / 0.7 < steps < 1.05 * rest / 0.7
+    assert 0.85 * rest**2 < gained * std < 1.02 * rest**2
+    steps, gained = approach(bench, boundary, (1,), 1 / std, codes)
+    assert gained * std == pytest.approx(1, abs=0.05)
+    assert steps == pytest.approx((rest - math.sqrt(rest**2 - 1)) / 0.7, abs=0.03)
+
+
+def test_legs_go_as_far_as_asked_or_as_far_as_it_leads():
+    names = ["planted 0", "planted 1", "planted 2"]
+    journey = travel(bench_of(ToyScorer(4)), SEG, names, num=4, sigmas=1.0)
+    # One standard deviation is psi, and so is what one step changes, at the planted layer and wherever that is among.
+    assert [leg.layers for leg in journey.legs] == [(1,), (2,)]
+    assert [leg.strength for leg in journey.legs] == pytest.approx([1.0, 1.0], abs=0.25)
+    far = travel(bench_of(TurningScorer(4)), SEG, names, num=4, sigmas=50.0)
+    assert [leg.layers for leg in far.legs] == [(1,), (2,)]
+    assert all(leg.strength < 2 / 0.7 * 1.5 for leg in far.legs)
+    held = travel(bench_of(ToyScorer(4)), SEG, names[:2], num=4, sigmas=1.0, layers=[0, 1])
+    assert held.legs[0].layers == (0, 1)
+    with pytest.raises(ValueError, match="'planted 1' rises at none of the layers tried"):
+        travel(bench_of(TurningScorer(4)), SEG, names[:2], num=4, layers=[3])
+
+
 @pytest.mark.parametrize(
     ("names", "options", "words"),
     [
@@ -192,6 +250,7 @@ def test_a_journey_starts_where_it_should_and_maps_what_was_planted():
         (["planted 0", "nope"], {}, "no concept 'nope'"),
         (["planted 0", "noise"], {}, "unknown concept 'noise'; there are boundaries for: planted 0"),
         (["planted 0", "planted 1"], {"num": 0}, "at least 1; got 0"),
+        (["planted 0", "planted 1"], {"sigmas": -1.0}, "above 0; got -1"),
     ],
 )
 def test_bad_journeys(names, options, words):

@@ -7,6 +7,7 @@ else is computed from these counts, with intervals over samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,10 +19,10 @@ from torch import Tensor
 from higan.editing import apply
 from higan.errors import ScorerError
 from higan.population import render, sample, sample_seeds, score
-from higan.recipes import Instruction, Unit
+from higan.recipes import Instruction, check_consistent
 from higan.statistics import resample_weights
 from higan.types import Edit, SegmentClass, Segmenter
-from higan.workbench import Workbench, plan
+from higan.workbench import Workbench, approach, promising, recommended
 
 __all__ = [
     "Flow",
@@ -39,6 +40,8 @@ __all__ = [
 
 _RESAMPLES_AT_ONCE = 32
 _IMAGES_AT_ONCE = 32
+_NEARLY = 0.8
+_TRIED = 16
 
 
 def walk(codes: Float[Tensor, "n L D"], legs: Sequence[Edit], *, steps: int = 2) -> Float[Tensor, "n T L D"]:
@@ -297,8 +300,10 @@ def travel(
         codes: to start from instead of samples; their numbers stand for seeds in the result.
         num: samples.
         steps: stations per leg.
-        strength: length of every leg, in steps λ; by default what raises the category's score by ``sigmas``.
-        layers: where to edit; by default those the re-scoring recommends for each category.
+        strength: length of every leg, in steps λ; by default what raises the category's score by ``sigmas``, or as
+            far as it can be raised (`higan.workbench.approach`).
+        layers: where to edit; by default, of the placements that raise a category at least four fifths as far as the
+            best one, the one that moves the whole code least.
         sigmas: of the score, on average.
         candidates: how many times ``num`` samples to choose from.
         seed: chooses the samples.
@@ -311,15 +316,18 @@ def travel(
         raise ValueError(f"a transition needs two or more different categories; got {', '.join(categories) or 'none'}")
     if num < 1 or candidates < 1:
         raise ValueError(f"num and candidates must be at least 1; got {num} and {candidates}")
+    if not sigmas > 0:
+        raise ValueError(f"sigmas must be above 0; got {sigmas}")
     columns = [bench.column(name) for name in categories]
-    unit: Unit = "steps" if strength is not None else "sigmas"
-    amount = sigmas if strength is None else strength
-    asked = [Instruction(n, amount, unit, None if layers is None else tuple(layers)) for n in categories[1:]]
+    where = None if layers is None else tuple(layers)
+    asked = [Instruction(name, sigmas if strength is None else strength, layers=where) for name in categories[1:]]
+    check_consistent(asked, bench.boundaries)
     if codes is None:
         seeds, codes = _surest(bench, columns, num, candidates, seed)
     else:
         seeds = torch.arange(len(codes))
-    legs = tuple(plan(bench, [leg], codes[:1], checked=False)[0][0] for leg in asked)
+    tried = codes[:_TRIED] if strength is None else None
+    legs = tuple(_leg(bench, leg, tried) for leg in asked)
     stations = walk(codes, legs, steps=steps)
     n, T = stations.shape[:2]
     flat = stations.flatten(0, 1)
@@ -332,6 +340,26 @@ def travel(
         tuple(categories), seeds, legs, steps, images.cpu().unflatten(0, (n, T)), masks, scores.unflatten(0, (n, T)),
         mappings,
     )  # fmt: skip
+
+
+def _leg(bench: Workbench, asked: Instruction, tried: Float[Tensor, "n L D"] | None) -> Edit:
+    """Edit towards a category: of so many steps, or of so many standard deviations of the samples ``tried``."""
+    boundary = bench.boundaries[asked.concept]
+    if tried is None:
+        return Edit(boundary, asked.amount, recommended(bench, asked))
+    if asked.layers is None and bench.rescoring is not None:
+        places = [placement.layers for placement in promising(bench.rescoring, asked.concept)]
+    else:
+        places = [recommended(bench, asked)]
+    found = [(layers, *approach(bench, boundary, layers, asked.amount, tried)) for layers in places]
+    most = max(gained for _, _, gained in found)
+    if most <= 0:
+        raise ValueError(f"{asked.concept!r} rises at none of the layers tried; give other layers, or a strength")
+    # Scores can be had by taking pictures apart as well: what moves the whole code least is least likely to do so.
+    layers, steps, _ = min(
+        (leg for leg in found if leg[2] >= _NEARLY * most), key=lambda leg: leg[1] * math.sqrt(len(leg[0]))
+    )
+    return Edit(boundary, steps, layers)
 
 
 def _surest(

@@ -31,14 +31,17 @@ __all__ = [
     "Edited",
     "Reached",
     "Workbench",
+    "approach",
     "calibrate",
     "digest_of_codes",
     "draw",
     "edit",
     "open_workbench",
     "plan",
+    "promising",
     "reach",
     "recommend",
+    "recommended",
     "repeat",
     "response",
 ]
@@ -47,6 +50,8 @@ _REACH = 6.0
 _CALIBRATION = 24
 _STEPS = 14
 _LEAST = 0.25
+_DOUBLINGS = range(-3, 5)
+_NEARLY = 0.8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +122,26 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> Plac
     Raises:
         ValueError: unknown concept, or its score rises at no placement.
     """
+    c, wanted, strong = _strong(rescoring, concept, least)
+    sure = wanted - 1.64 * standardise(rescoring, standard_errors(rescoring))[c]
+    gain = sure if bool((sure[strong] > 0).any()) else wanted
+    ratio = torch.where(strong, gain / _unwanted(rescoring, c), -torch.inf)
+    best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.9 * float(ratio.max())]
+    return min(best, key=lambda placement: len(placement.layers))
+
+
+def promising(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> tuple[Placement, ...]:
+    """The placements whose mean change of the concept's own score reaches the share ``least`` of the largest.
+
+    Raises:
+        ValueError: as for `recommend`.
+    """
+    _, _, strong = _strong(rescoring, concept, least)
+    return tuple(placement for placement, s in zip(rescoring.placements, strong.tolist(), strict=True) if s)
+
+
+def _strong(rescoring: Rescoring, concept: str, least: float) -> tuple[int, Float[Tensor, " P"], Bool[Tensor, " P"]]:
+    """A concept's row, the mean changes of its own score in standard deviations, and where they are large enough."""
     names = [c.name for c in rescoring.concepts]
     if concept not in names:
         raise ValueError(f"unknown concept {concept!r}; this re-scoring holds {', '.join(names)}")
@@ -124,12 +149,7 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> Plac
     wanted = standardise(rescoring, signed(rescoring))[c]
     if not float(wanted.max()) > 0:
         raise ValueError(f"no layers raise {concept!r}: give layers with @ to edit it all the same")
-    strong = wanted >= least * wanted.max()
-    sure = wanted - 1.64 * standardise(rescoring, standard_errors(rescoring))[c]
-    gain = sure if bool((sure[strong] > 0).any()) else wanted
-    ratio = torch.where(strong, gain / _unwanted(rescoring, c), -torch.inf)
-    best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.9 * float(ratio.max())]
-    return min(best, key=lambda placement: len(placement.layers))
+    return c, wanted, wanted >= least * wanted.max()
 
 
 def _unwanted(rescoring: Rescoring, c: int) -> Float[Tensor, " P"]:
@@ -174,22 +194,71 @@ def calibrate(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigma
         if high >= limit:
             raise ValueError(_unreached(boundary, layers, sign * limit, change(sign * limit), sigmas))
         low, high = high, min(2 * high, limit)
+    return sign * _shortest(lambda step: sign * change(sign * step) >= abs(sigmas), low, high)
+
+
+def approach(
+    bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float, codes: Float[Tensor, "n L D"]
+) -> tuple[float, float]:
+    """The shortest steps found that raise the boundary's own score by ``sigmas``, or by four fifths of what can be had.
+
+    A score rises with the step until pictures fall apart, and then it turns, so that the response per step does not
+    tell how far to go. Steps double until the score is there, or has lost half of what it had gained. Single layers
+    take more than all together: the last try is 96 standard deviations of the codes.
+
+    Args:
+        bench: with a scorer that knows the boundary's concept.
+        boundary: its normal is followed.
+        layers: to be edited.
+        sigmas: above zero, on average over the samples.
+        codes: of the samples to be moved.
+
+    Returns:
+        Steps, and the standard deviations that they gain; both zero where nothing is gained.
+    """
+    change = _changes(bench, boundary, layers, codes)
+    unit = _REACH * spread(bench.generator, boundary)
+    tries = [(0.0, 0.0)]
+    for doubling in _DOUBLINGS:
+        steps = unit * 2.0**doubling
+        gain = change(steps)
+        if gain >= sigmas:
+            steps = _shortest(lambda step: change(step) >= sigmas, tries[-1][0], steps)
+            return steps, change(steps)
+        if gain < max(gained for _, gained in tries) / 2:
+            break
+        tries.append((steps, gain))
+    best = max(tries, key=lambda t: t[1])
+    between = [best[0] * factor for factor in (math.sqrt(0.5), math.sqrt(2))] if best[0] else []
+    tries += [(steps, change(steps)) for steps in between]
+    most = max(gained for _, gained in tries)
+    return min(t for t in tries if t[1] >= _NEARLY * most)
+
+
+def _shortest(enough: Callable[[float], bool], low: float, high: float) -> float:
+    """The end of the bisected interval at which it is enough."""
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (low, middle) if sign * change(sign * middle) >= abs(sigmas) else (middle, high)
-    return sign * high
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
-def _changes(bench: Workbench, boundary: Boundary, layers: Sequence[int]) -> Callable[[float], float]:
-    """How a boundary's own score changes on average when 24 samples are moved so many steps, in standard deviations."""
+def _changes(
+    bench: Workbench, boundary: Boundary, layers: Sequence[int], codes: Float[Tensor, "n L D"] | None = None
+) -> Callable[[float], float]:
+    """How a boundary's own score changes on average when samples are moved so many steps, in standard deviations.
+
+    Without samples of one's own they are 24 that probing never used.
+    """
     column = bench.column(boundary.concept.name)
-    seeds = sample_seeds(_CALIBRATION, purpose="verify", first=2**20)
-    codes = sample(bench.generator, seeds)
-    before = _mean_score(bench, codes, column)
+    if codes is None:
+        codes = sample(bench.generator, sample_seeds(_CALIBRATION, purpose="verify", first=2**20))
+    start = codes
+    before = _mean_score(bench, start, column)
     std = _std(bench, boundary.concept.name)
 
     def change(step: float) -> float:
-        moved = apply(codes, [Edit(boundary, step, tuple(layers))])
+        moved = apply(start, [Edit(boundary, step, tuple(layers))])
         return (_mean_score(bench, moved, column) - before) / std
 
     return change
@@ -327,7 +396,6 @@ def plan(
     codes: Float[Tensor, "n L D"],
     *,
     conditions: Sequence[str] = (),
-    checked: bool = True,
 ) -> tuple[tuple[Edit, ...], ...]:
     """For every sample the edits to be carried out, with strengths and layers; the order of edits does not matter.
 
@@ -340,8 +408,6 @@ def plan(
         edits: as text or parsed.
         codes: of the samples to be edited.
         conditions: concepts to be left alone: their directions are projected out of every edit's.
-        checked: whether amounts in standard deviations that lead out of the codes are refused where samples do not
-            follow; there is no need where what samples do is measured next.
 
     Raises:
         ValueError: unknown or contradictory edits, or an amount or a score that cannot be reached.
@@ -354,11 +420,11 @@ def plan(
     for instruction in sorted(instructions, key=str):
         boundary = bench.boundaries[instruction.concept]
         boundary = project_out(boundary, others) if others else boundary
-        layers = _layers(bench, instruction)
+        layers = recommended(bench, instruction)
         if instruction.unit in ("at least", "at most"):
             targets.append((instruction, boundary, layers))
         else:
-            fixed.append(Edit(boundary, _steps(bench, instruction, boundary, layers, checked), layers))
+            fixed.append(Edit(boundary, _steps(bench, instruction, boundary, layers), layers))
     plans = [tuple(fixed)] * len(codes)
     for instruction, boundary, layers in targets:
         start = apply(codes, fixed)
@@ -370,7 +436,12 @@ def plan(
     return tuple(plans)
 
 
-def _layers(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
+def recommended(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
+    """The layers that an edit names, or that the re-scoring recommends for it.
+
+    Raises:
+        ValueError: layers that do not exist, none without a re-scoring, or as for `recommend`.
+    """
     if instruction.layers is not None:
         check_layers(instruction.layers, bench.generator.num_layers)
         return instruction.layers
@@ -379,9 +450,7 @@ def _layers(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
     return recommend(bench.rescoring, instruction.concept).layers
 
 
-def _steps(
-    bench: Workbench, instruction: Instruction, boundary: Boundary, layers: tuple[int, ...], checked: bool
-) -> float:
+def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layers: tuple[int, ...]) -> float:
     if instruction.unit == "steps" or instruction.amount == 0:
         return instruction.amount
     untouched = boundary is bench.boundaries[instruction.concept]
@@ -390,8 +459,7 @@ def _steps(
         if per_step is not None and per_step <= 0:
             raise ValueError(f"{instruction.concept!r} does not rise at layers {','.join(map(str, layers))}")
         if per_step is not None:
-            steps = instruction.amount / per_step
-            return _followed(bench, boundary, layers, instruction.amount, steps) if checked else steps
+            return _followed(bench, boundary, layers, instruction.amount, instruction.amount / per_step)
     return calibrate(bench, boundary, layers, instruction.amount)
 
 
