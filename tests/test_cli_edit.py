@@ -309,7 +309,7 @@ def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, t
         (["invert", "notes.txt", "--out", "x.npy"], "notes.txt is not a picture"),
         (["invert", "notes.txt", "--out", "x.png"], "must end in .safetensors or .npy"),
         (["mix", "--seed", "1", "--out", "x.png"], "give --donor or --donor-codes"),
-        (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 9"),
+        (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 11"),
         (["mix", "--seed", "-1", "--donor", "2", "--out", "x.png"], "0 to 4294967295; got -1"),
         (["mix", "--seed", "1", "--donor", "5000000000", "--out", "x.png"], "0 to 4294967295; got 5000000000"),
     ],

@@ -675,7 +675,7 @@ def test_the_command_serves_the_embedded_generator_until_it_is_interrupted():
             study = json.load(answer)
         server.send_signal(signal.SIGINT)
         rest, errors = server.communicate(timeout=20)
-    assert study["generator"] == {"name": "rooms", "layers": 10, "resolution": 64}
+    assert study["generator"] == {"name": "rooms-128", "layers": 12, "resolution": 128}
     assert len(study["concepts"]) > 15
     assert {level["name"] for level in study["levels"]} == {concept["level"] for concept in study["concepts"]}
     assert {"bedroom", "living_room", "dining_room"} <= {category["name"] for category in study["categories"]}
@@ -763,7 +763,7 @@ def test_the_shipped_study_is_of_the_shipped_generator_and_small():
     from higan.weights import digest_of
 
     run = shipped_study()
-    assert run.settings["digests"]["generator rooms"] == digest_of(WEIGHTS / "rooms.safetensors")
+    assert run.settings["digests"]["generator rooms-128"] == digest_of(WEIGHTS / "rooms-128.safetensors")
     assert sum(path.stat().st_size for path in run.path.iterdir()) < 400_000
     assert run.provenance["command"] == "higan demo --out demo"
     found = store.load_rescoring(run)
@@ -783,9 +783,9 @@ def test_a_packed_study_is_that_of_the_run_and_says_where_it_lies(higan, tmp_pat
     ("generator", "digests", "words"),
     [
         ("toy", {}, "is a run of the generator 'toy'"),
-        ("rooms-128", {"generator rooms-128": "0" * 64}, "is a run of the generator 'rooms-128'"),
-        ("rooms", {"generator rooms": "0" * 64}, "was made with other weights (SHA-256 000000000000)"),
-        ("rooms", {}, "was made with other weights (SHA-256 unknown)"),
+        ("rooms", {"generator rooms": "0" * 64}, "is a run of the generator 'rooms'"),
+        ("rooms-128", {"generator rooms-128": "0" * 64}, "was made with other weights (SHA-256 000000000000)"),
+        ("rooms-128", {}, "was made with other weights (SHA-256 unknown)"),
     ],
 )
 def test_a_run_of_other_weights_is_not_packed(higan, monkeypatch, tmp_path, generator, digests, words):

@@ -29,14 +29,14 @@ PIXELS = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data
 
 @pytest.fixture(scope="module")
 def models():
-    return load_generator("rooms"), load_scorer("rooms")
+    return load_generator("rooms-128"), load_scorer("rooms-128")
 
 
 @pytest.fixture(scope="module")
 def address(models):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    app = create_app(shipped_study(), *models, segmenter=load_segmenter("rooms"), inversion_steps=120)
+    app = create_app(shipped_study(), *models, segmenter=load_segmenter("rooms-128"), inversion_steps=120)
     with running(app) as address:
         yield address
     torch.set_num_threads(threads)
@@ -169,7 +169,7 @@ def test_a_drag_ends_on_the_last_position_and_joint_edits_are_undone_and_redone(
     page.keyboard.press("Control+Shift+z")
     page.click("#redo")
     shows(page, {"seed": SAMPLE, "mix": [], "edits": [one, two]})
-    page.wait_for_selector("#panel-changes .bars .asked")
+    page.wait_for_function("() => document.querySelectorAll('#panel-changes .bars .asked').length === 2")
     assert {"natural light", "warm colours"} == set(page.locator("#panel-changes .asked").all_inner_texts())
     page.keyboard.press("r")
     shows(page, {"seed": SAMPLE, "mix": [], "edits": []})
@@ -185,7 +185,7 @@ def test_the_address_holds_the_state_and_opens_it_elsewhere(open_page):
     other = open_page(shared)
     state = json.loads(other.get_attribute("#frame", "data-shows"))
     assert state["seed"] == SAMPLE
-    assert state["mix"] == [{"seed": 5, "layers": [8, 9]}]
+    assert state["mix"] == [{"seed": 5, "layers": [10, 11]}]
     assert state["edits"][0]["strength"] == pytest.approx(strength)
     assert close(pixels(other), pixels(page))
     odd = open_page("#seed=99999999999&edit=nobody~1~0&edit=wood~x~0&mix=5~77&edit=%3Cscript%3E~1~0")
@@ -224,7 +224,7 @@ def test_before_difference_and_segments(open_page, models):
     assert page.is_hidden("#before")
     page.keyboard.press("d")
     page.wait_for_function(
-        "() => document.querySelector('#overlay').width === 64 && !document.querySelector('#overlay').hidden"
+        "() => document.querySelector('#overlay').width === 128 && !document.querySelector('#overlay').hidden"
     )
     assert len(pixels(page, "#overlay").flatten().unique()) > 1
     page.click("#segments")
@@ -234,7 +234,7 @@ def test_before_difference_and_segments(open_page, models):
 
 def test_strips_and_transitions(open_page):
     page = open_page("#seed=7&edit=natural_light~0.5~9&edit=wood~1~6-9")
-    for tab, count in (("sweep", 5), ("joint", 4), ("grid", 16)):
+    for tab, count in (("sweep", 5), ("joint", 4), ("grid", 18)):
         page.click(f"#tab-{tab}")
         page.wait_for_function(f"() => document.querySelectorAll('#panel-{tab} img').length === {count}")
     page.click("#tab-transition")
@@ -258,7 +258,7 @@ def test_downloads_are_the_picture_with_its_recipe(open_page, models, tmp_path):
     recipe = read_recipe(saved["picture"])
     assert recipe == Recipe.from_json(saved["recipe"].read_text())
     bench = open_workbench(shipped_study(), *models)
-    assert torch.equal(repeat(bench, recipe).image, open_photograph(saved["picture"], 64))
+    assert torch.equal(repeat(bench, recipe).image, open_photograph(saved["picture"], 128))
     with Image.open(saved["gif"]) as animation:
         assert animation.n_frames > 8
 
@@ -279,7 +279,7 @@ def test_a_photograph_is_uploaded_inverted_and_edited(open_page, models, tmp_pat
     page.wait_for_function("() => JSON.parse(document.querySelector('#frame').dataset.shows).upload", timeout=120_000)
     assert "grey levels" in page.inner_text("#photo-result")
     plain = pixels(page)
-    error = (plain.float() - open_photograph(photograph, 64).float()).square().mean().sqrt()
+    error = (plain.float() - open_photograph(photograph, 128).float()).square().mean().sqrt()
     assert float(error) < 30
     drag(page, "natural_light", 0.8)
     page.wait_for_function("() => JSON.parse(document.querySelector('#frame').dataset.shows).edits.length === 1")

@@ -43,7 +43,7 @@ console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoj
 errors = Console(stderr=True, markup=False, emoji=False)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same line again resumes.")]
-EMBEDDED = "rooms"
+EMBEDDED = "rooms-128"
 """Generator, scorer and segmenter that come with the package, taken where no other is named."""
 GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, rooms-128, toy) or weight file.")]
 ScorerName = Annotated[

@@ -84,14 +84,17 @@ def demo(
     out: Out = Path("demo"),
     num: Num = 10_000,
     verify: Verify = 100,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive/--fixed", help="Stop measuring what is settled; --verify is then the most.")
+    ] = True,
     num_random: NumRandom = 20,
     num_permuted: NumPermuted = 20,
     device: Device = "cpu",
 ) -> None:
     """The whole study on the embedded world; ends with a report."""
     _study(
-        EMBEDDED, EMBEDDED, EMBEDDED, out, num=num, verify=verify, num_random=num_random, num_permuted=num_permuted,
-        device=device, photographs=[RENDERED],
+        EMBEDDED, EMBEDDED, EMBEDDED, out, num=num, verify=verify, goal=study.Goal() if adaptive else None,
+        num_random=num_random, num_permuted=num_permuted, device=device, photographs=[RENDERED],
     )  # fmt: skip
 
 
@@ -493,7 +496,7 @@ def _say_settled(opened: store.Run) -> None:
 @app.command()
 def steps(
     folder: Annotated[Path, typer.Argument(help="Folder of a re-scored run.")],
-    verify: Verify = 24,
+    verify: Verify = 16,
     num_random: NumRandom = 8,
     batch_size: BatchSize = 64,
     images_at_once: ImagesAtOnce = None,

@@ -15,10 +15,10 @@ from higan.weights import digest_of
 
 __all__ = ["SHIPPED", "pack_study", "shipped_study"]
 
-SHIPPED = Path(__file__).with_name("rooms")
+SHIPPED = Path(__file__).with_name("study")
 """Folder of the study that comes with the package."""
 
-_GENERATOR = "rooms"
+_GENERATOR = "rooms-128"
 
 
 def shipped_study() -> Run:
