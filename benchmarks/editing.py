@@ -213,7 +213,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--segmenter", default="rooms")
+    parser.add_argument("--segmenter", help="by default the run's")
     parser.add_argument("--each", type=int, default=2, help="concepts per level")
     parser.add_argument("--num", type=int, default=32, help="samples per measurement")
     parser.add_argument("--steps", type=int, default=400, help="of an inversion")
@@ -230,7 +230,7 @@ def main():
     record = {"off target": off_target_table(bench, concepts, std, options.num)}
     record["inversion"] = inversion_table(bench, concepts, std, options.pictures, options.steps)
     try:
-        segmenter = load_segmenter(options.segmenter)
+        segmenter = load_segmenter(options.segmenter or run.provenance["segmenter"])
     except HiganError as error:
         print(f"No segmenter, no object mapping: {error}")
     else:

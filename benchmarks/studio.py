@@ -77,7 +77,7 @@ def studio():
 
 def bare(moves):
     """Seconds that generator and encoder take for one picture, one thread, without any server."""
-    generator = load_generator("rooms")
+    generator = load_generator("rooms-128")
     torch.set_num_threads(1)
     codes = sample(generator, range(moves))
     for k in range(5):
@@ -220,7 +220,7 @@ def main():
     options = parser.parse_args()
     keep_memory()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before", flush=True)
-    concepts = about(open_workbench(shipped_study(), load_generator("rooms")))["concepts"]
+    concepts = about(open_workbench(shipped_study(), load_generator("rooms-128")))["concepts"]
     # An edit of the first layer, as the browser drags one: nothing of the picture can be kept from move to move.
     concept = next(concept for concept in concepts if 0 in concept["layers"])
     with studio() as (address, server, up):

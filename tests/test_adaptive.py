@@ -195,6 +195,28 @@ def test_what_cannot_be_told_apart_takes_every_sample():
     assert len(race.verdict(changes, std)[0]) == 2
 
 
+def test_stages_are_measured_while_edits_may_be_recommended_there():
+    """Of what all layers change, `bottom` changes a half, the other stages a tenth and less; all are noisy alike."""
+    places = placements(8)
+    names = [place.name for place in places]
+    share = {"all": 1.0, "bottom": 0.5, "lower": 0.1, "upper": -0.1, "top": 0.0}
+    race = adaptive.Race(places, 2, 256, top=1)
+    assert [names[p] for p in race.stages] == ["bottom", "lower", "upper", "top"]
+    noise = 0.3 * torch.randn(2, len(places), 256, generator=torch.Generator().manual_seed(0))
+    changes = torch.tensor([share.get(name, 0.05) for name in names])[:, None] + noise
+    changes[1] = 0.01 * noise[1]  # A concept that nothing moves; its null does.
+    nulls, measured = [torch.full((20, 2, 256), 0.1)], []
+    for n in range(16, 257, 16):
+        race.update(changes[..., :n], torch.ones(2), [part[..., :n] for part in nulls])
+        cells, _ = race.wanted()
+        measured.append([names[p] for p in race.stages if cells[0, p]])
+        assert bool(race.left[1])
+        assert not bool(cells[1, race.stages].any())
+    assert measured[:2] == [["bottom"]] * 2
+    assert measured[-11:] == [[]] * 11  # Ninety-six samples are enough.
+    assert ["bottom"] in measured[4:5]
+
+
 def test_a_concept_at_the_level_of_the_null_is_seldom_left():
     """It gains just more than all 20 random directions, so that to leave it is wrong; their gains are noisy as well."""
     places, num, confidence, populations = placements(1), 256, 0.8, 60

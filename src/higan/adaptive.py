@@ -8,7 +8,10 @@ first m. What is decided is measured no more::
     a concept is in    when it surely beats all but k others            (and out when k others surely beat it)
     a layer is out     when the concept's strongest layer surely beats it
     a concept is left  when its change is surely smaller than those of a twentieth of the random directions
+    a stage is left    when it surely changes too little to be recommended, and after a hundred samples
     random directions  go on at ``all`` only, and only while a concept could still fall on either side of them
+
+Stages settle neither question: they are measured because edits are made there (`higan.workbench.recommend`).
 
 "Surely" means an interval for the mean of paired differences over the K samples that holds at every moment at once, so
 that looking after every batch costs nothing. Sums of n of K samples drawn without replacement are a Brownian bridge in
@@ -37,6 +40,7 @@ from higan.engines import Crew, Engine
 from higan.population import OpenModels, Progress, sample_seeds
 from higan.rescoring import Checkpoint, Plan, cost, key_of, plan_of, together
 from higan.spread import Piece, crew_of, gather
+from higan.statistics import WORTHWHILE
 from higan.types import Boundary, Generator, Placement, Rescoring, Scorer
 
 __all__ = ["Adaptive", "Race", "check_goal", "half_width", "rescore_adaptively"]
@@ -46,6 +50,8 @@ _AIM = 1 / 8
 _NULL_LEVEL = 0.95
 _SMALLEST_BATCH = 16
 _LARGE = 512
+_STAGE_SAMPLES = 96
+"""What tells stages apart well enough to choose where to edit."""
 _FEWEST_SAMPLES = 4
 _FEWEST_IMAGES = 16
 """In a call, on average: smaller calls take longer for an image."""
@@ -145,6 +151,9 @@ class Race:
     clear: Tensor = field(init=False)
     everything: int = field(init=False)
     layers: list[int] = field(init=False)
+    stages: list[int] = field(init=False)
+    worthwhile: Tensor = field(init=False)
+    seen: int = field(init=False, default=0)
     top_decided: bool = field(init=False, default=False)
     peaks_decided: Tensor = field(init=False)
 
@@ -157,7 +166,9 @@ class Race:
             raise ValueError(f"adaptive verification needs all layers together and each alone; missing: {missing}")
         check_goal(self.top, self.confidence)
         self.everything, *self.layers = (sets.index(layers) for layers in needed)
+        self.stages = [p for p, layers in enumerate(sets) if layers not in needed]
         C = self.num_concepts
+        self.worthwhile = torch.ones(C, len(self.stages), dtype=torch.bool)
         self.inside, self.outside, self.left, self.clear = (torch.zeros(C, dtype=torch.bool) for _ in range(4))
         self.peaks_decided = torch.zeros(C, dtype=torch.bool)
         self.settled = torch.eye(C, dtype=torch.bool)
@@ -174,6 +185,8 @@ class Race:
         cells[:, self.everything] = undecided | pool | unordered
         open_ = ~self.left & (self.candidates.sum(1) > 1)
         cells[:, self.layers] |= self.candidates & open_[:, None]
+        if self.seen < _STAGE_SAMPLES:
+            cells[:, self.stages] = self.worthwhile & ~self.left[:, None]
         null = torch.zeros(len(self.places), dtype=torch.bool)
         null[self.everything] = bool(undecided.any())
         return cells, null
@@ -199,6 +212,8 @@ class Race:
         unit = torch.where(std > 0, std.double(), torch.inf)
         self._rank(rise[:, self.everything] / unit[:, None], n, error)
         self._compare_layers(rise[:, self.layers], n, error)
+        self._compare_stages(changes.double(), n)
+        self.seen = n
         if n < self.num:
             self.top_decided = bool((self.inside | self.outside).all())
             self.peaks_decided = (self.candidates.sum(1) == 1) & ~self.left
@@ -253,6 +268,14 @@ class Race:
                 continue
             surely = _surely_above(rise[c, rows], n, self.num, error / comparisons)
             self.candidates[c, rows[surely.any(0)]] = False
+
+    def _compare_stages(self, changes: Float[Tensor, "C P n"], n: int) -> None:
+        """An error of its own: no answer depends on it."""
+        if not self.stages:
+            return
+        short = WORTHWHILE * changes[:, [self.everything]] - changes[:, self.stages]
+        half = half_width(short.var(-1), n, self.num, (1 - self.confidence) / self.worthwhile.numel())
+        self.worthwhile &= ~(short.mean(-1) > half)  # Open where either is no longer measured.
 
 
 def _surely_above(values: Float[Tensor, "a n"], n: int, num: int, alpha: float) -> Bool[Tensor, "a a"]:

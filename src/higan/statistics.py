@@ -26,6 +26,7 @@ from torch import Tensor
 from higan.types import Concept, Rescoring
 
 __all__ = [
+    "WORTHWHILE",
     "Null",
     "Table",
     "Verdict",
@@ -49,6 +50,8 @@ Null = Literal["random", "permuted"]
 
 Method = Literal["studentised", "percentile"]
 
+WORTHWHILE = 0.4
+"""Share of the largest change from which on a set of layers is worth editing a concept at."""
 _FLOOR = 0.05
 _FEWEST_TO_POOL = 3
 

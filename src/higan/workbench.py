@@ -23,7 +23,7 @@ from higan.errors import RunMismatchError
 from higan.layers import check_layers
 from higan.population import render, sample, sample_seeds, score
 from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, format_layers, parse
-from higan.statistics import signed, standard_errors, standardise
+from higan.statistics import WORTHWHILE, signed, standard_errors, standardise
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.types import Boundary, Edit, Generator, Placement, Rescoring, Scorer
 
@@ -109,7 +109,7 @@ def open_workbench(run: Run, generator: Generator, scorer: Scorer | None = None)
 # --- where ------------------------------------------------------------------------------------------------------------
 
 
-def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> Placement:
+def recommend(rescoring: Rescoring, concept: str, *, least: float = WORTHWHILE) -> Placement:
     """The layers at which an edit changes most of what is wanted for what is not.
 
     For every placement of the re-scoring, wanted is the mean change of the concept's own score, less 1.64 standard
@@ -130,7 +130,7 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> Plac
     return min(best, key=lambda placement: len(placement.layers))
 
 
-def promising(rescoring: Rescoring, concept: str, *, least: float = 0.4) -> tuple[Placement, ...]:
+def promising(rescoring: Rescoring, concept: str, *, least: float = WORTHWHILE) -> tuple[Placement, ...]:
     """The placements whose mean change of the concept's own score reaches the share ``least`` of the largest.
 
     Raises:
