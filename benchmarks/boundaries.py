@@ -1,6 +1,7 @@
 """Boundaries beside the official tool's: CPU time per concept, accuracy, and what every sample is worth.
 
     python benchmarks/boundaries.py [--concepts 100] [--official 2]
+    python benchmarks/boundaries.py --run RUN
     python benchmarks/boundaries.py --truth
 
 The first table fits at the official settings: 2000 samples with the highest and 2000 with the lowest scores, 70 % of
@@ -8,7 +9,8 @@ them train, codes of width 512. Codes are Gaussian, or have the decaying spectru
 network gives them. Scores are a linear function of the codes plus noise in standard deviations of it: the more noise,
 the more the two classes overlap, and the slower scikit-learn's ``SVC(kernel="linear")``, which the official tool calls.
 It fits the first few concepts, ours all of them, by turns; accuracy and distance are over the same few. Mode ``all``
-holds out samples of its own, and is judged by those of them that are among the 2000 highest or lowest.
+holds out samples of its own, and is judged by those of them that are among the 2000 highest or lowest. ``--run`` takes
+codes and scores of a run, such as `higan demo` leaves, and fits all of its concepts with both.
 
 ``--truth`` looks for a known direction with both modes and more and more samples: the angle to it in degrees.
 """
@@ -18,12 +20,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from sklearn.svm import SVC, LinearSVC
 
 from higan.boundaries import _shuffled_extremes, fit
 from higan.memory import keep_memory
+from higan.store import load_run, read_population
 from higan.types import Concept, Population
 
 WIDTH = 512
@@ -64,8 +68,8 @@ def extremes(population, column):
     return codes[train], labels[0].numpy(), codes[held], labels[1].numpy()
 
 
-def compare(kind, noise, num, concepts, official):
-    population, _ = world(kind, num, concepts, noise)
+def compare(kind, noise, population, official):
+    concepts = len(population.concepts)
     theirs, primal, accuracy, cosine = [], [], [], []
     ours, boundaries = spent(lambda: fit(population, num_extreme=2000))
     every, unsorted = spent(lambda: fit(population, mode="all", num_extreme=2000))
@@ -89,7 +93,7 @@ def compare(kind, noise, num, concepts, official):
     mine, all_samples = ours / concepts, every / concepts
     means = [statistics.mean(column) for column in zip(*accuracy, strict=True)]
     print(
-        f"| {kind} | {noise:g} | {reference:.2f} | {liblinear:.3f} | {mine:.4f} | {reference / mine:.0f} | "
+        f"| {kind} | {noise} | {reference:.2f} | {liblinear:.3f} | {mine:.4f} | {reference / mine:.0f} | "
         f"{liblinear / mine:.1f} | {all_samples:.4f} | {reference / all_samples:.0f} | {means[0]:.3f} | "
         f"{means[1]:.3f} | {means[2]:.3f} | {min(cosine):.6f} |",
         flush=True,
@@ -114,6 +118,7 @@ def main():
     parser.add_argument("--official", type=int, default=2)
     parser.add_argument("--noise", type=float, nargs="*", default=[0, 0.5, 1, 2, 3])
     parser.add_argument("--kind", nargs="*", default=["gaussian", "mapped"])
+    parser.add_argument("--run", type=Path, help="of a generator whose layers share a code")
     parser.add_argument("--truth", action="store_true")
     parser.add_argument("--sizes", type=int, nargs="*", default=[5000, 10_000, 20_000, 40_000, 100_000, 500_000])
     parser.add_argument("--threads", type=int, default=1)
@@ -131,9 +136,13 @@ def main():
         "SVC : every sample | held out, SVC | held out, ours | held out, every sample | cosine to LinearSVC |\n"
         f"|{'---|' * 13}"
     )
+    if options.run:
+        population = read_population(load_run(options.run))
+        compare(options.run.name, "", population, len(population.concepts))
+        return
     for kind in options.kind:
         for noise in options.noise:
-            compare(kind, noise, options.num, options.concepts, options.official)
+            compare(kind, noise, world(kind, options.num, options.concepts, noise)[0], options.official)
 
 
 if __name__ == "__main__":

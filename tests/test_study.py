@@ -141,6 +141,19 @@ def test_steps_are_compared_once_and_again_when_the_rescoring_changes(tmp_path):
     assert study.comparison(run) is not None
 
 
+@pytest.mark.parametrize(
+    ("mode", "others"),
+    [("official", {"equal_change"}), ("equal_step", {"equal_change"}), ("equal_change", {"official"})],
+)
+def test_steps_that_differ_in_length_alone_are_not_compared(tmp_path, mode, others):
+    generator = ToyGenerator(4, 8, psi=0.5, psi_layers=4)
+    run = study.open_study(tmp_path / "run", generator, SCORER, num=400)
+    study.sample_step(run, generator, SCORER)
+    study.fit_step(run)
+    study.rescore_step(run, generator, SCORER, num=40, num_random=20, step_mode=mode)
+    assert set(study.compare_step(run, generator, SCORER, num=4, num_random=2).modes) == others
+
+
 def test_where_nothing_is_verified_there_is_nothing_to_compare(tmp_path):
     run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=100)
     study.sample_step(run, GENERATOR, SCORER)

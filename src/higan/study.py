@@ -494,7 +494,7 @@ def compare_step(
     generator: Generator,
     scorer: Scorer,
     *,
-    num: int = 16,
+    num: int = 12,
     num_random: int = 8,
     batch_size: int = 64,
     images_at_once: int | None = None,
@@ -502,7 +502,8 @@ def compare_step(
 ) -> Comparison | None:
     """How much the step matters: response curves both ways, and verified concepts re-scored under other step modes.
 
-    The mode of the run's own re-scoring, and ``equal_step`` where no layer is truncated, are left out.
+    The run's own mode is left out; and where all layers are truncated alike one of ``official`` and ``equal_step``,
+    which then differ in the length of the step alone.
 
     Args:
         run: with boundaries and a re-scoring.
@@ -569,7 +570,7 @@ def compare_step(
     return comparison(run)
 
 
-def compare_cost(run: store.Run, generator: Generator, *, num: int = 16, num_random: int = 8) -> int:
+def compare_cost(run: store.Run, generator: Generator, *, num: int = 12, num_random: int = 8) -> int:
     """Images that `compare_step` will score, if it has not been done.
 
     Raises:
@@ -594,15 +595,15 @@ class _ComparisonPlan:
 def _comparison_plan(run: store.Run, generator: Generator, *, num: int, num_random: int) -> _ComparisonPlan:
     rescoring = store.load_rescoring(run)
     pairs = chosen(rescoring)
-    truncated = bool((generator.truncation != 1).any())
-    modes: list[StepMode] = [m for m in get_args(StepMode) if m != rescoring.step_mode]
+    alike = {"official", "equal_step"} if bool((generator.truncation == generator.truncation[0]).all()) else set()
+    left_out = {rescoring.step_mode} | (alike if rescoring.step_mode in alike else alike - {"official"})
     verified = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
     boundaries = [b for b in store.load_boundaries(run) if b.concept.name in verified]
     return _ComparisonPlan(
         rescoring=rescoring,
         pairs=pairs,
         boundaries=boundaries,
-        modes=[m for m in modes if truncated or m != "equal_step"] if pairs else [],
+        modes=[m for m in get_args(StepMode) if m not in left_out] if pairs else [],
         curves=responses_cost(pairs, num=num, num_random=num_random),
         each=cost(len(boundaries), rescoring.placements, num=num, num_random=num_random) if boundaries else 0,
     )

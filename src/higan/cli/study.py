@@ -496,7 +496,7 @@ def _say_settled(opened: store.Run) -> None:
 @app.command()
 def steps(
     folder: Annotated[Path, typer.Argument(help="Folder of a re-scored run.")],
-    verify: Verify = 16,
+    verify: Verify = 12,
     num_random: NumRandom = 8,
     batch_size: BatchSize = 64,
     images_at_once: ImagesAtOnce = None,
