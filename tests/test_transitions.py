@@ -227,6 +227,22 @@ def test_a_score_that_turns_is_not_followed_beyond_the_turn():
     assert steps == pytest.approx((rest - math.sqrt(rest**2 - 1)) / 0.7, abs=0.03)
 
 
+class DippingScorer(ToyScorer):
+    """v² - v falls before it rises."""
+
+    def score(self, images):
+        planted = super().score(images)
+        return planted**2 - planted
+
+
+def test_a_score_that_falls_at_first_is_followed_to_where_it_rises():
+    bench = bench_of(DippingScorer(4))
+    codes = population.sample(G, range(24))
+    steps, gained = approach(bench, bench.boundaries["planted 1"], (1,), 1.0, codes)
+    assert gained == pytest.approx(1, abs=0.02)
+    assert steps > 1 / 0.7
+
+
 def test_legs_go_as_far_as_asked_or_as_far_as_it_leads():
     names = ["planted 0", "planted 1", "planted 2"]
     journey = travel(bench_of(ToyScorer(4)), SEG, names, num=4, sigmas=1.0)

@@ -309,7 +309,8 @@ def travel(
         seed: chooses the samples.
 
     Raises:
-        ValueError: fewer than two categories or one twice, unknown ones, counts below 1, or bad layers.
+        ValueError: fewer than two categories or one twice, unknown ones, counts below 1, bad layers, or layers at which
+            a category does not rise.
         GeneratorError, ScorerError: generator, scorer or segmenter break their contract.
     """
     if len(categories) < 2 or len(set(categories)) < len(categories):

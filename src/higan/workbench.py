@@ -52,6 +52,8 @@ _STEPS = 14
 _LEAST = 0.25
 _DOUBLINGS = range(-3, 5)
 _NEARLY = 0.8
+_NOTICED = 0.1
+"""Standard deviations below which a gain may be chance."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,7 +227,8 @@ def approach(
         if gain >= sigmas:
             steps = _shortest(lambda step: change(step) >= sigmas, tries[-1][0], steps)
             return steps, change(steps)
-        if gain < max(gained for _, gained in tries) / 2:
+        most = max(gained for _, gained in tries)
+        if most > _NOTICED and gain < most / 2:
             break
         tries.append((steps, gain))
     best = max(tries, key=lambda t: t[1])
