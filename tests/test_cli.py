@@ -506,15 +506,21 @@ def test_weights_that_have_changed_are_refused(higan, tmp_path, monkeypatch):
 
 
 def test_weights_in_a_folder_belong_to_the_run(tmp_path):
-    names = ("model.safetensors", "pytorch_model.bin")
-    for name in names:
-        folder = tmp_path / name.split(".")[0]
+    names = ("model.safetensors", "pytorch_model.bin", "model-00002-of-00002.safetensors", "config.json")
+    for number, name in enumerate(names):
+        folder = tmp_path / str(number)
         folder.mkdir()
+        (folder / "README.md").write_bytes(b"neither weights nor configuration")
+        assert digests_of(str(folder), "colour") == {}
+        (folder / "preprocessor_config.json").write_bytes(b"{}")
         (folder / name).write_bytes(b"one")
         first = digests_of(str(folder), f"{folder}+colour")
         assert set(first) == {f"generator {folder}", f"scorer {folder}"}
         (folder / name).write_bytes(b"two")
-        assert digests_of(str(folder), f"{folder}+colour") != first
+        second = digests_of(str(folder), f"{folder}+colour")
+        assert second != first
+        (folder / "preprocessor_config.json").write_bytes(b'{"image_mean": [0.5, 0.5, 0.5]}')
+        assert digests_of(str(folder), f"{folder}+colour") != second
 
 
 def test_a_line_that_cannot_work_leaves_room_for_the_mended_one(higan, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,13 +158,22 @@ def digests_of(generator: str, scorer: str, options: Mapping[str, Any] = Mapping
     return {name: digest for name, digest in digests.items() if digest}
 
 
+_IN_A_FOLDER = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors", "pytorch_model.bin",
+    "model.safetensors.index.json", "pytorch_model.bin.index.json",
+)  # fmt: skip
+"""What decides the answers of a model of the Hugging Face hub, beside the parts that an index names."""
+
+
 def _digest_in(path: Path) -> str:
-    """Of a file, or of the weights in a folder of the Hugging Face hub; empty where there is neither."""
-    inside = ("model.safetensors", "pytorch_model.bin") if path.is_dir() else ()
-    for candidate in (path, *(path / name for name in inside)):
-        if candidate.is_file():
-            return digest_of(candidate)
-    return ""
+    """Of a file, or of weights and configuration in a folder of the Hugging Face hub; empty where there is neither."""
+    if path.is_file():
+        return digest_of(path)
+    if not path.is_dir():
+        return ""
+    parts = sorted({*(path / name for name in _IN_A_FOLDER), *path.glob("model-*-of-*"), *path.glob("pytorch_model-*")})
+    lines = [f"{part.name} {digest_of(part)}" for part in parts if part.is_file()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
 def names_files(name: str) -> bool:
