@@ -57,11 +57,10 @@ def plan_for(generator, scorer, boundaries, num):
 
 
 def record(plan, num, folder):
-    """Every sample at all layers and at each; random directions at all layers. Goes on where it was."""
+    """Every sample at all layers, at each and at every stage; random directions at all layers. Goes on where it was."""
     C, N, P = len(plan.columns), len(plan.directions), len(plan.places)
-    single = [p for p, place in enumerate(plan.places) if len(place.layers) == 1]
     wanted = torch.zeros(N, P, dtype=torch.bool)
-    wanted[:C, single] = True
+    wanted[:C] = True
     wanted[:, 0] = True
     units = []
     for k, batch in enumerate(torch.split(sample_seeds(num, purpose="verify"), BLOCK)):

@@ -8,7 +8,7 @@ first m. What is decided is measured no more::
     a concept is in    when it surely beats all but k others            (and out when k others surely beat it)
     a layer is out     when the concept's strongest layer surely beats it
     a concept is left  when its change is surely smaller than those of a twentieth of the random directions
-    a stage is left    when it surely changes too little to be recommended, and after a hundred samples
+    a stage is left    when it surely changes too little to be recommended, and after 64 samples
     random directions  go on at ``all`` only, and only while a concept could still fall on either side of them
 
 Stages settle neither question: they are measured because edits are made there (`higan.workbench.recommend`).
@@ -50,7 +50,7 @@ _AIM = 1 / 8
 _NULL_LEVEL = 0.95
 _SMALLEST_BATCH = 16
 _LARGE = 512
-_STAGE_SAMPLES = 96
+_STAGE_SAMPLES = 64
 """What tells stages apart well enough to choose where to edit."""
 _FEWEST_SAMPLES = 4
 _FEWEST_IMAGES = 16
