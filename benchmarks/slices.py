@@ -4,7 +4,7 @@
 
 Images of a batch are drawn whole, and from the middle and the last layers on as re-scoring does, all at once and in
 slices by turns, so that whatever else the machine does meets both. Best of the rounds; the share of the peak compares
-multiply-adds of the convolutions with those of one large matrix product.
+multiply-adds with those of one large matrix product.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import partial
 import torch
 
 import higan.generators.rooms as rooms
+from gpu import multiply_adds, peak
 from higan import load_generator
 from higan.population import sample
 
@@ -30,22 +31,6 @@ def best(works, rounds):
             work()
             times[k] = min(times[k], time.perf_counter() - start)
     return times
-
-
-def peak(size=2048):
-    """Multiply-adds a second of one matrix product."""
-    a = torch.randn(size, size)
-    (seconds,) = best([lambda: a @ a], 5)
-    return size**3 / seconds
-
-
-def multiplications(network):
-    """Multiply-adds of all convolutions for one image."""
-    total, resolution = 0, 4
-    for layer in network.layers[1:]:
-        total += layer.conv.weight.numel() * resolution**2
-        resolution *= 2 if layer.up else 1
-    return total + network.to_rgb[str(resolution)].weight.numel() * resolution**2
 
 
 def sliced(work, cache):
@@ -67,8 +52,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    fastest = peak()
-    print(f"one matrix product: {fastest / 1e9:.0f} billion multiply-adds a second\n")
+    fastest = peak(torch.device("cpu"), "float32", 2048)
+    print(f"one matrix product: {fastest:.0f} billion multiply-adds a second\n")
     print("| generator | from layer | at once: ms | in slices: ms | ratio | share of the peak |")
     print(f"|{'---|' * 6}")
     for name in options.generators:
@@ -79,8 +64,9 @@ def main():
                 state = generator.prepare(codes, layer)
                 work = partial(generator.resume, state, codes, layer)
                 times = best([sliced(work, 2**62), sliced(work, rooms._CACHE)], options.rounds)
+                work_done = multiply_adds(work) / options.batch
             whole, slices = (seconds / options.batch * 1e3 for seconds in times)
-            share = f"{multiplications(generator.network) / (slices / 1e3) / fastest:.0%}" if layer == 0 else ""
+            share = f"{work_done / (slices / 1e3) / fastest:.0%}"
             print(f"| {name} | {layer} | {whole:.2f} | {slices:.2f} | {whole / slices:.1f} | {share} |", flush=True)
 
 

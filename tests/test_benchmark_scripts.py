@@ -34,9 +34,11 @@ def test_edits_are_timed_singly_and_together(monkeypatch, capsys):
 
 def test_slices_are_timed_beside_the_whole(monkeypatch, capsys):
     line = "--generators rooms-32-s0 --batch 2 --rounds 1"
+    monkeypatch.syspath_prepend(SCRIPTS)
     monkeypatch.setattr(sys, "argv", ["slices.py", *line.split()])
     runpy.run_path(str(SCRIPTS / "slices.py"), run_name="__main__")
     rows = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()[-3:]]
     assert [row[:2] for row in rows] == [["rooms-32-s0", layer] for layer in ("0", "4", "6")]
-    for _, _, whole, slices, ratio, *_ in rows:
+    for _, _, whole, slices, ratio, share in rows:
         assert float(whole) / float(slices) == pytest.approx(float(ratio), abs=0.06 + 0.02 * float(ratio))
+        assert share.removesuffix("%").isdecimal()

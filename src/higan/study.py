@@ -595,8 +595,10 @@ class _ComparisonPlan:
 def _comparison_plan(run: store.Run, generator: Generator, *, num: int, num_random: int) -> _ComparisonPlan:
     rescoring = store.load_rescoring(run)
     pairs = chosen(rescoring)
-    alike = {"official", "equal_step"} if bool((generator.truncation == generator.truncation[0]).all()) else set()
-    left_out = {rescoring.step_mode} | (alike if rescoring.step_mode in alike else alike - {"official"})
+    own = rescoring.step_mode
+    left_out = {own}
+    if bool((generator.truncation == generator.truncation[0]).all()):
+        left_out |= {"equal_step"} if own == "equal_change" else {"official", "equal_step"}
     verified = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
     boundaries = [b for b in store.load_boundaries(run) if b.concept.name in verified]
     return _ComparisonPlan(

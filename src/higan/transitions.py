@@ -22,7 +22,7 @@ from higan.population import render, sample, sample_seeds, score
 from higan.recipes import Instruction, check_consistent
 from higan.statistics import resample_weights
 from higan.types import Edit, SegmentClass, Segmenter
-from higan.workbench import Workbench, approach, promising, recommended
+from higan.workbench import Workbench, approach, layers_of, promising
 
 __all__ = [
     "Flow",
@@ -347,11 +347,11 @@ def _leg(bench: Workbench, asked: Instruction, tried: Float[Tensor, "n L D"] | N
     """Edit towards a category: of so many steps, or of so many standard deviations of the samples ``tried``."""
     boundary = bench.boundaries[asked.concept]
     if tried is None:
-        return Edit(boundary, asked.amount, recommended(bench, asked))
+        return Edit(boundary, asked.amount, layers_of(bench, asked))
     if asked.layers is None and bench.rescoring is not None:
         places = [placement.layers for placement in promising(bench.rescoring, asked.concept)]
     else:
-        places = [recommended(bench, asked)]
+        places = [layers_of(bench, asked)]
     found = [(layers, *approach(bench, boundary, layers, asked.amount, tried)) for layers in places]
     most = max(gained for _, _, gained in found)
     if most <= 0:

@@ -36,12 +36,12 @@ __all__ = [
     "digest_of_codes",
     "draw",
     "edit",
+    "layers_of",
     "open_workbench",
     "plan",
     "promising",
     "reach",
     "recommend",
-    "recommended",
     "repeat",
     "response",
 ]
@@ -423,7 +423,7 @@ def plan(
     for instruction in sorted(instructions, key=str):
         boundary = bench.boundaries[instruction.concept]
         boundary = project_out(boundary, others) if others else boundary
-        layers = recommended(bench, instruction)
+        layers = layers_of(bench, instruction)
         if instruction.unit in ("at least", "at most"):
             targets.append((instruction, boundary, layers))
         else:
@@ -439,7 +439,7 @@ def plan(
     return tuple(plans)
 
 
-def recommended(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
+def layers_of(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
     """The layers that an edit names, or that the re-scoring recommends for it.
 
     Raises:

@@ -48,7 +48,6 @@ _CACHE = 4 * 2**20
 layer, which took longer than all convolutions together."""
 
 Adain = Callable[[Tensor, Tensor, Tensor], Tensor]
-Continue = Callable[[Tensor, Tensor], Tensor]
 
 
 def adain(
@@ -134,7 +133,7 @@ class RoomsNetwork(nn.Module):
 
     def resume(self, state: Float[Tensor, "n c h w"], codes: Float[Tensor, "n L D"], layer: int) -> Tensor:
         """Finish from the state that ``prepare`` left before the style of ``layer``: RGB (n, 3, H, W), unbounded."""
-        return self._advance(state, codes, layer, len(self.layers) - 1, self._finish)
+        return self._advance(state, codes, layer, len(self.layers))
 
     def forward(self, codes: Float[Tensor, "n L D"], dtype: torch.dtype = torch.float32, fade: float = 1.0) -> Tensor:
         """RGB (n, 3, H, W), unbounded, in ``dtype``.
@@ -166,26 +165,20 @@ class RoomsNetwork(nn.Module):
     def _stylise(self, x: Tensor, codes: Tensor, layer: int) -> Tensor:
         return self._layer(layer).stylise(x, codes[:, layer], self.adain)
 
-    def _finish(self, x: Tensor, codes: Tensor) -> Tensor:
-        """The last style and RGB."""
-        x = self._stylise(x, codes, len(self.layers) - 1)
-        picture: Tensor = self.to_rgb[str(self.config.resolution)](x)
-        return picture
-
-    def _advance(self, x: Tensor, codes: Tensor, start: int, stop: int, then: Continue | None = None) -> Tensor:
-        """From before the style of layer ``start`` to before that of layer ``stop``, ``then`` on.
+    def _advance(self, x: Tensor, codes: Tensor, layer: int, stop: int) -> Tensor:
+        """From before the style of ``layer`` to before that of ``stop``; beyond the last layer lies the picture.
 
         Samples part ways where their maps no longer fit the cache together.
         """
-        if start == stop and then is None:
+        if layer == stop:
             return x
         if len(parts := x.split(_fitting(x))) > 1:
             rows = codes.split(len(parts[0]))
-            return torch.cat([self._advance(*both, start, stop, then) for both in zip(parts, rows, strict=True)])
-        if start == stop and then is not None:
-            return then(x, codes)
-        x = self._layer(start + 1).convolve(self._stylise(x, codes, start))
-        return self._advance(x, codes, start + 1, stop, then)
+            return torch.cat([self._advance(*both, layer, stop) for both in zip(parts, rows, strict=True)])
+        x = self._stylise(x, codes, layer)
+        if layer + 1 == len(self.layers):
+            return self.to_rgb[str(self.config.resolution)](x)
+        return self._advance(self._layer(layer + 1).convolve(x), codes, layer + 1, stop)
 
 
 def _fitting(x: Tensor) -> int:
