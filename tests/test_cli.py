@@ -250,13 +250,14 @@ def test_a_checkpoint_tells_its_widths(higan, tmp_path):
         code, printed = higan(*words, "--out", tmp_path / folder, *stages, *more)
         assert code == 0, printed
         _, header = read_weights(tmp_path / folder / "checkpoint.safetensors")
-        return header["config"]["channels"], header["discriminator_channels"], header["progress"]["images"]
+        config = header["config"]
+        return config["channels"], config["rgb_kernel"], header["discriminator_channels"], header["progress"]["images"]
 
     start = ["--start-from", tmp_path / "narrow" / "checkpoint.safetensors"]
-    assert train("narrow", 16, *first) == ([8, 6, 5, 4], [8, 6, 5, 4], 32)
-    assert train("narrow", 32) == ([8, 6, 5, 4], [8, 6, 5, 4], 48)
-    assert train("wide", 48, *start, *wider) == ([8, 8, 7, 6], [8, 6, 5, 4], 64)
-    assert train("wide", 64) == ([8, 8, 7, 6], [8, 6, 5, 4], 80)
+    assert train("narrow", 16, *first) == ([8, 6, 5, 4], 1, [8, 6, 5, 4], 32)
+    assert train("narrow", 32) == ([8, 6, 5, 4], 1, [8, 6, 5, 4], 48)
+    assert train("wide", 48, *start, *wider, "--rgb-kernel", 3) == ([8, 8, 7, 6], 3, [8, 6, 5, 4], 64)
+    assert train("wide", 64) == ([8, 8, 7, 6], 3, [8, 6, 5, 4], 80)
 
 
 def test_version_and_help(higan):

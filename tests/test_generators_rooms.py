@@ -75,6 +75,8 @@ class TestConfig:
             ({"code_dim": 0}, "code_dim must be at least 1; got 0"),
             ({"channels": (8, 0, 8, 8, 8)}, "channels must be at least 1"),
             ({"mapping_lr": 0.0}, "mapping_lr must be above 0"),
+            ({"rgb_kernel": 2}, "rgb_kernel of the adain architecture must be 1 or 3; got 2"),
+            ({"rgb_kernel": 3, "architecture": "skip"}, "rgb_kernel of the skip architecture must be 1; got 3"),
         ],
     )
     def test_impossible_shapes_are_refused(self, values, message):
@@ -83,8 +85,9 @@ class TestConfig:
 
 
 class TestNetwork:
-    def test_matches_plain_functions(self, codes):
-        network = lively_network()
+    @pytest.mark.parametrize("rgb_kernel", [1, 3])
+    def test_matches_plain_functions(self, codes, rgb_kernel):
+        network = lively_network(replace(CONFIG, rgb_kernel=rgb_kernel))
         expected = reference_images(network.state_dict(), codes, 16)
         torch.testing.assert_close(network(codes), expected, atol=1e-4, rtol=1e-4)
 

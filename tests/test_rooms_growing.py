@@ -19,7 +19,7 @@ LARGE = replace(SMALL, resolution=32)
 
 def networks(large=LARGE):
     """A generator whose pictures stay within bounds, and what grows from it; both with weights of their own."""
-    small, grown = build_network(SMALL, seed=1), build_network(large, seed=2)
+    small, grown = build_network(replace(SMALL, rgb_kernel=large.rgb_kernel), seed=1), build_network(large, seed=2)
     with torch.no_grad():
         small.to_rgb["16"].weight *= 0.05
         for layer in small.layers:
@@ -34,11 +34,13 @@ def pictures(network, count=40):
         return network(network.map(z)[:, None].expand(-1, len(network.layers), -1))
 
 
-def test_pictures_are_doubled_up_to_their_contrast():
-    small, grown = networks()
+# A kernel of three pixels meets the picture's edge, where its mean is not quite linear in the code.
+@pytest.mark.parametrize(("rgb_kernel", "tolerance"), [(1, 1e-4), (3, 0.01)])
+def test_pictures_are_doubled_up_to_their_contrast(rgb_kernel, tolerance):
+    small, grown = networks(replace(LARGE, rgb_kernel=rgb_kernel))
     graft(grown, small)
     expected, found = upsample(pictures(small)), pictures(grown)
-    assert_close(found.mean((2, 3)), expected.mean((2, 3)), atol=1e-4, rtol=0)
+    assert_close(found.mean((2, 3)), expected.mean((2, 3)), atol=tolerance, rtol=0)
     contrast = expected.std((2, 3), keepdim=True), found.std((2, 3), keepdim=True)
     shapes = [(x - x.mean((2, 3), keepdim=True)) / s for x, s in zip((expected, found), contrast, strict=True)]
     assert_close(shapes[1], shapes[0], atol=0.02, rtol=0)

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from higan.rooms.quality import frechet_distance, measure_quality, precision_recall
+from higan.rooms.quality import fine_detail, frechet_distance, measure_quality, precision_recall
 from higan.scorers.rooms import Output, RoomsScorer, RoomsScorerNetwork
 
 
@@ -31,6 +31,19 @@ def test_precision_and_recall_by_hand():
     assert recall == pytest.approx(0.6)
     far = precision_recall(real, real + 100, neighbours=2)
     assert far == (0, 0)
+
+
+def test_fine_detail_is_the_power_of_what_half_the_resolution_cannot_show():
+    """A wave of amplitude 40 has a mean square of 800; it counts with a period of 3 pixels and not with one of 6."""
+    row = torch.arange(48)
+    waves = [128 + 40 * torch.cos(2 * torch.pi * row / period) for period in (3, 6)]
+    fine, coarse = (wave.expand(3, 24, 48).round().to(torch.uint8) for wave in waves)
+    flat = torch.full_like(fine, 200)
+    found = fine_detail(torch.stack([fine, fine.roll(1, 2), coarse, flat]))
+    torch.testing.assert_close(found, torch.tensor([800.0, 800.0, 0.0, 0.0]), atol=1, rtol=0)
+    assert fine_detail(fine.mT[None]) == pytest.approx(800, abs=1)
+    checks = 128 + 40 * (-1) ** (row[:24, None] + row)
+    assert fine_detail(checks.expand(1, 3, -1, -1).to(torch.uint8)) == pytest.approx(1600)
 
 
 def test_too_few_samples_for_the_neighbours_are_refused():
@@ -68,4 +81,6 @@ def test_quality_of_renders_against_themselves_is_the_floor():
     assert (same.precision, same.recall) == (1, 1)
     assert same.frechet_renders > 0
     assert same.shares == same.shares_renders
+    assert same.detail == 1
+    assert same.detail_renders == pytest.approx(1, abs=0.05)
     assert same.shares["a"] + same.shares["b"] == pytest.approx(1)

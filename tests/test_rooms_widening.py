@@ -44,9 +44,10 @@ def checkpoint(tmp_path):
 
 class TestWidened:
     @settings(max_examples=25, deadline=None)
-    @given(st.tuples(*[st.integers(0, 5)] * 3), st.integers(0, 100))
-    def test_makes_the_same_pictures(self, more, seed):
-        wide = replace(NARROW, channels=tuple(a + b for a, b in zip(NARROW.channels, more, strict=True)))
+    @given(st.tuples(*[st.integers(0, 5)] * 3), st.sampled_from([1, 3]), st.integers(0, 100))
+    def test_makes_the_same_pictures(self, more, kernel, seed):
+        channels = tuple(a + b for a, b in zip(NARROW.channels, more, strict=True))
+        wide = replace(NARROW, channels=channels, rgb_kernel=kernel)
         before = build_network(NARROW, seed=seed)
         after = build_network(wide)
         after.load_state_dict(widened(before.state_dict(), NARROW, wide, seed=seed + 1))
@@ -77,6 +78,7 @@ class TestWidened:
         [
             (NARROW, replace(NARROW, channels=(4, 2, 5)), r"at least \(4, 3, 5\); got \(4, 2, 5\)"),
             (NARROW, replace(NARROW, mapping_dim=9), "mapping_dim must be at least 10; got 9"),
+            (replace(NARROW, rgb_kernel=3), NARROW, "rgb_kernel must be at least 3; got 1"),
             (replace(NARROW, architecture="skip"), replace(WIDE, architecture="skip"), "adain architecture"),
         ],
     )

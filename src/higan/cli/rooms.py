@@ -93,6 +93,9 @@ def rooms_train_generator(
     mapping_width: Annotated[
         int | None, typer.Option(help="Of the mapping network's hidden layers; by default a checkpoint's, or 128.")
     ] = None,
+    rgb_kernel: Annotated[
+        int | None, typer.Option(help="Side of the RGB's convolution, 1 or 3; by default a checkpoint's, or 1.")
+    ] = None,
     architecture: Annotated[
         Literal["adain", "skip"], typer.Option(help="adain: StyleGAN type, one RGB; skip: StyleGAN2 type, summed RGB.")
     ] = "adain",
@@ -131,8 +134,14 @@ def rooms_train_generator(
     widths = tuple(channels or (known[0].channels if known else settings.network.channels))
     judge = tuple(discriminator_channels or (known[1].channels if known else ())) or None
     mapping = mapping_width if mapping_width is not None or known is None else known[0].mapping_dim
+    kernel = rgb_kernel or (known[0].rgb_kernel if known else settings.network.rgb_kernel)
     network = replace(
-        settings.network, resolution=resolution, channels=widths, mapping_dim=mapping, architecture=architecture
+        settings.network,
+        resolution=resolution,
+        channels=widths,
+        mapping_dim=mapping,
+        architecture=architecture,
+        rgb_kernel=kernel,
     )
     settings = replace(
         settings,
@@ -150,7 +159,7 @@ def rooms_train_generator(
     open_data(folder)
     if start_from is not None and not (out / CHECKPOINT).exists():
         out.mkdir(parents=True, exist_ok=True)
-        widen_checkpoint(start_from, out / CHECKPOINT, widths, judge or widths, mapping_dim=mapping)
+        widen_checkpoint(start_from, out / CHECKPOINT, widths, judge or widths, mapping_dim=mapping, rgb_kernel=kernel)
 
     def say(record: Mapping[str, object]) -> None:
         console.print(" ".join(f"{k}={v}" for k, v in record.items()), highlight=False, soft_wrap=True)
@@ -206,7 +215,7 @@ def rooms_quality(
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Compares generated rooms with rendered ones: Fréchet distance, precision, recall, shares."""
+    """Compares generated rooms with rendered ones: Fréchet distance, precision, recall, shares, detail."""
     from higan.generators.loading import WEIGHTS as GENERATORS
     from higan.generators.rooms import RoomsGenerator
     from higan.population import render

@@ -2,7 +2,7 @@
 
 Architecture after Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks" (2019),
 reduced: a mapping network turns a normalised latent into one code, every layer convolves, is instance-normalised and
-then scaled and shifted by an affine function of its code; a 1×1 convolution makes RGB at the last resolution only.
+then scaled and shifted by an affine function of its code; one convolution makes RGB at the last resolution only.
 No noise inputs. Two layers per resolution, so L = 2·log2(resolution) - 2.
 
 `RoomsGenerator` serves the StyleGAN2 type in ``rooms_skip`` as well. All that inference needs is here; the trainer in
@@ -93,7 +93,7 @@ class StyleLayer(nn.Module):
 class RoomsNetwork(nn.Module):
     """The network alone: mapping, layers and RGB; no truncation, no checks.
 
-    ``to_rgb`` holds one 1×1 convolution per resolution from 8 pixels up: the last makes the picture, the one before
+    ``to_rgb`` holds one convolution per resolution from 8 pixels up: the last makes the picture, the one before
     takes part while the last resolution is faded in during training.
 
     ``adain`` may be replaced by a faster function of the same values.
@@ -116,7 +116,7 @@ class RoomsNetwork(nn.Module):
                 self.layers.append(StyleLayer(inputs, width, config.code_dim, generator, up=up))
                 inputs = width
             if k > 2:
-                self.to_rgb[str(2**k)] = EqualisedConv(width, 3, 1, generator)
+                self.to_rgb[str(2**k)] = EqualisedConv(width, 3, config.rgb_kernel, generator)
 
     def map(self, z: Float[Tensor, "n Dz"]) -> Float[Tensor, "n D"]:
         """The code that all layers of a sample share."""

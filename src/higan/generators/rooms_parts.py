@@ -39,6 +39,7 @@ class RoomsConfig:
     the mapping network learns slower than the rest, ``mapping_dim`` the width of its hidden layers, by default that of
     the codes. ``architecture`` is ``adain`` for the StyleGAN type, with instance
     norm and one RGB, or ``skip`` for the StyleGAN2 type, with demodulation and the RGB of all resolutions added up.
+    ``rgb_kernel`` is the side of the convolution that makes the RGB, 1 or 3; under ``skip`` it is 1.
     """
 
     resolution: int = 64
@@ -49,6 +50,7 @@ class RoomsConfig:
     mapping_dim: int | None = None
     channels: tuple[int, ...] = (128, 128, 64, 48, 24, 16)
     architecture: Architecture = "adain"
+    rgb_kernel: int = 1
 
     def __post_init__(self) -> None:
         resolution = self.resolution
@@ -62,6 +64,12 @@ class RoomsConfig:
         if self.architecture not in get_args(Architecture):
             raise ValueError(
                 f"architecture must be one of {', '.join(get_args(Architecture))}; got {self.architecture!r}"
+            )
+        kernels = (1,) if self.architecture == "skip" else (1, 3)
+        if self.rgb_kernel not in kernels:
+            raise ValueError(
+                f"rgb_kernel of the {self.architecture} architecture must be {' or '.join(map(str, kernels))}; "
+                f"got {self.rgb_kernel}"
             )
         sizes = {
             "latent_dim": self.latent_dim,

@@ -4,8 +4,8 @@ Progressive growing (Karras et al. 2018) lets new layers learn from nothing whil
 style before the only RGB sets the colours, as in the StyleGAN type, that unlearns all colours: instance norm wipes out
 what the old last layer gave. Here three channels of the generator's new layers carry the old picture from the start,
 and their styles give back the mean and spread that instance norm takes from it, as linear functions of the code. For
-the mean there is one such function; for the spread it is the best there is. The discriminator's new block hands on what
-the old entry saw of the picture averaged down.
+the mean there is one such function, but for the picture's edge under an RGB of 3 × 3 pixels; for the spread it is the
+best there is. The discriminator's new block hands on what the old entry saw of the picture averaged down.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,7 +53,8 @@ def graft(grown: RoomsNetwork, trained: RoomsNetwork) -> None:
             layer.style.weight[start : start + 3] = weight / layer.style.scale
             layer.style.bias[start : start + 3] = bias
     new.weight.zero_()
-    new.weight[:, :3, 0, 0] = torch.eye(3).to(new.weight) / new.scale
+    centre = new.weight.shape[2] // 2
+    new.weight[:, :3, centre, centre] = torch.eye(3).to(new.weight) / new.scale
     new.bias.zero_()
 
 
@@ -99,11 +101,11 @@ def _rgb(network: RoomsNetwork) -> EqualisedConv:
     return cast(EqualisedConv, network.to_rgb[str(network.config.resolution)])
 
 
-def _copy_rows(layer: StyleLayer, weight: Float[Tensor, "3 c 1 1"], bias: Float[Tensor, "3"]) -> None:
-    """Let the first three channels of a layer's convolution be a 1×1 convolution of what comes in."""
+def _copy_rows(layer: StyleLayer, weight: Float[Tensor, "3 c k k"], bias: Float[Tensor, "3"]) -> None:
+    """Let the first three channels of a layer's convolution be a 1×1 or 3×3 convolution of what comes in."""
     conv = cast(EqualisedConv, layer.conv)
-    conv.weight[:3] = 0
-    conv.weight[:3, :, 1, 1] = weight[:, :, 0, 0] / conv.scale
+    margin = (conv.weight.shape[2] - weight.shape[2]) // 2
+    conv.weight[:3] = F.pad(weight, [margin] * 4) / conv.scale
     conv.bias[:3] = bias + _OFFSET
 
 

@@ -1,4 +1,4 @@
-"""How good generated rooms are: Fréchet distance, precision and recall in the feature space of the rooms scorer.
+"""How good generated rooms are: Fréchet distance, precision and recall in the rooms scorer's features; fine detail.
 
 The features are those of our own small network, not of Inception: figures compare with each other and with the same
 figures for two disjoint sets of renders, not with published FIDs.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from higan.scorers.rooms import RoomsScorer
 
-__all__ = ["Quality", "features_of", "frechet_distance", "measure_quality", "precision_recall"]
+__all__ = ["Quality", "features_of", "fine_detail", "frechet_distance", "measure_quality", "precision_recall"]
 
 _NEIGHBOURS = 3
 
@@ -64,17 +64,30 @@ def _check_samples(num: int, neighbours: int) -> None:
         )
 
 
+def fine_detail(images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, " n"]:
+    """Power of the grey picture at more than a quarter of the sampling rate, which half the resolution cannot show.
+
+    Grey levels squared, per pixel; a frequency is the length of its vector (row, column).
+    """
+    grey = images.float().mean(1)
+    height, width = grey.shape[1:]
+    rows, columns = torch.fft.fftfreq(height, device=grey.device), torch.fft.fftfreq(width, device=grey.device)
+    power = torch.fft.fft2(grey, norm="ortho").abs().square()
+    return power[:, rows[:, None].square() + columns.square() > 0.25**2].sum(1) / (height * width)
+
+
 def features_of(
     scorer: RoomsScorer, images: Callable[[int, int], UInt8[Tensor, "n 3 H W"]], num: int, batch_size: int = 250
-) -> tuple[Float[Tensor, "n f"], Float[Tensor, "n o"]]:
-    """Features and predictions of images ``start … stop − 1`` as delivered by ``images(start, stop)``."""
-    features, scores = [], []
+) -> tuple[Float[Tensor, "n f"], Float[Tensor, "n o"], Float[Tensor, " n"]]:
+    """Features, predictions and `fine_detail` of images start … stop − 1 as delivered by ``images(start, stop)``."""
+    features, scores, detail = [], [], []
     with torch.inference_mode():
         for start in range(0, num, batch_size):
             batch = images(start, min(start + batch_size, num))
             features.append(scorer.features(batch).cpu())
             scores.append(scorer.predict(batch).cpu())
-    return torch.cat(features), torch.cat(scores)
+            detail.append(fine_detail(batch).cpu())
+    return torch.cat(features), torch.cat(scores), torch.cat(detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,10 @@ class Quality:
     shares: dict[str, float]
     """Share of samples per category and window side, as the scorer sees them."""
     shares_renders: dict[str, float]
+    detail: float
+    """Mean `fine_detail`, generated over rendered: 1 is as sharp, less is softer."""
+    detail_renders: float
+    """The same between the two sets of renders."""
 
 
 def measure_quality(
@@ -113,8 +130,9 @@ def measure_quality(
         ValueError: too few samples.
     """
     _check_samples(num, _NEIGHBOURS)
-    fake_features, fake_scores = features_of(scorer, fake, num)
-    real_features, real_scores = features_of(scorer, real, 2 * num)
+    fake_features, fake_scores, fake_detail = features_of(scorer, fake, num)
+    real_features, real_scores, real_detail = features_of(scorer, real, 2 * num)
+    sharp = real_detail[:num].mean()
     first, second = real_features[:num], real_features[num:]
     precision, recall = precision_recall(first, fake_features)
     return Quality(
@@ -127,6 +145,8 @@ def measure_quality(
         sure_renders=_sure(scorer, real_scores[:num]),
         shares=_shares(scorer, fake_scores),
         shares_renders=_shares(scorer, real_scores[:num]),
+        detail=float(fake_detail.mean() / sharp),
+        detail_renders=float(real_detail[num:].mean() / sharp),
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from higan.errors import RunMismatchError
@@ -32,6 +33,7 @@ def widen_checkpoint(
     discriminator_channels: Sequence[int],
     *,
     mapping_dim: int | None = None,
+    rgb_kernel: int | None = None,
     seed: int = 0,
 ) -> None:
     """Copy a checkpoint with the generator and its average, the discriminator, or all of them widened.
@@ -44,6 +46,7 @@ def widen_checkpoint(
         channels: the generator's widths at 4, 8, 16, … pixels; none below the checkpoint's.
         discriminator_channels: the discriminator's; none below the checkpoint's, and as there at 4 pixels.
         mapping_dim: width of the mapping network's hidden layers; the checkpoint's if None.
+        rgb_kernel: side of the generator's RGB convolution; the checkpoint's if None.
         seed: of what is new.
 
     Raises:
@@ -53,7 +56,8 @@ def widen_checkpoint(
     tensors, header = read_checkpoint(path)
     narrow, narrow_judge = networks_of(header)
     mapping = narrow.mapping_dim if mapping_dim is None else mapping_dim
-    wide = replace(narrow, channels=tuple(channels), mapping_dim=mapping)
+    kernel = narrow.rgb_kernel if rgb_kernel is None else rgb_kernel
+    wide = replace(narrow, channels=tuple(channels), mapping_dim=mapping, rgb_kernel=kernel)
     wide_judge = replace(narrow_judge, channels=tuple(discriminator_channels))
     if (wide, wide_judge) == (narrow, narrow_judge):
         shutil.copyfile(path, target)
@@ -84,11 +88,11 @@ def widened(state: Mapping[str, Tensor], narrow: RoomsConfig, wide: RoomsConfig,
     Args:
         state: the generator's ``state_dict``, float32.
         narrow: its configuration.
-        wide: the one asked for; it may differ in ``channels`` and ``mapping_dim`` alone.
+        wide: the one asked for; it may differ in ``channels``, ``mapping_dim`` and ``rgb_kernel`` alone.
         seed: of the new channels.
 
     Raises:
-        RunMismatchError: a width would shrink, or the generator is of another architecture.
+        RunMismatchError: a width or the kernel would shrink, or the generator is of another architecture.
     """
     if narrow.architecture != "adain":
         raise RunMismatchError(f"only generators of the adain architecture are widened; got {narrow.architecture!r}")
@@ -125,6 +129,8 @@ def _check_wider(narrow: RoomsConfig, wide: RoomsConfig) -> None:
         raise RunMismatchError(f"channels must be at least {narrow.channels[:used]}; got {wide.channels}")
     if wide.mapping_width < narrow.mapping_width:
         raise RunMismatchError(f"mapping_dim must be at least {narrow.mapping_width}; got {wide.mapping_width}")
+    if wide.rgb_kernel < narrow.rgb_kernel:
+        raise RunMismatchError(f"rgb_kernel must be at least {narrow.rgb_kernel}; got {wide.rgb_kernel}")
 
 
 def _grown(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -137,10 +143,11 @@ def _embed(name: str, old: Tensor, new: Tensor) -> Tensor:
     if ".style." in name:  # Scales, then shifts: each half grows.
         new.unflatten(0, (2, -1))[:, : len(old) // 2] = old.unflatten(0, (2, -1))
     elif old.ndim == 4 or (name.startswith("mapping.") and old.ndim == 2):
-        inputs = old.shape[1]
-        new[: len(old)] = 0  # Old channels do not listen to new ones yet.
+        # Old channels do not listen to new ones yet, nor to pixels that their kernel did not reach.
+        margins = [(new.shape[2] - old.shape[2]) // 2] * 4 if old.ndim == 4 else []
+        padded = F.pad(old, [*margins, 0, new.shape[1] - old.shape[1]])
         # Equalised weights are divided by the root of their number of inputs when used.
-        new[: len(old), :inputs] = old * math.sqrt(new.shape[1] / inputs)
+        new[: len(old)] = padded * math.sqrt(new[0].numel() / old[0].numel())
     else:
         new[: len(old)] = old
     return new
