@@ -134,7 +134,7 @@ def rooms_train_generator(
     widths = tuple(channels or (known[0].channels if known else settings.network.channels))
     judge = tuple(discriminator_channels or (known[1].channels if known else ())) or None
     mapping = mapping_width if mapping_width is not None or known is None else known[0].mapping_dim
-    kernel = rgb_kernel or (known[0].rgb_kernel if known else settings.network.rgb_kernel)
+    kernel = rgb_kernel if rgb_kernel is not None else (known[0] if known else settings.network).rgb_kernel
     network = replace(
         settings.network,
         resolution=resolution,
