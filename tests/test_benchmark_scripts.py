@@ -34,7 +34,7 @@ def test_edits_are_timed_singly_and_together(monkeypatch, capsys):
 
 def test_slices_are_timed_beside_the_whole(monkeypatch, capsys):
     line = "--generators rooms-32-s0 --batch 2 --rounds 1"
-    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.syspath_prepend(SCRIPTS)  # As for a script that is started: it imports its neighbour gpu.py.
     monkeypatch.setattr(sys, "argv", ["slices.py", *line.split()])
     runpy.run_path(str(SCRIPTS / "slices.py"), run_name="__main__")
     rows = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()[-3:]]
