@@ -214,7 +214,7 @@ def print_quality(names, out, num):
         key = f"{digest_of(weights_of(name))} {num}"
         if key not in known:
             q = quality_of(name, held_out, num)
-            known[key] = [q.frechet, q.frechet_renders, q.precision, q.recall, q.sure]
+            known[key] = [q.frechet.value, q.frechet_renders.value, q.precision.value, q.recall.value, q.sure]
             cache.write_text(json.dumps(known))
         frechet, floor, precision, recall, sure = known[key]
         meta = RoomsGenerator.load(weights_of(name)).metadata

@@ -1,11 +1,21 @@
 """Figures of merit against closed forms and an independent implementation."""
 
+import json
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 
-from higan.rooms.quality import fine_detail, frechet_distance, measure_quality, precision_recall
+from higan.rooms.quality import (
+    Share,
+    fine_detail,
+    frechet_distance,
+    jackknife,
+    measure_quality,
+    precision_recall,
+    quarters,
+)
 from higan.scorers.rooms import Output, RoomsScorer, RoomsScorerNetwork
 
 
@@ -54,33 +64,126 @@ def test_too_few_samples_for_the_neighbours_are_refused():
     assert precision_recall(points[:4], points[:4]) == (1, 1)
 
 
-@pytest.mark.parametrize("num", [-1, 0, 1, 3])
+def test_the_jackknife_of_a_difference_of_means_is_its_textbook_error():
+    """Blocks of one sample: the variance of each mean is s² / n, and there is no bias."""
+    a, b = torch.tensor([[1.0], [2.0], [4.0], [9.0]]), torch.tensor([[0.0], [3.0], [3.0], [6.0]])
+    found = jackknife(lambda x, y: float((x.mean() - y.mean()).double()), a.repeat(2, 1), b.repeat(2, 1), blocks=4)
+    assert (found.value, found.unlimited) == (1, pytest.approx(1))
+    d = (a - b).double()
+    assert found.error == pytest.approx(float(d.std() / 2))
+
+
+def test_the_jackknife_takes_the_whole_bias_of_a_plain_variance():
+    """The variance by n is short by one part in n on average; with a sample a block, the correction is exact."""
+    a = torch.tensor([[1.0], [2.0], [4.0], [9.0], [11.0], [20.0]]).double().repeat(2, 1)
+    pairs = a.reshape(2, 6).T.reshape(12, 1)  # both copies of a sample in neighbouring rows
+    found = jackknife(lambda x, _: float(x.var(correction=0)), pairs[::2].repeat(2, 1), pairs, blocks=6)
+    assert found.unlimited == pytest.approx(float(a[:6].var()))
+
+
+def test_a_frechet_distance_loses_its_bias_and_its_error_is_that_of_repetitions():
+    """Gaussians whose distance is known: 1 along the mean, (2 - 1)² along one axis of five."""
+    truth, repetitions = [], []
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        a, b, c = torch.randn(3, 400, 5, generator=generator, dtype=torch.float64)
+        b[:, 0] = 2 * b[:, 0]
+        b[:, 1] += 1
+        repetitions.append(jackknife(frechet_distance, a, b))
+        truth.append(jackknife(frechet_distance, a, c))
+    values, unlimited, errors = torch.tensor([(r.value, r.unlimited, r.error) for r in repetitions]).T
+    alike = torch.tensor([(r.value, r.unlimited) for r in truth])
+    assert unlimited.mean() == pytest.approx(2, abs=3 * float(unlimited.std()) / 40**0.5)
+    assert values.mean() > unlimited.mean()
+    assert 0.75 < float(errors.square().mean().sqrt() / unlimited.std()) < 1.33
+    assert alike[:, 0].min() > 0
+    assert alike[:, 1].mean() == pytest.approx(0, abs=3 * float(alike[:, 1].std()) / 40**0.5)
+    assert alike[:, 0].mean() > 10 * alike[:, 1].mean().abs()
+    with pytest.raises(ValueError, match="2 samples a side for each; got 20 blocks, 39 and 400 samples"):
+        jackknife(frechet_distance, a[:39], b)
+
+
+def test_quarters_by_hand():
+    reference = torch.arange(9.0)  # bounds at 2, 4 and 6
+    assert quarters(reference, torch.tensor([-5.0, 1.0, 3.0, 3.5, 3.7, 5.0, 5.5, 100.0])) == (0.25, 0.375, 0.25, 0.125)
+    assert quarters(reference, torch.tensor([7.0, 8.0])) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="at least 4 reference values and a value; got 9 and 0"):
+        quarters(reference, reference[:0])
+
+
+@pytest.mark.parametrize("num", [-1, 0, 1, 39])
 def test_too_few_samples_are_refused_before_any_is_drawn(higan, num):
     def never(start, stop):
         raise AssertionError((start, stop))
 
     scorer = RoomsScorer(RoomsScorerNetwork(1), (Output("a", "object", "category"),))
-    with pytest.raises(ValueError, match=f"at least 4 samples a side; got {num}"):
+    with pytest.raises(ValueError, match=f"at least 40 samples a side; got {num}"):
         measure_quality(scorer, never, never, num=num)
     code, printed = higan("rooms", "quality", "--num", num)
     assert code == 2
-    assert printed.startswith("Error: precision and recall by 3 neighbours need at least 4 samples a side; got")
+    assert printed.startswith("Error: the quality of a generator needs at least 40 samples a side; got")
 
 
 def test_quality_of_renders_against_themselves_is_the_floor():
-    outputs = tuple(Output(n, "object", k) for n, k in (("a", "category"), ("b", "category"), ("c", "binary")))
+    kinds = {"a": "category", "b": "category", "c": "binary", "d": "scale"}
+    outputs = tuple(Output(n, "object", k) for n, k in kinds.items())
     torch.manual_seed(0)
-    scorer = RoomsScorer(RoomsScorerNetwork(3), outputs)
+    scorer = RoomsScorer(RoomsScorerNetwork(4), outputs)
 
     def pictures(start, stop):
         rows = [torch.randint(256, (3, 64, 64), generator=torch.Generator().manual_seed(k)) for k in range(start, stop)]
         return torch.stack(rows).to(torch.uint8)
 
     same = measure_quality(scorer, pictures, pictures, num=40)
-    assert same.frechet == pytest.approx(0, abs=1e-4)
-    assert (same.precision, same.recall) == (1, 1)
-    assert same.frechet_renders > 0
-    assert same.shares == same.shares_renders
+    assert same.frechet.value == pytest.approx(0, abs=1e-4)
+    assert (same.precision.value, same.recall.value) == (1, 1)
+    assert same.frechet_renders.value > 0
     assert same.detail == 1
     assert same.detail_renders == pytest.approx(1, abs=0.05)
-    assert same.shares["a"] + same.shares["b"] == pytest.approx(1)
+    assert same.shares["a"].generated + same.shares["b"].generated == pytest.approx(1)
+    assert same.quarters["d"] == pytest.approx([0.25] * 4, abs=0.15)
+
+
+def test_shares_and_quarters_of_a_generator_that_draws_every_second_kind_of_room():
+    """The scorer's first category is there in the renders by halves and always in the generated pictures."""
+
+    class Brightness(RoomsScorer):
+        def predict(self, images):
+            light = images.float().mean((1, 2, 3))
+            return torch.stack([light - 127.5, 127.5 - light, light - 300, light], 1)
+
+    outputs = tuple(
+        Output(n, "object", k)
+        for n, k in (("bright", "category"), ("dark", "category"), ("sun", "binary"), ("light", "scale"))
+    )
+    scorer = Brightness(RoomsScorerNetwork(4), outputs)
+
+    def flat(levels):
+        return levels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 64, 64)
+
+    found = measure_quality(
+        scorer, lambda start, stop: flat(torch.full((stop - start,), 200.0)),
+        lambda start, stop: flat(torch.arange(start, stop) % 2 * 200), num=40,
+    )  # fmt: skip
+    bright, dark = found.shares["bright"], found.shares["dark"]
+    assert (bright.generated, bright.rendered, bright.excess) == (1, 0.5, 1)
+    assert bright.error == pytest.approx(2 * (0.25 / 80) ** 0.5 / 0.5)
+    assert (dark.generated, dark.excess, dark.error) == (0, -1, 0)
+    never = found.shares["sun"]
+    assert isinstance(never, Share)
+    assert np.isnan(never.excess)
+    assert sum(found.quarters["light"]) == 1
+    assert (found.precision.value, found.recall.value) == (1, 0.5)
+
+
+def test_the_command_prints_tables_or_json(higan):
+    code, printed = higan("rooms", "quality", "--generator", "rooms-32-s0", "--num", 40)
+    assert code == 0
+    assert "Fréchet distance" in printed
+    assert "natural_light" in printed
+    code, printed = higan("rooms", "quality", "--generator", "rooms-32-s0", "--num", 40, "--json")
+    assert code == 0
+    found = json.loads(printed)
+    assert found["samples"] == 40
+    assert found["frechet"]["value"] > found["frechet_renders"]["value"]
+    assert set(found["shares"]["bedroom"]) == {"generated", "rendered", "excess", "error"}

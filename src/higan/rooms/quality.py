@@ -1,23 +1,38 @@
-"""How good generated rooms are: Fréchet distance, precision and recall in the rooms scorer's features; fine detail.
+"""How good generated rooms are: Fréchet distance, precision and recall in the rooms scorer's features; shares; detail.
 
 The features are those of our own small network, not of Inception: figures compare with each other and with the same
-figures for two disjoint sets of renders, not with published FIDs.
+figures for two disjoint sets of renders, not with published FIDs. A Fréchet distance grows as samples become fewer, so
+that its ratio to the renders' own depends on how many there are; ``unlimited`` is what no number of samples changes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from higan.scorers.rooms import RoomsScorer
 
-__all__ = ["Quality", "features_of", "fine_detail", "frechet_distance", "measure_quality", "precision_recall"]
+__all__ = [
+    "Estimate",
+    "Quality",
+    "Share",
+    "features_of",
+    "fine_detail",
+    "frechet_distance",
+    "jackknife",
+    "measure_quality",
+    "precision_recall",
+    "quarters",
+]
 
 _NEIGHBOURS = 3
+_BLOCKS = 20
+_FEWEST = 2 * _BLOCKS
 
 
 def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
@@ -54,6 +69,71 @@ def _covered(manifold: Tensor, points: Tensor, neighbours: int) -> float:
     within = torch.cdist(manifold, manifold)
     radius = within.kthvalue(neighbours + 1, dim=1).values
     return float((torch.cdist(points, manifold) <= radius).any(1).float().mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A statistic of two sets of samples, with what leaving samples out says about it."""
+
+    value: float
+    """Of all samples."""
+    unlimited: float
+    """Where it goes as samples grow without limit: the value less a bias that falls as one over their number."""
+    error: float
+    """Standard error of ``unlimited`` and, nearly, of ``value``; too large where both sets are alike."""
+
+
+def jackknife(
+    statistic: Callable[[Tensor, Tensor], float],
+    a: Float[Tensor, "n f"],
+    b: Float[Tensor, "m f"],
+    blocks: int = _BLOCKS,
+) -> Estimate:
+    """A statistic of two sets, with its bias and standard error by leaving out blocks of both (Tukey 1958).
+
+    Every ``blocks``-th sample of a set is in the same block. For a Fréchet distance the value without bias is that of
+    Chong & Forsyth 2020, who extrapolate over one over the number of samples too.
+
+    Raises:
+        ValueError: fewer than two blocks, or fewer than two samples of a set for each.
+    """
+    if blocks < 2 or min(len(a), len(b)) < 2 * blocks:
+        raise ValueError(
+            "the jackknife needs at least 2 blocks, and 2 samples a side for each; "
+            f"got {blocks} blocks, {len(a)} and {len(b)} samples"
+        )
+    rows, columns = torch.arange(len(a)) % blocks, torch.arange(len(b)) % blocks
+    left_out = torch.tensor([statistic(a[rows != k], b[columns != k]) for k in range(blocks)], dtype=torch.float64)
+    value = statistic(a, b)
+    unlimited = blocks * value - (blocks - 1) * float(left_out.mean())
+    error = math.sqrt((blocks - 1) * float(left_out.var(correction=0)))
+    return Estimate(value, unlimited, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How often something is there, in the scorer's eyes."""
+
+    generated: float
+    rendered: float
+    excess: float
+    """Generated over rendered, less one: -0.2 is a fifth too rare."""
+    error: float
+    """Standard error of the excess."""
+
+
+def quarters(reference: Float[Tensor, " n"], values: Float[Tensor, " m"]) -> tuple[float, float, float, float]:
+    """Shares of values in the quarters of a reference, from its least to its greatest; four times 0.25 where alike.
+
+    Raises:
+        ValueError: fewer than four reference values, or no value.
+    """
+    if len(reference) < 4 or not len(values):
+        raise ValueError(f"expected at least 4 reference values and a value; got {len(reference)} and {len(values)}")
+    bounds = torch.quantile(reference, torch.tensor([0.25, 0.5, 0.75], dtype=reference.dtype))
+    counts = torch.bucketize(values.contiguous(), bounds).bincount(minlength=4)
+    first, second, third, fourth = (counts / len(values)).tolist()
+    return first, second, third, fourth
 
 
 def _check_samples(num: int, neighbours: int) -> None:
@@ -95,17 +175,19 @@ class Quality:
     """Figures of a generator beside those of the renderer against itself."""
 
     samples: int
-    frechet: float
-    frechet_renders: float
-    """The same distance between two disjoint sets of renders: the floor."""
-    precision: float
-    recall: float
+    frechet: Estimate
+    frechet_renders: Estimate
+    """The same distance between two disjoint sets of renders: the floor, at so many samples."""
+    precision: Estimate
+    recall: Estimate
+    """Both depend on the number of samples in ways that ``unlimited`` does not follow."""
     sure: float
     """Share of samples whose most likely category has a probability above 0.9."""
     sure_renders: float
-    shares: dict[str, float]
-    """Share of samples per category and window side, as the scorer sees them."""
-    shares_renders: dict[str, float]
+    shares: dict[str, Share]
+    """Per category and window side, and per object that is there or not."""
+    quarters: dict[str, tuple[float, float, float, float]]
+    """Of numbers such as lighting: shares of samples in the quarters of the renders' range, from least to most."""
     detail: float
     """Mean `fine_detail`, generated over rendered: 1 is as sharp, less is softer."""
     detail_renders: float
@@ -124,27 +206,27 @@ def measure_quality(
         scorer: the rooms scorer, whose features and predictions are used.
         fake: gives generated images start … stop − 1.
         real: gives held-out renders start … stop − 1; asked for ``2 · num``.
-        num: samples a side.
+        num: samples a side, 40 at least.
 
     Raises:
         ValueError: too few samples.
     """
-    _check_samples(num, _NEIGHBOURS)
+    if num < _FEWEST:
+        raise ValueError(f"the quality of a generator needs at least {_FEWEST} samples a side; got {num}")
     fake_features, fake_scores, fake_detail = features_of(scorer, fake, num)
     real_features, real_scores, real_detail = features_of(scorer, real, 2 * num)
     sharp = real_detail[:num].mean()
     first, second = real_features[:num], real_features[num:]
-    precision, recall = precision_recall(first, fake_features)
     return Quality(
         samples=num,
-        frechet=frechet_distance(first, fake_features),
-        frechet_renders=frechet_distance(first, second),
-        precision=precision,
-        recall=recall,
+        frechet=jackknife(frechet_distance, first, fake_features),
+        frechet_renders=jackknife(frechet_distance, first, second),
+        precision=jackknife(lambda a, b: _covered(a, b, _NEIGHBOURS), first, fake_features),
+        recall=jackknife(lambda a, b: _covered(b, a, _NEIGHBOURS), first, fake_features),
         sure=_sure(scorer, fake_scores),
         sure_renders=_sure(scorer, real_scores[:num]),
-        shares=_shares(scorer, fake_scores),
-        shares_renders=_shares(scorer, real_scores[:num]),
+        shares=_compare(_present(scorer, fake_scores), _present(scorer, real_scores)),
+        quarters={n: quarters(real_scores[:, i], fake_scores[:, i]) for n, i in _columns(scorer, "scale").items()},
         detail=float(fake_detail.mean() / sharp),
         detail_renders=float(real_detail[num:].mean() / sharp),
     )
@@ -159,9 +241,22 @@ def _sure(scorer: RoomsScorer, scores: Tensor) -> float:
     return float((torch.sigmoid(log_odds).amax(1) > 0.9).float().mean())
 
 
-def _shares(scorer: RoomsScorer, scores: Tensor) -> dict[str, float]:
+def _present(scorer: RoomsScorer, scores: Float[Tensor, "n o"]) -> dict[str, Bool[Tensor, " n"]]:
     categories = _columns(scorer, "category")
     winner = scores[:, list(categories.values())].argmax(1)
-    shares = {name: float((winner == k).float().mean()) for k, name in enumerate(categories)}
-    present = _columns(scorer, "binary")
-    return shares | {n: float((scores[:, i] > 0).float().mean()) for n, i in present.items()}
+    found = {name: winner == k for k, name in enumerate(categories)}
+    return found | {n: scores[:, i] > 0 for n, i in _columns(scorer, "binary").items()}
+
+
+def _compare(fake: dict[str, Bool[Tensor, " n"]], real: dict[str, Bool[Tensor, " m"]]) -> dict[str, Share]:
+    return {name: _share(fake[name], real[name]) for name in fake}
+
+
+def _share(fake: Bool[Tensor, " n"], real: Bool[Tensor, " m"]) -> Share:
+    """The ratio's variance is that of two independent binomial shares, to first order."""
+    generated, rendered = float(fake.double().mean()), float(real.double().mean())
+    if rendered == 0:
+        return Share(generated, rendered, math.nan, math.nan)
+    ratio = generated / rendered
+    spread = generated * (1 - generated) / len(fake) + ratio**2 * rendered * (1 - rendered) / len(real)
+    return Share(generated, rendered, ratio - 1, math.sqrt(spread) / rendered)
