@@ -305,6 +305,9 @@ def test_quick_benchmark_from_the_command_line_and_again(higan, tmp_path):
     assert (out / "benchmark.svg").read_text().startswith("<svg xmlns=")
     rows = list(csv.DictReader((out / "benchmark.csv").read_text().splitlines()))
     assert len(rows) == 10 * 5
+    # Short as it is, it verifies concepts, so that there is a ranking to judge.
+    ranking = {r["method"]: float(r["value"]) for r in rows if r["task"] == "ranking"}
+    assert ranking["ours"] > 0.5
     assert all(
         float(r["low"]) <= float(r["value"]) + 1e-6 and float(r["value"]) <= float(r["high"]) + 1e-6
         for r in rows

@@ -19,6 +19,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from higan import boundaries, population, rescoring, store
+from higan.editing import apply
 from higan.export import load_codes, read_recipe
 from higan.generators.toy import ToyGenerator
 from higan.photographs import open_photograph
@@ -32,7 +33,7 @@ from higan.studio.facts import about
 from higan.studio.jobs import Jobs
 from higan.studio.lines import BusyError, FairLine, SupersededError, TooManyError
 from higan.studio.looks import Look, parse_look
-from higan.types import SegmentClass
+from higan.types import Edit, SegmentClass
 from higan.workbench import edit, open_workbench, repeat
 
 TOKEN = "a-token-of-some-length"
@@ -196,8 +197,6 @@ def test_concepts_are_the_verified_ones_with_interval_layers_and_profile(client,
         assert concept["low"] <= concept["effect"] <= concept["high"]
         assert max(range(6), key=concept["profile"].__getitem__) == layer
         assert sum(concept["profile"]) == pytest.approx(concept["profile"][layer], abs=0.02)
-        # Moved by the slider's end, the score has moved by three standard deviations or so: tanh bends, hence or so.
-        assert concept["limit"] * concept["per_step"] >= 2.9
     assert about(bench)["generator"] == {"name": "toy", "layers": 6, "resolution": 8}
 
 
@@ -206,6 +205,29 @@ def test_a_workbench_without_a_rescoring_has_nothing_to_tell(toy):
 
     with pytest.raises(ValueError, match="re-scoring"):
         about(Workbench(toy[0], {}))
+
+
+def test_the_response_of_a_slider_is_measured_both_ways(client, bench, toy):
+    """Against the same samples moved one by one."""
+    concept = client.get("/api/study").json()["concepts"][0]
+    name, layers, limit = concept["name"], concept["layers"], concept["limit"]
+    found = client.post("/api/response", json={"concept": name}).json()
+    assert found["steps"] == pytest.approx([limit * k / 3 for k in range(-3, 4)])
+    assert found["sigmas"][3] == 0
+    generator, scorer = toy[:2]
+    codes = population.sample(generator, population.sample_seeds(24, purpose="verify", first=2**22 + 2**21 + 2**20))
+    column = bench.column(name)
+    std = float(bench.rescoring.score_std[[c.name for c in bench.rescoring.concepts].index(name)])
+    before = population.score(scorer, population.render(generator, codes))[:, column]
+    for step, sigmas in zip(found["steps"], found["sigmas"], strict=True):
+        moved = apply(codes, [Edit(bench.boundaries[name], step, tuple(layers))])
+        change = float((population.score(scorer, population.render(generator, moved))[:, column] - before).mean()) / std
+        assert sigmas == pytest.approx(change, abs=2e-3)
+    # The slider's end is three standard deviations away on a straight line, and the toy's scores bend little.
+    assert found["sigmas"][-1] == pytest.approx(3, abs=0.5)
+    assert client.post("/api/response", json={"concept": name}).json() == found
+    for wrong in ("nobody", 7, [], {}, None):
+        assert client.post("/api/response", json={"concept": wrong}).status_code == 400
 
 
 # --- strips and files -------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 import shutil
 import urllib.request
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -243,6 +244,67 @@ def test_strips_and_transitions(open_page):
     page.click("text=Turn them")
     page.wait_for_selector("#panel-transition svg.sankey")
     assert page.locator("#panel-transition .stations").count() == 4
+
+
+def test_amounts_are_the_measured_response_and_not_a_straight_line(open_page):
+    page = open_page()
+    limit = -float(slider(page, "view_yaw").get_attribute("min"))
+    strength = drag(page, "view_yaw", -0.5)
+    output = page.locator("output[for=" + slider(page, "view_yaw").get_attribute("id") + "]")
+    page.wait_for_function("e => e.textContent.endsWith('σ')", arg=output.element_handle())
+    asked = "fetch('api/response', {method: 'POST', body: JSON.stringify({concept: 'view_yaw'})}).then(a => a.json())"
+    curve = page.evaluate(asked)
+    wanted = float(np.interp(strength, curve["steps"], curve["sigmas"]))
+    assert wanted < -0.3
+    assert output.inner_text() == f"−{abs(wanted):.1f} σ"
+    assert page.inner_text("#caption").endswith(f"view yaw −{abs(wanted):.1f} σ")
+    assert curve["steps"][-1] == pytest.approx(limit)
+
+
+def test_the_caption_is_of_the_picture_that_is_shown_and_a_lost_connection_is_waited_for(open_page):
+    page = open_page()
+    assert page.inner_text("#caption") == f"Sample {SAMPLE}"
+    page.context.set_offline(True)
+    page.keyboard.press("n")
+    page.wait_for_function("() => document.querySelector('#toast').textContent.includes('does not answer')")
+    assert page.inner_text("#caption") == f"Sample {SAMPLE}"
+    page.context.set_offline(False)
+    shows(page, {"seed": SAMPLE + 1, "mix": [], "edits": []})
+    assert page.inner_text("#caption") == f"Sample {SAMPLE + 1}"
+    assert page.heard
+    assert all("ERR_INTERNET_DISCONNECTED" in words for words in page.heard)
+    page.heard.clear()
+
+
+def test_a_forgotten_photograph_is_told_where_the_caption_stands(open_page):
+    page = open_page()
+    page.evaluate(f"location.hash = 'upload={'0' * 32}'")
+    page.reload()
+    page.wait_for_function("() => document.querySelector('#caption').textContent.includes('upload it again')")
+    page.heard.clear()
+
+
+def test_while_layers_are_lent_keys_still_change_the_sample(open_page):
+    page = open_page()
+    page.click("#tab-mix")
+    page.locator(".thumb").nth(5).click()
+    mix = [{"seed": 5, "layers": [10, 11]}]
+    shows(page, {"seed": SAMPLE, "mix": mix, "edits": []})
+    page.focus("body")
+    page.keyboard.press("n")
+    shows(page, {"seed": SAMPLE + 1, "mix": mix, "edits": []})
+    page.fill("#seed", "40")
+    page.click("#goto button")
+    shows(page, {"seed": 40, "mix": mix, "edits": []})
+
+
+def test_one_click_resets_a_slider_whichever_was_touched_before(open_page):
+    page = open_page("#seed=7&edit=view_yaw~1~0-1&edit=room_width~0.5~0-1&edit=camera_side~0.5~0-1")
+    for left, label in ((2, "view yaw"), (1, "room width"), (0, "camera side")):
+        page.get_by_role("button", name=f"{label} back to zero").click()
+        page.wait_for_function(
+            f"() => JSON.parse(document.querySelector('#frame').dataset.shows).edits.length === {left}"
+        )
 
 
 def test_downloads_are_the_picture_with_its_recipe(open_page, models, tmp_path):

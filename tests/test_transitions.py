@@ -169,7 +169,12 @@ def test_a_journey_starts_where_it_should_and_maps_what_was_planted():
     boundaries = {c.name: Boundary(c, G.directions[k], torch.tensor(0.0), 1.0) for k, c in enumerate(concepts)}
     bench = Workbench(G, boundaries, scorer)
     names = [c.name for c in concepts]
-    journey = travel(bench, SEG, names, num=20, steps=2, strength=4.0, layers=[0, 1, 2])
+    told = []
+    journey = travel(
+        bench, SEG, names, num=20, steps=2, strength=4.0, layers=[0, 1, 2], progress=lambda *at: told.append(at)
+    )
+    # 80 candidates and 20 samples at 1 + 2 · 2 stations, 32 at a time.
+    assert told == [(k, 7) for k in range(1, 8)]
     assert journey.images.shape == (20, 5, 3, 8, 8)
     assert [leg.strength for leg in journey.legs] == [4.0, 4.0]
     assert len(journey.seeds.unique()) == 20
@@ -245,7 +250,9 @@ def test_a_score_that_falls_at_first_is_followed_to_where_it_rises():
 
 def test_legs_go_as_far_as_asked_or_as_far_as_it_leads():
     names = ["planted 0", "planted 1", "planted 2"]
-    journey = travel(bench_of(ToyScorer(4)), SEG, names, num=4, sigmas=1.0)
+    told = []
+    journey = travel(bench_of(ToyScorer(4)), SEG, names, num=4, sigmas=1.0, progress=lambda *at: told.append(at))
+    assert [done for done, _ in told] == list(range(1, told[0][1] + 1))
     # One standard deviation is psi, and so is what one step changes, at the planted layer and wherever that is among.
     assert [leg.layers for leg in journey.legs] == [(1,), (2,)]
     assert [leg.strength for leg in journey.legs] == pytest.approx([1.0, 1.0], abs=0.25)

@@ -10,6 +10,7 @@ from higan.userstudy.analysis import analyse, resample, shares, spreads, wilson
 from higan.userstudy.answers import Answers, Rater
 from higan.userstudy.design import CHOICES
 from higan.userstudy.folder import Expected
+from higan.userstudy.page import headline
 from higan.userstudy.raters import planted, simulate
 from higan.userstudy.ratings import MISSING, Ratings, gather, screen
 from userstudies import DIAGONAL, STAGES, make_design, make_study
@@ -230,6 +231,10 @@ def test_people_who_see_only_the_boundary_s_own_level_are_told_apart(tmp_path):
     assert found.named.mean == pytest.approx(np.ones((4, 4)))
     assert found.shares.mean[:, :4] == pytest.approx(np.full((4, 4), 0.25))
     assert found.agreement.edits == 1
+    # All levels are named equally often: none is in front, and none agrees with the re-scoring by coming first.
+    assert found.comparison.people == (None,) * 4
+    assert found.comparison.matches == 0
+    assert headline(found) == "People name no single level most often at any stage."
 
 
 def test_simulated_raters_and_people_are_never_mixed(tmp_path):

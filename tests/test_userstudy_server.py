@@ -395,6 +395,35 @@ def test_slips_and_double_presses_count_once_and_pictures_can_be_flipped(browser
     assert heard == []
 
 
+def test_a_hiccup_while_the_page_opens_is_waited_for(browser, small, tmp_path):
+    study, heard = copy_of(small, tmp_path / "study"), []
+    with Answers(study) as answers, running(create_app(answers, organiser=KEY)) as address:
+        page = browser.new_context().new_page()
+        refusals = [503, 503]
+        page.route("**/api/about", lambda r: r.fulfill(status=refusals.pop()) if refusals else r.continue_())
+        page.goto(address)
+        start(page, "Ada")
+        assert refusals == []
+        link = page.get_attribute("#link", "href")
+        again = browser.new_context().new_page()
+        lost = [1]
+        again.route("**/api/trials*", lambda r: r.abort() if lost and lost.pop() else r.continue_())
+        again.goto(address.rstrip("/") + link)
+        again.wait_for_selector("#rating:not(.waiting)[data-trial]")
+        assert lost == []
+        # The space bar flips pictures, unless it presses the button that has the focus.
+        again.keyboard.press("v")
+        trial = again.get_attribute("#rating", "data-trial")
+        again.wait_for_timeout(400)
+        again.focus("[data-choice=layout]")
+        again.keyboard.press(" ")
+        again.wait_for_function(MOVED_ON, arg=trial)
+        assert again.is_visible("#before")
+        page.context.close()
+        again.context.close()
+    assert heard == []
+
+
 def test_the_static_study_works_from_a_folder_and_gives_back_a_file(browser, small, tmp_path):
     study, heard = copy_of(small, tmp_path / "study"), []
     folder = export(study, tmp_path / "web")

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from higan.web.assets import load_assets
 from higan.web.guards import CONTENT_SECURITY_POLICY, Guard, is_loopback
-from higan.web.serve import listen, running
+from higan.web.serve import address_of, listen, running
 
 TOKEN = "a-token-of-some-length"
 
@@ -110,6 +110,15 @@ def test_the_token_in_the_address_becomes_a_cookie_and_leaves_the_address(echo):
     assert guarded.get("/a").status_code == 200
     again = guarded.get("/a?token=old-token-of-another-time")
     assert (again.status_code, again.headers["location"]) == (303, "/a")
+
+
+def test_the_printed_address_holds_any_token(echo):
+    token = "pa9/3Yk+Zq0tP8c&x7Rm=#=="
+    with listen("127.0.0.1", 0) as opened:
+        address = address_of(opened, token=token)
+    path = address[address.index("/", len("http://")) :]
+    answer = client(echo, token=token).get(path)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
 def test_an_address_cannot_lead_away_or_add_headers(echo):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from higan.editing import apply
 from higan.errors import ScorerError
-from higan.population import render, sample, sample_seeds, score
+from higan.population import Progress, render, sample, sample_seeds, score
 from higan.recipes import Instruction, check_consistent
 from higan.statistics import resample_weights
 from higan.types import Edit, SegmentClass, Segmenter
@@ -286,6 +286,7 @@ def travel(
     sigmas: float = 2.0,
     candidates: int = 4,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Journey:
     """Turn samples of the first category into the second, then into the third ….
 
@@ -307,6 +308,7 @@ def travel(
         sigmas: of the score, on average.
         candidates: how many times ``num`` samples to choose from.
         seed: chooses the samples.
+        progress: called after every batch and after every placement that was tried; may raise to stop.
 
     Raises:
         ValueError: fewer than two categories or one twice, unknown ones, counts below 1, bad layers, or layers at which
@@ -323,16 +325,26 @@ def travel(
     where = None if layers is None else tuple(layers)
     asked = [Instruction(name, sigmas if strength is None else strength, layers=where) for name in categories[1:]]
     check_consistent(asked, bench.boundaries)
+    places = [_places(bench, leg, measured=strength is None) for leg in asked]
+    stops = (num if codes is None else len(codes)) * (1 + steps * len(asked))
+    batches = math.ceil(stops / _IMAGES_AT_ONCE) + (
+        math.ceil(num * candidates / _IMAGES_AT_ONCE) if codes is None else 0
+    )
+    tick = _ticker(batches + (sum(map(len, places)) if strength is None else 0), progress)
     if codes is None:
-        seeds, codes = _surest(bench, columns, num, candidates, seed)
+        seeds, codes = _surest(bench, columns, num, candidates, seed, tick)
     else:
         seeds = torch.arange(len(codes))
     tried = codes[:_TRIED] if strength is None else None
-    legs = tuple(_leg(bench, leg, tried) for leg in asked)
+    legs = tuple(_leg(bench, leg, where, tried, tick) for leg, where in zip(asked, places, strict=True))
     stations = walk(codes, legs, steps=steps)
     n, T = stations.shape[:2]
     flat = stations.flatten(0, 1)
-    images = torch.cat([render(bench.generator, part) for part in flat.split(_IMAGES_AT_ONCE)])
+    drawn = []
+    for part in flat.split(_IMAGES_AT_ONCE):
+        drawn.append(render(bench.generator, part))
+        tick()
+    images = torch.cat(drawn)
     masks = segment(segmenter, images).unflatten(0, (n, T))
     scores = torch.cat([_scores(bench, part)[:, columns].cpu() for part in images.split(_IMAGES_AT_ONCE)])
     ends = range(0, T, steps)
@@ -343,16 +355,39 @@ def travel(
     )  # fmt: skip
 
 
-def _leg(bench: Workbench, asked: Instruction, tried: Float[Tensor, "n L D"] | None) -> Edit:
+def _ticker(total: int, progress: Progress | None) -> Callable[[], None]:
+    """Tells that one more of ``total`` pieces is done."""
+    done = count(1)
+
+    def tick() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
+    return tick
+
+
+def _places(bench: Workbench, asked: Instruction, *, measured: bool) -> list[tuple[int, ...]]:
+    """Where a leg may be edited: where the re-scoring promises most if the rise is measured, else in one place."""
+    if measured and asked.layers is None and bench.rescoring is not None:
+        return [placement.layers for placement in promising(bench.rescoring, asked.concept)]
+    return [layers_of(bench, asked)]
+
+
+def _leg(
+    bench: Workbench,
+    asked: Instruction,
+    places: Sequence[tuple[int, ...]],
+    tried: Float[Tensor, "n L D"] | None,
+    tick: Callable[[], None],
+) -> Edit:
     """Edit towards a category: of so many steps, or of so many standard deviations of the samples ``tried``."""
     boundary = bench.boundaries[asked.concept]
     if tried is None:
-        return Edit(boundary, asked.amount, layers_of(bench, asked))
-    if asked.layers is None and bench.rescoring is not None:
-        places = [placement.layers for placement in promising(bench.rescoring, asked.concept)]
-    else:
-        places = [layers_of(bench, asked)]
-    found = [(layers, *approach(bench, boundary, layers, asked.amount, tried)) for layers in places]
+        return Edit(boundary, asked.amount, places[0])
+    found = []
+    for layers in places:
+        found.append((layers, *approach(bench, boundary, layers, asked.amount, tried)))
+        tick()
     most = max(gained for _, _, gained in found)
     if most <= 0:
         raise ValueError(f"{asked.concept!r} rises at none of the layers tried; give other layers, or a strength")
@@ -364,13 +399,16 @@ def _leg(bench: Workbench, asked: Instruction, tried: Float[Tensor, "n L D"] | N
 
 
 def _surest(
-    bench: Workbench, columns: Sequence[int], num: int, candidates: int, seed: int
+    bench: Workbench, columns: Sequence[int], num: int, candidates: int, seed: int, tick: Callable[[], None]
 ) -> tuple[Int64[Tensor, " n"], Float[Tensor, "n L D"]]:
     """Seeds and codes of the samples that are most like the first category and least like the others."""
     seeds = sample_seeds(num * candidates, seed=seed, purpose="verify", first=2**22 + 2**20)
     codes = torch.cat([sample(bench.generator, part) for part in seeds.split(_IMAGES_AT_ONCE)])
-    images = (render(bench.generator, part) for part in codes.split(_IMAGES_AT_ONCE))
-    scores = torch.cat([_scores(bench, part)[:, list(columns)].cpu() for part in images]).double()
+    parts = []
+    for part in codes.split(_IMAGES_AT_ONCE):
+        parts.append(_scores(bench, render(bench.generator, part))[:, list(columns)].cpu())
+        tick()
+    scores = torch.cat(parts).double()
     spread = scores.std(0, correction=0)
     sigma = (scores - scores.mean(0)) / torch.where(spread > 0, spread, 1.0)
     margin = sigma[:, 0] - sigma[:, 1:].amax(1)

@@ -105,7 +105,7 @@ def _exact(entanglement: float, arrangement: str, seeds: range, device: str, *, 
         seeds=tuple(seeds),
         open=open_world,
         tell=tell,
-        budget=Budget(300, 8, 4) if quick else Budget(2000, 32, 20),
+        budget=Budget(300, 8, 8) if quick else Budget(2000, 32, 20),
         identity={"higan": __version__, "scorer": digest_of(SCORERS / "transparent.safetensors")},
     )
 

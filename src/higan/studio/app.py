@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from higan.studio.facts import about
 from higan.studio.jobs import Jobs
 from higan.studio.lines import BusyError, FairLine, SupersededError, TooManyError
 from higan.studio.looks import Look, parse_concept, parse_look, parse_seed
-from higan.studio.tasks import MOST_BYTES, DownloadKind, Inverter, StripKind, download, strip, transition
+from higan.studio.tasks import MOST_BYTES, DownloadKind, Inverter, StripKind, download, response, strip, transition
 from higan.types import Generator, Scorer, Segmenter
 from higan.web.assets import load_assets
 from higan.web.guards import Guard, check_access
@@ -101,7 +101,10 @@ class _Studio:
         self.run = run
         self.desk = desk
         self.assets = load_assets("higan.studio.page")
-        self.facts = json.dumps(about(desk.bench) | self._more(), allow_nan=False).encode()
+        facts = about(desk.bench)
+        self.sliders = {concept["name"]: concept for concept in facts["concepts"]}
+        self.facts = json.dumps(facts | self._more(self.sliders), allow_nan=False).encode()
+        self.responses: Kept[str, dict[str, list[float]]] = Kept(1024)
         self.thumbnails: Kept[tuple[int, int], Encoded] = Kept(512)
         self.inverter = Inverter(desk, inversion_steps)
 
@@ -136,6 +139,7 @@ class _Studio:
             ("/api/picture", "POST", self.picture),
             ("/api/masks", "POST", self.masks),
             ("/api/changes", "POST", self.changes),
+            ("/api/response", "POST", self.response),
             ("/api/strip", "POST", self.strip),
             ("/api/download", "POST", self.download),
             ("/api/transition", "POST", self.transition),
@@ -179,15 +183,18 @@ class _Studio:
         known = name in _RUN_FILES and path.is_file() and path.resolve().parent == folder
         return path if known else None
 
-    def _more(self) -> dict[str, Any]:
+    def _more(self, verified: Collection[str]) -> dict[str, Any]:
         """What the page must know beside the study's facts."""
         bench, segmenter = self.desk.bench, self.desk.segmenter
         known = {c.name for c in bench.scorer.concepts} if bench.scorer is not None else set()
         objects = [n for n, b in bench.boundaries.items() if b.concept.level == "object" and n in known]
+        objects.sort(key=lambda name: name not in verified)
         classes = segmenter.classes if segmenter is not None else ()
         return {
             "scored": bench.scorer is not None,
-            "categories": [{"name": n, "label": readable(n)} for n in objects] if segmenter is not None else [],
+            "categories": [{"name": n, "label": readable(n), "verified": n in verified} for n in objects]
+            if segmenter is not None
+            else [],
             "classes": {c.name: {"label": readable(c.name), "colour": list(c.colour), "kind": c.kind} for c in classes},
             "palette": list(list(groups(bench.generator.num_layers).values())[-1]),
             "report": self._run_file("report.html") is not None,
@@ -223,6 +230,16 @@ class _Studio:
     async def changes(self, request: Request) -> Response:
         look, _ = await self._asked(request)
         return JSONResponse(await self.errands.ask(_client(request), partial(self.desk.changes, look)))
+
+    async def response(self, request: Request) -> Response:
+        concept = parse_concept((await _json(request)).get("concept"), self.sliders)
+        found = self.responses.get(concept)
+        if found is None:
+            slider = self.sliders[concept]
+            work = partial(response, self.desk, concept, slider["layers"], slider["limit"])
+            found = await self.errands.ask(_client(request), work)
+            self.responses.put(concept, found)
+        return JSONResponse(found)
 
     # --- what takes longer --------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from higan.workbench import Workbench, recommend, response
 __all__ = ["REACH", "about"]
 
 REACH = 3.0
-"""How far a slider reaches: standard deviations of the concept's score, on average over samples."""
+"""How far a slider reaches: standard deviations of the concept's score, went it on as it does at the step λ."""
 
 _FARTHEST = 6.0
 _SPREAD_OF = 512
@@ -84,7 +84,6 @@ def _concept(
         "high": round(verdict.effect_high, 3),
         "layers": list(layers),
         "profile": [round(max(value, 0.0), 3) for value in places.by_layer[places.columns[name]].tolist()],
-        "per_step": round(per_step, 5),
         "limit": _limit(per_step, spread, rescoring.step),
         "accuracy": _finite(bench.boundaries[name].holdout_accuracy),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,13 +72,13 @@ def parse_seed(value: Any) -> int:
     return value
 
 
-def parse_concept(value: Any, boundaries: Mapping[str, Boundary]) -> str:
+def parse_concept(value: Any, known: Collection[str]) -> str:
     """A concept's name.
 
     Raises:
-        ValueError: not the name of one that has a boundary.
+        ValueError: not the name of one that is known.
     """
-    if not isinstance(value, str) or value not in boundaries:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"unknown concept {_short(value)}; api/study names those there are")
     return value
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from higan.effects import measure_changes
 from higan.errors import CheckpointError
 from higan.export import contact_sheet, save_animation, save_codes, save_picture, save_sheet
 from higan.inversion import CodeSpace, code_space, invert
@@ -22,9 +23,20 @@ from higan.strips import Strip, grid_strip, joint_strip, sweep_strip
 from higan.studio.desk import Desk
 from higan.studio.looks import Look
 from higan.transitions import kept, travel
+from higan.types import Edit
 from higan.workbench import edit
 
-__all__ = ["MOST_BYTES", "MOST_PIXELS", "DownloadKind", "Inverter", "StripKind", "download", "strip", "transition"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_PIXELS",
+    "DownloadKind",
+    "Inverter",
+    "StripKind",
+    "download",
+    "response",
+    "strip",
+    "transition",
+]
 
 MOST_BYTES = 16 << 20
 MOST_PIXELS = 24_000_000
@@ -33,10 +45,49 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 StripKind = Literal["sweep", "joint", "grid"]
 DownloadKind = Literal["picture", "recipe", "strip", "gif", "codes"]
 
+_PARTS = (-1.0, -2 / 3, -1 / 3, 1 / 3, 2 / 3, 1.0)
+_MOVED = 24
 _FACTORS = tuple(k / 2 for k in range(-2, 3))
 _FRAMES = tuple(k / 8 for k in range(-8, 9))
 _GRID_SIGMAS = 2.0
 _ROWS = 4
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+
+def response(desk: Desk, concept: str, layers: Sequence[int], limit: float) -> dict[str, list[float]]:
+    """How far a concept's score moves on average along its slider, measured both ways on fresh samples.
+
+    Args:
+        desk: draws.
+        concept: its boundary is followed.
+        layers: that are moved.
+        limit: the slider's end, in steps.
+
+    Returns:
+        ``steps``, 0 among them, and ``sigmas``, mean changes in standard deviations of the score.
+
+    Raises:
+        ValueError: there is no scorer or no re-scoring, or the score never varies.
+    """
+    bench = desk.bench
+    if bench.scorer is None or bench.rescoring is None:
+        raise ValueError("the response of a score needs a scorer and a re-scoring")
+    column = bench.column(concept)
+    names = [c.name for c in bench.rescoring.concepts]
+    known = dict(zip(names, bench.rescoring.score_std.tolist(), strict=True))
+    std = torch.tensor([known.get(c.name, 0.0) for c in bench.scorer.concepts])
+    if not float(std[column]) > 0:
+        raise ValueError(f"the score of {concept!r} never varies, so that it has no standard deviation to count in")
+    steps = [limit * part for part in _PARTS]
+    edits = [Edit(bench.boundaries[concept], step, tuple(layers)) for step in steps]
+    changes = measure_changes(
+        bench.generator, bench.scorer, edits, std=std, num=_MOVED, first=2**22 + 2**21 + 2**20, batch_size=desk.at_once
+    )
+    sigmas = [round(value, 3) for value in changes[:, column].mean(-1).tolist()]
+    middle = len(steps) // 2
+    return {"steps": [*steps[:middle], 0.0, *steps[middle:]], "sigmas": [*sigmas[:middle], 0.0, *sigmas[middle:]]}
 
 
 # --- strips -----------------------------------------------------------------------------------------------------------
@@ -130,9 +181,7 @@ def transition(desk: Desk, categories: Sequence[str], num: int, progress: Progre
     """
     if desk.segmenter is None:
         raise ValueError("there is no segmenter for this run; open the studio with one")
-    progress(0, 1)
-    journey = travel(desk.bench, desk.segmenter, categories, num=num, steps=2)
-    progress(1, 1)
+    journey = travel(desk.bench, desk.segmenter, categories, num=num, steps=2, progress=progress)
     # The page's policy allows no style attributes; the size of the drawing is the page's business anyway.
     drawing = sankey(journey.mappings, journey.categories).replace(f' style="--w:{_width(len(categories))}px"', "")
     rows = [

@@ -63,7 +63,7 @@ class Comparison:
     """People beside the re-scoring.
 
     Attributes:
-        people: per stage the level that is named most, None where no level was named.
+        people: per stage the level that is named most, None where no level was named, or several equally often.
         sure: share of resamples in which that level is named most.
         rescoring: per stage the level of which the stage has the largest share in the profile.
         correlation: Spearman's, over level × stage, between the people's spreads and the profile's shares; None where
@@ -277,8 +277,10 @@ def wilson(
 
 
 def _front(levels: Float[np.ndarray, "b S 4"]) -> Float[np.ndarray, "b S"]:
-    """Index of the level that is named most, -1 where none is; the first of several that are even."""
-    return np.where(np.nansum(levels, -1) > 0, np.nan_to_num(levels, nan=-1.0).argmax(-1), -1.0)
+    """Index of the level that is named most, -1 where none is, or several are named equally often."""
+    ranked = np.sort(np.nan_to_num(levels, nan=0.0), -1)
+    alone = ranked[..., -1] > ranked[..., -2] + 1e-9
+    return np.where(alone, np.nan_to_num(levels, nan=-1.0).argmax(-1), -1.0)
 
 
 def _compare(counts: Float[np.ndarray, "b S V A"], expected: Expected, ends: tuple[float, float]) -> Comparison:

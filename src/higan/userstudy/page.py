@@ -39,7 +39,12 @@ def headline(found: Analysis) -> str:
     }
     seen = [f"{words.LEVEL_NAMES[level]} at {words.listing(stages)}" for level, stages in where.items()]
     if not seen:
-        return f"{who} see no change of any level at any stage."
+        named = float(found.shares.mean[:, : len(LEVELS)].sum()) > 0
+        return (
+            f"{who} "
+            + ("name no single level most often" if named else "see no change of any level")
+            + " at any stage."
+        )
     known = [level for level in found.comparison.rescoring if level is not None]
     beside = (
         f"; the re-scoring says the same at {found.comparison.matches} of {words.count(len(known), 'stage')}"

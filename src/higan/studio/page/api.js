@@ -2,6 +2,8 @@
 
 const client = Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
 
+const PATIENCE = { 0: 2000, 429: 300, 503: 300 }; // milliseconds before the same is asked again
+
 export class Refused extends Error {
   constructor(status, words) {
     super(words);
@@ -62,9 +64,10 @@ export class Pump {
         const answer = await this.send(question);
         if (answer !== null) await this.show(answer, question, asked);
       } catch (error) {
-        if ((error.status === 503 || error.status === 429) && !this.#next) {
-          // Asked too often: the newest question is kept and asked again.
-          await new Promise((resolve) => setTimeout(resolve, 300));
+        if (error.status in PATIENCE && !this.#next) {
+          // Asked too often, or nobody there: the newest question is kept and asked again.
+          if (error.status === 0) this.fail(error, question);
+          await new Promise((resolve) => setTimeout(resolve, PATIENCE[error.status]));
           this.#next ??= { question, asked };
         } else if (!this.#next) this.fail(error, question);
       }

@@ -34,7 +34,7 @@ export class Gallery {
         $("seed").reportValidity();
         return;
       }
-      this.choose(seed);
+      this.#settle(seed);
     });
     $("seed").addEventListener("input", () => $("seed").setCustomValidity(""));
     looks.addEventListener("settle", () => this.mark());
@@ -69,14 +69,18 @@ export class Gallery {
       this.lend(seed);
       return;
     }
-    // Another sample keeps the edits: that is how one sees whether they hold in general.
-    const { edits, mix } = this.looks.now;
-    this.looks.settle({ seed, edits, mix });
+    this.#settle(seed);
   }
 
   step(by) {
     const seed = this.looks.now.seed ?? 0;
-    this.choose(Math.min(MOST, Math.max(0, seed + by)));
+    this.#settle(Math.min(MOST, Math.max(0, seed + by)));
+  }
+
+  /** Another sample keeps the edits: that is how one sees whether they hold in general. */
+  #settle(seed) {
+    const { edits, mix } = this.looks.now;
+    this.looks.settle({ seed, edits, mix });
   }
 
   mark() {

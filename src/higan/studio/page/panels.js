@@ -14,12 +14,12 @@ export class Panels {
     this.open = "changes";
     this.changes = new Pump(
       async (look) => (await ask("api/changes", { body: { look } })).json(),
-      (found) => this.#showChanges(found), fail,
+      (found, look) => this.#showChanges(found, look), fail,
     );
     this.strips = new Pump(
       async (question) => ({ ...(await (await ask("api/strip", { body: question })).json()), question }),
       (found) => this.#showStrip(found),
-      (error, question) => $(`panel-${question.kind}`).replaceChildren(h("p", { class: "soft" }, error.message)),
+      (error, question) => question === this.wanted && $(`panel-${question.kind}`).replaceChildren(h("p", { class: "soft" }, error.message)),
     );
     $("tab-changes").hidden = !study.scored;
     $("tab-transition").hidden = study.categories.length < 2;
@@ -48,21 +48,35 @@ export class Panels {
     const look = this.looks.now;
     const body = sent(look);
     const panel = $(`panel-${this.open}`);
-    const say = (words) => panel.replaceChildren(h("p", { class: "soft" }, words));
+    const say = (words) => {
+      this.wanted = null;
+      panel.replaceChildren(h("p", { class: "soft" }, words));
+    };
+    const strip = (question) => {
+      this.wanted = question;
+      this.strips.want(question);
+    };
     if (this.open === "changes") {
       if (touched(look)) this.changes.want(body);
       else say("Move a slider: here you will see how far every score really moved in this picture, not only the one you asked for.");
     } else if (this.open === "sweep") {
-      if (body.edits.length) this.strips.want({ look: body, kind: "sweep" });
+      if (body.edits.length) strip({ look: body, kind: "sweep" });
       else say("Move a slider: here its edit goes both ways, step by step.");
     } else if (this.open === "joint") {
-      if (body.edits.length > 1) this.strips.want({ look: body, kind: "joint" });
+      if (body.edits.length > 1) strip({ look: body, kind: "joint" });
       else say("Move two sliders or more: here you will see each edit alone, then all together.");
     } else if (this.open === "grid") {
       const concept = this.sliders.focused ?? body.edits.at(-1)?.concept ?? this.study.concepts[0]?.name;
-      if (concept) this.strips.want({ look: { ...body, edits: body.edits.filter((e) => e.concept === concept) }, kind: "grid", concept });
+      const edits = body.edits.filter((e) => e.concept === concept);
+      if (concept) strip({ look: { ...body, edits: edits.length ? edits : [this.#probe(concept)] }, kind: "grid", concept });
       else say("There is no concept to show.");
     } else if (this.open === "mix") this.#updateMixing();
+  }
+
+  /** What a grid shows of a concept that is not moved: two thirds of its slider. */
+  #probe(name) {
+    const { limit, layers } = this.study.concepts.find((concept) => concept.name === name);
+    return { concept: name, strength: (2 / 3) * limit, layers };
   }
 
   #label(name) {
@@ -71,8 +85,8 @@ export class Panels {
 
   // --- what changed -------------------------------------------------------------------------------------------------
 
-  #showChanges(found) {
-    if (this.open !== "changes" || !touched(this.looks.now)) return;
+  #showChanges(found, look) {
+    if (this.open !== "changes" || JSON.stringify(look) !== JSON.stringify(sent(this.looks.now))) return;
     const asked = new Set(sent(this.looks.now).edits.map((edit) => edit.concept));
     const rows = Object.entries(found).sort((a, b) => asked.has(b[0]) - asked.has(a[0]) || Math.abs(b[1]) - Math.abs(a[1]));
     const shown = rows.filter(([name, value], k) => asked.has(name) || (k < 14 && Math.abs(value) >= 0.1));
@@ -97,10 +111,11 @@ export class Panels {
   // --- strips -------------------------------------------------------------------------------------------------------
 
   #showStrip({ kind, pictures, question }) {
+    if (question !== this.wanted) return;
     const words = {
       sweep: () => "All edits together: at −1 the opposite of what you asked, at 0 the sample, at +1 what you see above.",
       joint: () => "The sample, each edit alone, then all together.",
-      grid: () => `${this.#label(question.concept)}, the same step at all layers, at every single layer and at every stage (Fig. 3c of the paper).`,
+      grid: () => `${this.#label(question.concept)}, the same step of ${signed(question.look.edits[0].strength, 1)} λ at all layers, at every single layer and at every stage (Fig. 3c of the paper).`,
     }[kind]();
     $(`panel-${kind}`).replaceChildren(
       h("p", { class: "soft small" }, words),
@@ -156,7 +171,7 @@ export class Panels {
     if (categories.length < 2) return;
     const choose = (id, label, at) => [
       h("label", { for: id }, label),
-      h("select", { id }, ...categories.map(({ name, label }, k) => h("option", { value: name, selected: k === at }, label))),
+      h("select", { id }, ...categories.map(({ name, label, verified }, k) => h("option", { value: name, selected: k === at }, verified ? label : `${label} (not verified)`))),
     ];
     const words = h("p", { class: "soft", role: "status" });
     const cancel = h("button", { hidden: true }, "Cancel");
@@ -171,7 +186,10 @@ export class Panels {
       words.textContent = "Turning 24 samples and counting what became of every pixel …";
       try {
         const job = await (await ask("api/transition", { body: { categories: chosen, num: 24 } })).json();
-        const result = await follow(job, signal);
+        const result = await follow(job, signal, ({ done, total }) => {
+          if (signal.aborted) words.textContent = "Stopping …";
+          else if (total) words.textContent = `Turning 24 samples and counting what became of every pixel: ${Math.floor((100 * done) / total)} %`;
+        });
         words.textContent = result ? "" : "Cancelled.";
         if (result) this.#showTransition(result);
       } catch (error) {
@@ -181,7 +199,7 @@ export class Panels {
       cancel.hidden = true;
     });
     $("panel-transition").replaceChildren(
-      h("p", { class: "soft small" }, "Fresh samples that the scorer is surest of, turned into another category at its recommended layers; the bands tell what became of their objects (Fig. 5)."),
+      h("p", { class: "soft small" }, "Fresh samples that the scorer is surest of, turned into another category at the layers that do it while they move the code least; the bands tell what became of their objects (Fig. 5)."),
       h("div", { class: "row" }, ...choose("from", "From", 0), ...choose("to", "to", 1), start, cancel),
       words, this.drawing,
     );

@@ -13,6 +13,7 @@ export function photographs(looks, study, fail) {
       fail(new Error(`A photograph may have ${study.largest_upload >> 20} MiB; this one has ${(file.size / 2 ** 20).toFixed(1)}.`));
       return;
     }
+    $("photograph").disabled = true;
     $("job").hidden = false;
     $("job-words").textContent = "Sending …";
     $("job-bar").removeAttribute("value");
@@ -30,6 +31,7 @@ export function photographs(looks, study, fail) {
       fail(error);
     }
     $("job").hidden = true;
+    $("photograph").disabled = false;
   });
 
   function show(found) {

@@ -6,9 +6,8 @@ import { layerStrip } from "./layers.js";
 export class Sliders {
   #rows = new Map();
 
-  constructor(looks, study) {
-    this.looks = looks;
-    this.study = study;
+  constructor(looks, study, responses) {
+    Object.assign(this, { looks, study, responses });
     $("finding").textContent = study.finding;
     const strongest = Math.max(...study.concepts.map((concept) => concept.high), 1e-9);
     for (const level of study.levels) {
@@ -25,11 +24,12 @@ export class Sliders {
       $("levels").append(h("p", { class: "soft" }, `None of ${study.tried} concepts beat random directions: there is nothing to move here. Probe more samples, or try another scorer.`));
     }
     looks.addEventListener("change", () => this.update());
+    responses.addEventListener("change", () => this.update(true));
     this.update();
   }
 
   #row(concept, strongest) {
-    const id = `concept-${concept.name.replace(/[^A-Za-z0-9]+/g, "-")}`;
+    const id = `concept-${this.#rows.size}`;
     const slider = h("input", {
       type: "range", id, min: -concept.limit, max: concept.limit, step: concept.limit / 100, value: 0,
       "aria-describedby": `${id}-note`, "data-concept": concept.name,
@@ -56,7 +56,9 @@ export class Sliders {
         `Δs ${concept.effect.toFixed(2)} [${concept.low.toFixed(2)}, ${concept.high.toFixed(2)}]`, where),
       more,
     );
-    element.addEventListener("focusin", () => this.#open(concept.name));
+    // Opened at a press of a button, the layers of the row before would close and move the button from under it.
+    element.addEventListener("focusin", (event) => event.target.matches("button.link") || this.#open(concept.name));
+    element.addEventListener("click", () => this.#open(concept.name));
     this.#rows.set(concept.name, { concept, element, slider, output, where, strip, more, proper, zero });
     return element;
   }
@@ -90,13 +92,13 @@ export class Sliders {
     this.update();
   }
 
-  update() {
+  update(again = false) {
     for (const row of this.#rows.values()) {
       const { concept, element, slider, output, where, strip, more, proper, zero } = row;
       const { strength, layers } = this.#edit(concept);
       // While one slider is dragged the others need no work.
       const state = `${strength} ${layers} ${this.opened === concept.name}`;
-      if (row.state === state) continue;
+      if (row.state === state && !again) continue;
       row.state = state;
       const moved = Boolean(strength && layers.length);
       if (+slider.value !== strength) slider.value = strength;
@@ -104,11 +106,11 @@ export class Sliders {
       slider.style.setProperty("--from", `${Math.min(50, at)}%`);
       slider.style.setProperty("--to", `${Math.max(50, at)}%`);
       const usual = span(layers) === span(concept.layers);
-      const sigmas = strength * concept.per_step;
-      output.textContent = moved ? amount(concept, { strength, layers }) : "0";
+      const sigmas = this.responses.at(concept, { strength, layers });
+      output.textContent = moved ? amount(concept, { strength, layers }, this.responses) : "0";
       zero.hidden = !moved;
-      output.title = moved ? `${signed(strength, 2)} steps λ` + (usual ? `, worth ${signed(sigmas, 2)} standard deviations of the score on average` : "") : "";
-      slider.setAttribute("aria-valuetext", !moved ? "not moved" : usual ? `${signed(sigmas, 1)} standard deviations` : `${signed(strength, 1)} steps`);
+      output.title = moved ? `${signed(strength, 2)} steps λ` + (sigmas === null ? "" : `, which moves the score by ${signed(sigmas, 2)} standard deviations on average`) : "";
+      slider.setAttribute("aria-valuetext", !moved ? "not moved" : sigmas === null ? `${signed(strength, 1)} steps` : `${signed(sigmas, 1)} standard deviations`);
       where.textContent = layers.length ? `layer${layers.length > 1 ? "s" : ""} ${span(layers)}` : "no layers";
       element.classList.toggle("moved", moved);
       more.hidden = !(moved || this.opened === concept.name);
@@ -118,10 +120,10 @@ export class Sliders {
   }
 }
 
-/** An edit in words: at the recommended layers, the standard deviations it is worth on average; elsewhere its steps. */
-export function amount(concept, { strength, layers }) {
-  const usual = span(layers) === span(concept.layers);
-  return usual ? `${signed(strength * concept.per_step, 1)} σ` : `${signed(strength, 1)} λ`;
+/** An edit in words: the standard deviations by which it moves the score on average where that is known, else its steps. */
+export function amount(concept, edit, responses) {
+  const sigmas = responses.at(concept, edit);
+  return sigmas === null ? `${signed(edit.strength, 1)} λ` : `${signed(sigmas, 1)} σ`;
 }
 
 /** Δs as a bar with its interval. */

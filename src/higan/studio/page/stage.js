@@ -11,10 +11,8 @@ export class Stage {
   #before = { key: "", bitmap: null };
   #drawn = 0;
 
-  constructor(looks, study, fail) {
-    this.looks = looks;
-    this.study = study;
-    this.fail = fail;
+  constructor(looks, study, responses, fail) {
+    Object.assign(this, { looks, study, responses, fail });
     this.overlay = "none";
     this.pictures = new Pump(
       async (question) => {
@@ -22,7 +20,10 @@ export class Stage {
         return answer.status === 204 ? null : createImageBitmap(await answer.blob());
       },
       (bitmap, question, asked) => this.#show(bitmap, question, asked),
-      fail,
+      (error) => {
+        if (!this.shown) $("caption").textContent = error.message;
+        fail(error);
+      },
     );
     this.masks = new Pump(
       async (look) => {
@@ -33,6 +34,7 @@ export class Stage {
       fail,
     );
     looks.addEventListener("change", () => this.draw());
+    responses.addEventListener("change", () => this.shown && this.#tell(this.shown));
     this.#wire();
   }
 
@@ -40,14 +42,19 @@ export class Stage {
     const look = this.looks.now;
     this.pictures.want({ look: sent(look), moved: performance.now() });
     if (this.overlay === "segments") this.masks.want(sent(look));
-    const edits = sent(look).edits.map((e) => {
+  }
+
+  /** Words for the picture that is shown, which may lag behind what was asked for. */
+  #tell(look) {
+    this.shown = look;
+    const edits = look.edits.map((e) => {
       const concept = this.study.concepts.find((c) => c.name === e.concept);
-      return `${concept.label} ${amount(concept, e)}`;
+      return `${concept.label} ${amount(concept, e, this.responses)}`;
     });
-    const mix = look.mix && sent(look).mix.length ? [`layers ${span(look.mix.layers)} of sample ${look.mix.seed}`] : [];
-    const who = look.upload ? "Photograph" : `Sample ${look.seed}`;
-    $("caption").textContent = [who, ...mix, ...edits].join(" · ");
-    $("picture").setAttribute("aria-label", [who, ...mix, ...edits].join(", "));
+    const mix = look.mix.map(({ seed, layers }) => `layers ${span(layers)} of sample ${seed}`);
+    const words = [look.upload ? "Photograph" : `Sample ${look.seed}`, ...mix, ...edits];
+    $("caption").textContent = words.join(" · ");
+    $("picture").setAttribute("aria-label", words.join(", "));
   }
 
   #largest() {
@@ -57,6 +64,7 @@ export class Stage {
 
   async #show(bitmap, question) {
     paint($("picture"), bitmap);
+    this.#tell(question.look);
     if (this.overlay === "difference") await this.#difference();
     const took = performance.now() - question.moved;
     performance.measure("higan: picture", { start: question.moved });

@@ -6,6 +6,7 @@ import { fromAddress, Looks, sent, toAddress } from "./look.js";
 import { Gallery } from "./gallery.js";
 import { Panels } from "./panels.js";
 import { photographs } from "./photo.js";
+import { Responses } from "./responses.js";
 import { Sliders } from "./sliders.js";
 import { Stage } from "./stage.js";
 
@@ -20,9 +21,10 @@ async function begin() {
   const { look, odd } = fromAddress(location.hash, study, FIRST);
   if (odd) toast("Parts of this link make no sense with this study and were left out.");
   const looks = new Looks(look);
-  const stage = new Stage(looks, study, fail);
+  const responses = new Responses(looks, study);
+  const stage = new Stage(looks, study, responses, fail);
   const gallery = new Gallery(looks, study);
-  const sliders = new Sliders(looks, study);
+  const sliders = new Sliders(looks, study, responses);
   new Panels(looks, study, gallery, sliders, fail);
   photographs(looks, study, fail);
   header(looks);

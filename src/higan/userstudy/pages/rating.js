@@ -11,13 +11,13 @@ const SECONDS_PER_TRIAL = 8;
 const SHORTEST_LOOK = 350; // milliseconds in which nobody has looked, and a key press is a slip
 
 export async function run(backend) {
-  const about = await backend.about();
+  const about = await persist(() => backend.about());
   document.title = about.title;
   for (const place of document.querySelectorAll("[data-title]")) place.textContent = about.title;
   for (const place of document.querySelectorAll("[data-total]")) place.textContent = about.total;
   for (const place of document.querySelectorAll("[data-minutes]"))
     place.textContent = Math.max(1, Math.round((about.total * SECONDS_PER_TRIAL) / 60));
-  const known = await backend.resume();
+  const known = await persist(() => backend.resume());
   if (known) return rate(backend, known);
   show("welcome");
   at("start").addEventListener("submit", async (event) => {
@@ -139,7 +139,7 @@ async function rate(backend, { total, trials, link }) {
     const choice = CHOICES[["1", "2", "3", "4", "5"].indexOf(figure)];
     if (choice) answer(choice);
     else if (event.key === "v" || event.key === "V") view();
-    else if (event.key === " " && page.classList.contains("single")) flip();
+    else if (event.key === " " && page.classList.contains("single") && !event.target.closest?.("button, a")) flip();
     else return;
     event.preventDefault();
   });
