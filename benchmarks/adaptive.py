@@ -78,7 +78,7 @@ def record(plan, num, folder):
 def replay(plan, originals, changes, null, batch):
     """The allocation on these samples in this order; images are those of the default placements."""
     C, num = len(plan.columns), len(originals)
-    race = Race(plan.places, C, num, TOP)
+    race = Race(plan.places, C, num, plan.generator.num_layers, TOP)
     changes = changes.clone()
     wanted = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
     images, n, m = num, 0, 0

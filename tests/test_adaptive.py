@@ -12,12 +12,12 @@ from scipy.stats import t as student
 from higan import adaptive, statistics, store, study
 from higan import population as pop
 from higan import rescoring as rs
-from higan.boundaries import fit
+from higan.boundaries import fit, random_directions
 from higan.generators.toy import ToyGenerator
 from higan.hierarchy import profile
 from higan.layers import placements
 from higan.scorers.toy import ToyScorer
-from higan.types import Concept, Placement, Rescoring
+from higan.types import Boundary, Concept, Placement, Rescoring
 
 
 @pytest.mark.parametrize(("n", "num"), [(16, 256), (96, 1000), (60, 64)])
@@ -177,10 +177,63 @@ def test_interrupted_it_goes_on_with_the_same_result(boundaries, both):
     assert torch.equal(found.rescoring.null, expected.rescoring.null)
 
 
+class Categories:
+    """Probabilities of twelve categories, which all answer to some samples more than to others."""
+
+    name = "categories"
+    concepts = tuple(Concept(f"category {k}", "object") for k in range(12))
+
+    def __init__(self):
+        self.readings = ToyScorer(6)
+        self.weights = 3 * torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
+
+    def score(self, images):
+        return (self.readings.score(images)[:, :6] @ self.weights.T).softmax(1)
+
+
+def test_nothing_is_verified_anywhere_where_boundaries_are_random_directions():
+    """The null is measured on fewer samples than the concepts: over these alone may the two be compared."""
+    generator, scorer = ToyGenerator(6, 16), Categories()
+    found = []
+    for seed in range(10):
+        drawn = random_directions(12 + 20, 16, seed=1000 + seed)
+        of = [*scorer.concepts, *(Concept(f"permuted {k}", "object") for k in range(20))]
+        directions = [Boundary(c, d, torch.zeros(()), math.nan) for c, d in zip(of, drawn, strict=True)]
+        result = adaptive.rescore_adaptively(
+            generator, scorer, directions[:12], num=100, seed=seed, top=6, num_random=20, permuted=directions[12:],
+            images_at_once=512,
+        ).rescoring  # fmt: skip
+        assert int(result.null_counts.min()) < 100
+        found.append(bool(statistics.table(result, num_resamples=2).verified.any()))
+    assert sum(found) <= 1
+
+
+def test_what_is_compared_with_the_null_are_the_samples_it_was_measured_on():
+    """By hand: Δs of the first two samples is 1, that of all four 2, and the null, of two, holds four of nine above 1."""
+    changes = torch.tensor([[[1.0, 1.0, 3.0, 3.0]]])
+    null = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 1.5, 1.6, 1.7, 1.8])[:, None, None]
+    record = Rescoring(
+        concepts=(Concept("c", "object"),), placements=(Placement("all", (0,)),), step=2.0, seeds=torch.arange(4),
+        originals=torch.zeros(4, 1), changes=changes, effects=torch.zeros(1, 1, 1), null=null,
+        score_std=torch.ones(1), null_counts=torch.tensor([2]),
+    )  # fmt: skip
+    assert float(statistics.p_values(record)) == pytest.approx((1 + 4) / 10)
+    assert float(statistics.p_values(dataclasses.replace(record, null_counts=None))) == pytest.approx(1 / 10)
+    assert float(statistics.delta(record)) == 2
+
+
+def test_layers_that_the_places_lack_are_told():
+    generator, scorer = ToyGenerator(6, 16), ToyScorer(6)
+    drawn = random_directions(1, 16)
+    boundaries = [Boundary(scorer.concepts[0], drawn[0], torch.zeros(()), math.nan)]
+    with pytest.raises(ValueError, match="needs all layers together and each alone; missing"):
+        adaptive.rescore_adaptively(generator, scorer, boundaries, num=64, places=placements(4), num_random=4)
+
+
 def test_what_cannot_be_told_apart_takes_every_sample():
     """Two concepts that are one and the same: the last place among the strongest is open to the end."""
     places = placements(2)
-    race = adaptive.Race(places, 3, 64, top=2)
+    race = adaptive.Race(places, 3, 64, 2, top=2)
     generator = torch.Generator().manual_seed(0)
     same = torch.rand(1, len(places), 64, generator=generator)
     changes = torch.cat([same + 1, same, same])
@@ -200,7 +253,7 @@ def test_stages_are_measured_while_edits_may_be_recommended_there():
     places = placements(8)
     names = [place.name for place in places]
     share = {"all": 1.0, "bottom": 0.5, "lower": 0.1, "upper": -0.1, "top": 0.0}
-    race = adaptive.Race(places, 2, 256, top=1)
+    race = adaptive.Race(places, 2, 256, 8, top=1)
     assert [names[p] for p in race.stages] == ["bottom", "lower", "upper", "top"]
     noise = 0.3 * torch.randn(2, len(places), 256, generator=torch.Generator().manual_seed(0))
     changes = torch.tensor([share.get(name, 0.05) for name in names])[:, None] + noise
@@ -226,7 +279,7 @@ def test_a_concept_at_the_level_of_the_null_is_seldom_left():
         null = torch.empty(20, 1, num).exponential_(generator=generator)
         gains = torch.empty(num).exponential_(generator=generator)
         gains += null.mean(-1).max() - gains.mean() + 1e-3
-        race = adaptive.Race(places, 1, num, top=1, confidence=confidence)
+        race = adaptive.Race(places, 1, num, 1, top=1, confidence=confidence)
         changes = gains.expand(1, len(places), num)
         for n in range(16, num, 16):
             race.update(changes[..., :n], torch.randn(num, 1, generator=generator).std(0), [null[..., :n]])
@@ -242,7 +295,7 @@ def test_order_takes_more_samples():
     std = torch.randn(512, 1, generator=generator).expand(-1, 4).std(0)
 
     def looks(order):
-        race = adaptive.Race(places, 4, 512, top=2, order=order)
+        race = adaptive.Race(places, 4, 512, 1, top=2, order=order)
         for n in range(16, 513, 16):
             race.update(changes[..., :n], std, [torch.zeros(4, 4, n)])
             if not bool(race.wanted()[0].any()):

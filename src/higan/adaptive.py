@@ -62,7 +62,8 @@ class Adaptive:
     """An adaptive re-scoring, and what it settled.
 
     ``rescoring`` holds NaN among its changes where a sample was not taken, and all statistics leave those out; means
-    over samples (``effects``, ``null``) are over those of their own cell. ``counts`` says how many that are. ``top``
+    over samples (``effects``, ``null``) are over those of their own cell. ``counts`` says how many that are, and
+    ``rescoring.null_counts`` of the null. ``top``
     are the strongest k concepts, strongest first, ``peaks`` the strongest layer of every concept, or None where it was
     left because nothing tells it from the null; ``top_decided`` and ``peaks_decided`` say whether the asked confidence
     was reached before the last sample. ``images`` were drawn, where the fixed run takes ``budget``.
@@ -70,7 +71,6 @@ class Adaptive:
 
     rescoring: Rescoring
     counts: Int64[Tensor, "C P"]
-    null_counts: Int64[Tensor, " P"]
     top: tuple[str, ...]
     top_decided: bool
     peaks: tuple[int | None, ...]
@@ -132,6 +132,7 @@ class Race:
         places: must hold ``all``, of all layers, and every single layer.
         num_concepts: C.
         num: K.
+        num_layers: of the generator.
         top: k.
         order: also settle the order among the strongest k.
         confidence: with which all decisions together are those of the fixed run.
@@ -140,6 +141,7 @@ class Race:
     places: tuple[Placement, ...]
     num_concepts: int
     num: int
+    num_layers: int
     top: int = 10
     order: bool = False
     confidence: float = 0.95
@@ -158,9 +160,8 @@ class Race:
     peaks_decided: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        num_layers = 1 + max(layer for place in self.places for layer in place.layers)
         sets = [place.layers for place in self.places]
-        needed = [tuple(range(num_layers)), *((layer,) for layer in range(num_layers))]
+        needed = [tuple(range(self.num_layers)), *((layer,) for layer in range(self.num_layers))]
         missing = [layers for layers in needed if layers not in sets]
         if missing:
             raise ValueError(f"adaptive verification needs all layers together and each alone; missing: {missing}")
@@ -172,7 +173,7 @@ class Race:
         self.inside, self.outside, self.left, self.clear = (torch.zeros(C, dtype=torch.bool) for _ in range(4))
         self.peaks_decided = torch.zeros(C, dtype=torch.bool)
         self.settled = torch.eye(C, dtype=torch.bool)
-        self.candidates = torch.ones(C, num_layers, dtype=torch.bool)
+        self.candidates = torch.ones(C, self.num_layers, dtype=torch.bool)
         if self.top >= C:
             self.inside[:] = True
 
@@ -334,7 +335,7 @@ def rescore_adaptively(
         images_at_once: see `higan.rescoring.rescore`.
         engine: where edits are drawn and scored; None is this process. Every look is decided here, but workers and
             their models stay from look to look. Engine and number of workers change no bit, provided that workers are
-            alike.
+            alike and draw with as many threads.
         open_models: how workers of an engine open generator and scorer.
         checkpoint: keeps finished batches.
         progress: called with images done and the most there can be.
@@ -362,7 +363,7 @@ def rescore_adaptively(
         batch_size=batch_size,
         images_at_once=images_at_once,
     )
-    race = Race(plan.places, len(boundaries), num, top, order, confidence)
+    race = Race(plan.places, len(boundaries), num, generator.num_layers, top, order, confidence)
     budget = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
     seeds = sample_seeds(num, seed=seed, purpose="verify")
     # Not "adaptive-": what earlier versions kept under that name lacks the null sample by sample.
@@ -465,7 +466,7 @@ class _Ledger:
             changes=torch.full((C, P, num), math.nan),
             effects=torch.zeros(C, P, C, dtype=torch.float64),
             null=torch.zeros(N - C, P, C, dtype=torch.float64),
-            null_rises=torch.empty(N - C, C, num),
+            null_rises=torch.full((N - C, C, num), math.nan),
             counts=torch.zeros(C, P, dtype=torch.int64),
             null_counts=torch.zeros(P, dtype=torch.int64),
         )
@@ -517,12 +518,12 @@ def _summary(
         steps=plan.steps.cpu().float().contiguous(),
         step_mode=step_mode,
         image_changes=plan.image_changes(seed) if step_mode == "equal_change" else None,
+        null_counts=ledger.null_counts,
     )
     top, peaks = race.verdict(ledger.changes, std)
     return Adaptive(
         rescoring=rescoring,
         counts=ledger.counts,
-        null_counts=ledger.null_counts,
         top=tuple(concepts[c].name for c in top),
         top_decided=race.top_decided,
         peaks=tuple(None if layer < 0 else layer for layer in peaks),

@@ -82,14 +82,14 @@ def profile(
 ) -> Profile:
     """Normalised Δs per level, over single layers and over stages.
 
-    For each concept verified at placement ``all``, Δs above the mean of its null (not below zero) is divided by its sum
-    over layers, so that every concept counts alike whatever its score's scale; the same over stages. A level's profile
-    is the mean over its concepts. Intervals come from resampling the K samples, the same way for all concepts.
+    For each concept verified at placement ``all``, Δs above the mean of its null is divided by its sum over layers, so
+    that every concept counts alike whatever its score's scale; the same over stages. A level's profile is the mean over
+    its concepts. Intervals come from resampling the K samples, the same way for all concepts.
     Levels without a verified concept, or whose concepts single layers do not move surely, are left out.
 
-    Shares are not below zero, so that layers that do nothing gain a little from chance, each time they are resampled
-    once more. Their mean layer would lie nearer to the middle than the truth, and its interval beside it. Mean layers
-    are those of gains that may be negative, whose chances cancel.
+    A gain may be negative by chance. Were it cut off at zero sample by sample or resample by resample, layers that do
+    nothing would seem to do a little, and intervals of shares and mean layers would lie beside the truth. So chances
+    cancel, and only a level's share and its ends are cut off at zero and one, where no true share lies beyond.
 
     Args:
         rescoring: at all layers together, every single layer and every stage.
@@ -140,7 +140,7 @@ def profile(
         names.append(tuple(rescoring.concepts[c].name for c in members))
         draws = torch.randint(len(members), (num_resamples, len(members)), generator=chance) if over_concepts else None
         layer, group = [
-            _mean_shares(torch.stack([*map(_shares, found)]), draws)
+            _mean_shares(torch.stack([*map(_signed_shares, found)]), draws)
             for found in (gains.values(), [gains_of(c, at_group, weights) for c in members])
         ]
         spread.append((layer, group))
@@ -236,12 +236,16 @@ def _columns(rescoring: Rescoring, wanted: list[str]) -> list[int]:
     return [names.index(name) for name in wanted]
 
 
+def _signed_shares(gains: Float[Tensor, "b X"]) -> Float[Tensor, "b X"]:
+    """Of every place in what all of them gain together, losses counted; equal where that is nothing."""
+    total = gains.sum(1, keepdim=True)
+    uniform = torch.full_like(gains, 1 / gains.shape[1])
+    return torch.where(total > 0, gains / total.clamp(min=torch.finfo(total.dtype).tiny), uniform)
+
+
 def _shares(gains: Float[Tensor, "b X"]) -> Float[Tensor, "b X"]:
-    """Of every place in what all of them gain, losses not counted."""
-    excess = gains.clamp(min=0)
-    total = excess.sum(1, keepdim=True)
-    uniform = torch.full_like(excess, 1 / excess.shape[1])
-    return torch.where(total > 0, excess / total.clamp(min=torch.finfo(total.dtype).tiny), uniform)
+    """The same, losses not counted: of few samples, where what is gained together may be nothing."""
+    return _signed_shares(gains.clamp(min=0))
 
 
 def _gains(
@@ -270,7 +274,8 @@ def _summary(
 ) -> Shares:
     low, high = _ends(shares[:, 1:].movedim(1, -1), confidence)
     winner = torch.nn.functional.one_hot(shares[:, 1:].argmax(-1), len(names))
-    return Shares(tuple(names), tuple(layers), shares[:, 0], low, high, winner.to(shares).mean(1))
+    mean, low, high = (part.clamp(0, 1) for part in (shares[:, 0], low, high))
+    return Shares(tuple(names), tuple(layers), mean, low, high, winner.to(shares).mean(1))
 
 
 def _ends(values: Float[Tensor, "*shape B"], confidence: float) -> tuple[Tensor, Tensor]:

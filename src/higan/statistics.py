@@ -61,6 +61,18 @@ def delta(rescoring: Rescoring) -> Float[Tensor, "C P"]:
     return rescoring.changes.double().clamp(min=0).nanmean(-1).float()
 
 
+def delta_beside_null(rescoring: Rescoring) -> Float[Tensor, "C P"]:
+    """`delta` over those samples that the null was measured on, where that stopped before the concepts.
+
+    All directions gain more from some samples than from others. Over other samples than the null's, Δs would exceed it
+    by their luck.
+    """
+    if rescoring.null_counts is None:
+        return delta(rescoring)
+    beyond = torch.arange(rescoring.changes.shape[-1]) >= rescoring.null_counts[:, None]
+    return rescoring.changes.masked_fill(beyond, torch.nan).clamp(min=0).nanmean(-1)
+
+
 def signed(rescoring: Rescoring) -> Float[Tensor, "C P"]:
     """Mean change without truncation; near zero where an edit only scrambles."""
     return rescoring.changes.double().nanmean(-1).float()
@@ -179,7 +191,7 @@ def _null(rescoring: Rescoring, against: Null) -> Float[Tensor, "C P R"]:
 def p_values(
     rescoring: Rescoring, *, against: Null = "random", pooled: bool = False, randomised: int | None = None
 ) -> Float[Tensor, "C P"]:
-    """How probable a meaningless direction is to reach Δs.
+    """How probable a meaningless direction is to reach Δs, over the samples that both were measured on.
 
     By default the exact rank test of each cell by itself, (1 + number of directions that reach Δs) / (R + 1): valid
     whatever the null's shape, but never below 1 / (R + 1), which leaves nothing to find in a large table.
@@ -202,7 +214,7 @@ def p_values(
     Raises:
         ValueError: fewer than 3 directions to pool, none that are permuted, or a pooled test is to be randomised.
     """
-    observed = delta(rescoring).double()
+    observed = delta_beside_null(rescoring).double()
     null = _null(rescoring, against)
     R = null.shape[-1]
     if not pooled:

@@ -653,7 +653,10 @@ def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> N
         "step": rescoring.step,
         "step_mode": rescoring.step_mode,
     }
-    names = ("seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps", "image_changes")
+    names = (
+        "seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps", "image_changes",
+        "null_counts",
+    )  # fmt: skip
     tensors = {name: tensor for name in names if (tensor := getattr(rescoring, name)) is not None}
     _save_tensors(run.path / f"{name}.safetensors", tensors, content)
 

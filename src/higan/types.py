@@ -309,6 +309,8 @@ class Rescoring:
     """How ``steps`` came about; see `higan.editing.edit_step`."""
     image_changes: Float[Tensor, " P"] | None = None
     """Mean change of the picture under meaningless directions, in grey levels, where steps were fitted to it."""
+    null_counts: Int64[Tensor, " P"] | None = None
+    """Over how many of the first samples ``null`` and ``permuted`` are means at each placement; over all K if None."""
 
     def step_at(self, placement: int) -> float | None:
         """The step that all layers of that placement took; None where some took a longer one than others."""
