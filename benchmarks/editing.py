@@ -17,6 +17,7 @@ RUN is a finished run of the embedded generator, such as `higan demo` makes. Pri
 
 import argparse
 import json
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -136,7 +137,7 @@ def inversion_table(bench, concepts, std, num, steps):
     rows = []
     for room, sampled in zip(*(successes(trust) for trust in found.values()), strict=True):
         layers = format_layers(ready[room.name].layers)
-        cells = [f"{s.inverted:+.2f} ({s.ratio_low:.2f} – {s.ratio_high:.2f})" for s in (room, sampled)]
+        cells = [f"{s.inverted:+.2f} ({_interval(s.ratio_low, s.ratio_high)})" for s in (room, sampled)]
         rows.append([room.name, layers, f"{room.sampled:+.2f}", *cells, f"{room.ratio:.2f}", f"{sampled.ratio:.2f}",
                      f"{room.off_sampled:.2f} / {room.off_inverted:.2f}"])  # fmt: skip
     ratios = [[s.ratio for s in successes(trust)] for trust in found.values()]
@@ -147,6 +148,11 @@ def inversion_table(bench, concepts, std, num, steps):
     table(["edit", "layers", "samples", "inverted rooms", "inverted own samples", "ratio, rooms", "ratio, own samples",
            "others: samples / rooms"], rows)  # fmt: skip
     return record
+
+
+def _interval(low, high):
+    """Not known of a single picture."""
+    return "–" if math.isnan(low) else f"{low:.2f} – {high:.2f}"
 
 
 def mapping_table(segmenter, num, resolution):

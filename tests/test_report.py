@@ -149,6 +149,18 @@ def test_photographs_are_edited_beside_samples(run, toy, html, tmp_path):
     ratios = [float(re.findall(r"<td>([^<]*)</td>", row)[2].replace("−", "-")) for row in rows]
     # The generator can draw these pictures, so that edits do to them what they do to samples.
     assert all(0.6 < ratio < 1.5 for ratio in ratios), ratios
+    assert all(" – " in cell for row in rows for cell in re.findall(r"<td class=\"interval\">([^<]*)</td>", row))
+
+
+def test_a_single_photograph_has_no_interval(run, toy, tmp_path):
+    generator, scorer = toy
+    picture = population.render(generator, population.sample(generator, [5]))
+    page = write_report(run, generator, scorer, tmp_path / "r.html", photographs=picture).read_text("utf-8")
+    section = page.split('id="photographs"')[1].split("</section>")[0]
+    cells = re.findall(r"<td class=\"interval\">([^<]*)</td>", section)
+    assert cells
+    assert set(cells) == {"–"}
+    assert "nan" not in section
 
 
 def test_the_page_tells_the_finding_every_concept_and_how_it_was_made(html, run):

@@ -1,7 +1,10 @@
 """Edits of inverted pictures beside edits of samples: on a generator whose pictures tell their codes exactly."""
 
+import math
+
 import pytest
 import torch
+from scipy import stats
 
 from higan import population
 from higan.generators.toy import ToyGenerator
@@ -50,13 +53,39 @@ def test_ratios_by_hand():
     assert (row.off_sampled, row.off_inverted) == (1, 2)
 
 
-def test_few_pictures_give_wide_intervals():
-    concepts = (Concept("a", "object"),)
-    torch.manual_seed(0)
-    sampled, inverted = 1 + 0.1 * torch.randn(1, 1, 60), 1 + 0.5 * torch.randn(1, 1, 4)
-    images = torch.zeros(4, 2, 3, 1, 1, dtype=torch.uint8)
-    (row,) = successes(Trust(("a",), concepts, (0,), sampled, inverted, (), images))
-    assert row.ratio_high - row.ratio_low > 0.2
+def drawn(pictures, *, scatter=1.0, samples=48, seed=0):
+    """Changes of 1 on average: of samples next to exactly so, of pictures with a scatter."""
+    generator = torch.Generator().manual_seed(seed)
+    sampled = 1 + 0.01 * torch.randn(1, 1, samples, generator=generator)
+    inverted = 1 + scatter * torch.randn(1, 1, pictures, generator=generator)
+    images = torch.zeros(pictures, 2, 3, 1, 1, dtype=torch.uint8)
+    return Trust(("a",), (Concept("a", "object"),), (0,), sampled, inverted, (), images)
+
+
+@pytest.mark.parametrize("pictures", [2, 3, 4, 9, 40])
+def test_intervals_over_pictures_are_student_s_t(pictures):
+    trust = drawn(pictures, scatter=0.2)
+    (row,) = successes(trust, num_resamples=20_000)
+    values = trust.inverted[0, 0].double().numpy()
+    expected = stats.t.interval(0.95, pictures - 1, loc=values.mean(), scale=stats.sem(values))
+    assert (row.low, row.high) == pytest.approx(expected)
+    # Over samples that all answer with 1 the ratio is the numerator.
+    assert (row.ratio_low, row.ratio_high) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("pictures", [2, 3])
+def test_intervals_of_few_pictures_hold_the_truth(pictures):
+    rows = [successes(drawn(pictures, seed=seed), num_resamples=400)[0] for seed in range(300)]
+    # 300 tries at 95 %: two standard errors are 2.5 %.
+    assert sum(row.low <= 1 <= row.high for row in rows) >= 0.92 * 300
+    assert sum(row.ratio_low <= 1 <= row.ratio_high for row in rows) >= 0.92 * 300
+
+
+def test_one_picture_says_nothing_about_others():
+    (row,) = successes(drawn(1))
+    assert math.isfinite(row.inverted)
+    assert math.isfinite(row.ratio)
+    assert all(math.isnan(end) for end in (row.low, row.high, row.ratio_low, row.ratio_high))
 
 
 def test_bad_comparisons():

@@ -7,6 +7,7 @@ elsewhere. ``compare`` takes the step in both places and reads the same scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,9 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """One edit: how far its own score moves on samples and on inverted pictures, with 95 % intervals.
+    """One edit: how far its own score moves on samples and on inverted pictures, with 95 % intervals over the latter.
 
+    Where there is one picture, nothing says how others differ from it, and the ends of the intervals are NaN.
     ``ratio`` is the second by the first, 1 where a photograph is edited as well as a sample; ``off_sampled`` and
     ``off_inverted`` are the root mean squares of all other scores' mean changes.
     """
@@ -149,21 +151,31 @@ def _moved(
 
 
 def successes(trust: Trust, *, num_resamples: int = 2000, seed: int = 0) -> tuple[Success, ...]:
-    """One row per edit; intervals are percentiles of a bootstrap over samples and over pictures, independently."""
-    rows = []
-    picked = [resample_weights(part.shape[-1], num_resamples, seed + k) for k, part in
-              enumerate((trust.sampled, trust.inverted))]  # fmt: skip
+    """One row per edit. Intervals over inverted pictures, which are few, are Student's t; NaN where there is only one.
+
+    The ratio's are percentiles of such numerators over denominators that a bootstrap over the samples gives.
+    """
+    P = trust.inverted.shape[-1]
+    weights = resample_weights(trust.sampled.shape[-1], num_resamples, seed).double()
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    # In the middles of equal shares: as many numerators as denominators, and those are in no order.
+    middles = (torch.arange(num_resamples, dtype=torch.float64) + 0.5) / num_resamples
+    rows = []
     for e, name in enumerate(trust.names):
         own = trust.own[e]
         parts = [part[e].double() for part in (trust.sampled, trust.inverted)]
         means = [part.mean(1) for part in parts]
-        again = [weights.double() @ part[own] for weights, part in zip(picked, parts, strict=True)]
         others = [k for k in range(len(trust.concepts)) if k != own]
         off = [float(mean[others].square().mean().sqrt()) if others else 0.0 for mean in means]
-        ratio = again[1] / torch.where(again[0].abs() > 1e-9, again[0], 1e-9)
-        low, high = torch.quantile(again[1], ends).tolist()
-        ratio_low, ratio_high = torch.quantile(ratio, ends).tolist()
+        low = high = ratio_low = ratio_high = float("nan")
+        if P > 1:
+            error = parts[1][own].std() / P**0.5
+            low, high = (means[1][own] + error * _students_t(ends, P - 1)).tolist()
+            below = weights @ parts[0][own]
+            ratios = (means[1][own] + error * _students_t(middles, P - 1)) / torch.where(
+                below.abs() > 1e-9, below, 1e-9
+            )
+            ratio_low, ratio_high = torch.quantile(ratios, ends).tolist()
         sampled, inverted = float(means[0][own]), float(means[1][own])
         rows.append(
             Success(
@@ -172,3 +184,22 @@ def successes(trust: Trust, *, num_resamples: int = 2000, seed: int = 0) -> tupl
             )
         )  # fmt: skip
     return tuple(rows)
+
+
+def _students_t(shares: Float[Tensor, " n"], freedom: int) -> Float[Tensor, " n"]:
+    """Quantiles of Student's t for whole degrees of freedom ν, by bisection.
+
+    Its distribution is a finite sum in the angle atan(t / √ν) (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4).
+    """
+    low, high = torch.full_like(shares, -math.pi / 2), torch.full_like(shares, math.pi / 2)
+    for _ in range(60):
+        angle = (low + high) / 2
+        term = angle.cos() ** (freedom % 2)
+        total = torch.zeros_like(angle)
+        for power in range(freedom % 2, freedom - 1, 2):
+            total += term
+            term = term * angle.cos().square() * (power + 1) / (power + 2)
+        within = (angle + angle.sin() * total) * 2 / math.pi if freedom % 2 else angle.sin() * total
+        below = (1 + within) / 2 < shares
+        low, high = torch.where(below, angle, low), torch.where(below, high, angle)
+    return math.sqrt(freedom) * ((low + high) / 2).tan()

@@ -135,6 +135,7 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         probability=words.probability,
         readable=words.readable,
         share=words.share,
+        between=words.between,
         sortable=words.sortable,
         span=words.layer_span,
         count=words.count,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from higan.types import Level
 
 __all__ = [
-    "LEVEL_NAMES", "count", "layer_span", "listing", "number", "percent", "probability", "readable", "share", "signed",
-    "sortable",
+    "LEVEL_NAMES", "between", "count", "layer_span", "listing", "number", "percent", "probability", "readable", "share",
+    "signed", "sortable",
 ]  # fmt: skip
 
 LEVEL_NAMES: dict[Level, str] = {
@@ -55,6 +55,11 @@ def probability(value: float | int) -> str:
 def share(value: float | int) -> str:
     """Two decimals of a cosine or reliability, a dash where it is not known."""
     return "–" if math.isnan(value) else signed(value, 2).removeprefix("+")
+
+
+def between(low: float | int, high: float | int) -> str:
+    """An interval with signs, two decimals at either end; a dash where it is not known."""
+    return "–" if math.isnan(low) or math.isnan(high) else f"{signed(low, 2)} – {signed(high, 2)}"
 
 
 def sortable(value: float | int) -> float:
