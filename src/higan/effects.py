@@ -17,7 +17,7 @@ from torch import Tensor
 from higan.boundaries import project_out
 from higan.editing import apply
 from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
-from higan.statistics import resample_weights
+from higan.statistics import resample_weights, studentised
 from higan.types import Concept, Edit, Generator, Scorer
 
 __all__ = [
@@ -160,7 +160,7 @@ def effect_interval(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Float[Tensor, "E C 2"]:
-    """Percentile bootstrap interval of `mean_effects` over samples, or of its difference from another's, in pairs.
+    """Studentised bootstrap interval of `mean_effects` over samples, or of its difference from another's, in pairs.
 
     Raises:
         ValueError: a confidence that does not lie between 0 and 1, or effects of other shapes.
@@ -178,7 +178,7 @@ def effect_interval(
     weights = resample_weights(changes.shape[-1], num_resamples, seed).to(changes)
     tail = (1 - confidence) / 2
     ends = torch.tensor([tail, 1 - tail], dtype=changes.dtype)
-    return torch.stack([torch.quantile(rows @ weights.T, ends, dim=-1).movedim(0, -1) for rows in changes])
+    return torch.stack([studentised(rows, weights, ends) for rows in changes])
 
 
 def distinguishable(interval: Float[Tensor, "E C 2"]) -> Bool[Tensor, "E C"]:

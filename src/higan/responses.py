@@ -9,7 +9,7 @@ import torch
 from higan.effects import measure_changes
 from higan.layers import groups
 from higan.population import Progress
-from higan.statistics import delta, null_level, rank, resample_weights, standardise
+from higan.statistics import delta, null_level, rank, resample_weights, standardise, studentised
 from higan.types import LEVELS, Boundary, Concept, Edit, Generator, Placement, Rescoring, Responses, Scorer
 
 __all__ = ["GRID", "chosen", "respond", "responses_cost"]
@@ -75,7 +75,7 @@ def respond(
         std: unit of the score of each of these concepts, by name.
         directions: what meaningless edits of the same lengths follow.
         num: samples.
-        confidence: of the intervals.
+        confidence: of the intervals, which are studentised (`higan.statistics.studentised`).
         seed: chooses samples and resamples.
         batch_size: images at a time.
         progress: called after every batch.
@@ -104,7 +104,7 @@ def respond(
     tail = (1 - confidence) / 2
     ends = torch.tensor([tail, 1 - tail])
     weights = resample_weights(num, 1000, seed)
-    low, high = torch.quantile(kept @ weights.T, ends, dim=-1)
+    low, high = torch.stack([studentised(curve, weights, ends) for curve in kept]).unbind(-1)
     null_low, null_high = torch.stack([torch.stack([row.amin(0), row.amax(0)]) for row in rows], 1)
     return Responses(
         concepts=tuple(concept for concept, _ in pairs),

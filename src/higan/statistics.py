@@ -42,6 +42,7 @@ __all__ = [
     "signed",
     "standard_errors",
     "standardise",
+    "studentised",
     "table",
 ]
 
@@ -140,7 +141,7 @@ def interval(
     weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
     tail = (1 - confidence) / 2
     ends = torch.tensor([tail, 1 - tail])
-    ends_of = _studentised if method == "studentised" else _percentile
+    ends_of = studentised if method == "studentised" else _percentile
     rows = [ends_of(changes.clamp(min=0) if truncated else changes, weights, ends) for changes in rescoring.changes]
     found = torch.stack(rows)
     return found.clamp(min=0) if truncated else found
@@ -152,9 +153,13 @@ def _percentile(
     return torch.quantile(resampled_means(values, weights), ends, dim=-1).T
 
 
-def _studentised(
+def studentised(
     values: Float[Tensor, "P K"], weights: Float[Tensor, "B K"], ends: Float[Tensor, "2"]
 ) -> Float[Tensor, "P 2"]:
+    """Studentised bootstrap intervals of the mean of every row; see `interval`.
+
+    ``weights`` are those of `resample_weights`, ``ends`` the probabilities of being below the lower and upper end.
+    """
     mean = values.nanmean(1, keepdim=True)
     # About the mean, so that the variance of a resample does not drown in rounding.
     centred = values - mean
