@@ -90,6 +90,45 @@ def test_another_run_is_not_overwritten(tmp_path):
         study.open_study(tmp_path / "run", GENERATOR, SCORER, num=600, digests={"generator": "other"})
 
 
+def test_steps_refuse_the_generator_and_scorer_of_another_run(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=400, shard_size=200)
+
+    def interrupt(step, done, total):
+        if done > 200:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.sample_step(run, GENERATOR, SCORER, batch_size=100, report=interrupt)
+    left = study.unsampled(run)
+    assert left == 200
+    truncated = ToyGenerator(4, 8, psi=0.5)
+    with pytest.raises(
+        RunMismatchError, match=r"truncation is \[1.0, 1.0, 1.0, 1.0\] there, \[0.5, .*in another folder"
+    ):
+        study.sample_step(run, truncated, SCORER)
+    with pytest.raises(RunMismatchError, match="num_layers is 4 there, 5 here"):
+        study.sample_step(run, ToyGenerator(5, 8), SCORER)
+    assert study.unsampled(run) == left
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run)
+    how = {"num": 20, "num_random": 3}
+    study.rescore_step(run, GENERATOR, SCORER, **how)
+    # Finished steps are no other model's results either.
+    for step, more in ((study.rescore_step, how), (study.compare_step, {})):
+        with pytest.raises(RunMismatchError, match="concepts is"):
+            step(run, GENERATOR, ToyScorer(3), **more)
+        with pytest.raises(RunMismatchError, match="truncation is"):
+            step(run, truncated, SCORER, **more)
+
+
+def test_runs_that_say_less_of_their_models_go_on(tmp_path):
+    run = store.open_run(tmp_path / "run", {"num_samples": 200, "shard_size": 200, "seed": 0})
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run)
+    study.rescore_step(run, GENERATOR, SCORER, num=20, num_random=3)
+    assert set(study.steps_of(run)) == {"sample", "fit", "rescore"}
+
+
 def test_cost_counts_every_image():
     cost = study.estimate(GENERATOR, SCORER, num=100, verify=10, num_random=3)
     # 100 probes, 10 originals, and 10 samples × (6 concepts + 3 random) × (all + 4 layers; stages are layers here)

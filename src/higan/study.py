@@ -24,7 +24,7 @@ from higan.adaptive import check_goal, rescore_adaptively
 from higan.boundaries import Mode, check_fit, fit
 from higan.editing import StepMode
 from higan.engines import Engine, InProcess
-from higan.errors import CorruptRunError, RunError
+from higan.errors import CorruptRunError, RunError, RunMismatchError
 from higan.layers import placements
 from higan.linear import Loss
 from higan.population import OpenModels, Progress, check_seed, distribute, fill, render, sample, score
@@ -234,11 +234,7 @@ def open_study(
     """
     check_seed(seed)
     settings = {
-        "generator": generator.name,
-        "num_layers": generator.num_layers,
-        "truncation": [round(float(t), 6) for t in generator.truncation],
-        "scorer": scorer.name,
-        "concepts": [c.name for c in scorer.concepts],
+        **_models_settings(generator, scorer),
         "num_samples": num,
         "shard_size": min(shard_size, num) if num > 0 else shard_size,
         "seed": seed,
@@ -247,6 +243,33 @@ def open_study(
     }
     made = {"torch": torch.__version__, **(provenance or {})}
     return store.open_run(out, settings, provenance=made)
+
+
+def _models_settings(generator: Generator, scorer: Scorer) -> dict[str, Any]:
+    """What a run says of generator and scorer themselves, whoever opened them."""
+    return {
+        "generator": generator.name,
+        "num_layers": generator.num_layers,
+        "truncation": [round(float(t), 6) for t in generator.truncation],
+        "scorer": scorer.name,
+        "concepts": [c.name for c in scorer.concepts],
+    }
+
+
+def _check_models(run: store.Run, generator: Generator, scorer: Scorer) -> None:
+    """Refuses a generator or scorer that is not the run's, as far as its settings say; those of old runs say less.
+
+    Raises:
+        RunMismatchError: one of them is another.
+    """
+    here = _models_settings(generator, scorer)
+    differing = [name for name in here if name in run.settings and run.settings[name] != here[name]]
+    if differing:
+        details = "; ".join(f"{name} is {run.settings[name]!r} there, {here[name]!r} here" for name in differing)
+        raise RunMismatchError(
+            f"{run.path} was begun with another generator or scorer: {details}; pass those that it was begun with, or "
+            "open a study in another folder"
+        )
 
 
 def sample_step(
@@ -272,8 +295,10 @@ def sample_step(
 
     Raises:
         ValueError: an engine without a way to open the models.
+        RunMismatchError: the run was begun with another generator or scorer.
         HiganError: see `higan.population.distribute`.
     """
+    _check_models(run, generator, scorer)
     start = time.monotonic()
     progress = _named(report, "sample")
     if engine is None or isinstance(engine, InProcess):
@@ -389,7 +414,12 @@ def rescore_step(
     With a goal it measures only until that is settled (`higan.adaptive`), ``num`` samples at the most, and writes down
     under ``outcome`` of this step what was settled; looks have a batch size of their own. Workers of an ``engine``
     take part either way, see `sample_step`. ``seed`` is the run's where it is left out.
+
+    Raises:
+        RunMismatchError: the run was begun with another generator or scorer.
+        RunError, ValueError: there are no boundaries; an engine without a way to open the models, or as for `rescore`.
     """
+    _check_models(run, generator, scorer)
     seed = run.seed if seed is None else seed
     boundaries, null = store.load_boundaries(run), store.load_permuted(run)
     settings = _rescore_settings([*boundaries, *null], num, step, num_random, step_mode, seed, adaptive)
@@ -520,8 +550,10 @@ def compare_step(
 
     Raises:
         RunError: the run has not been re-scored.
+        RunMismatchError: it was begun with another generator or scorer.
         ValueError: fewer than 2 samples, or no random directions.
     """
+    _check_models(run, generator, scorer)
     settings = {"num": num, "num_random": num_random, "rescore": steps_of(run).get("rescore", {}).get("settings")}
     done = steps_of(run).get("steps", {}).get("settings", {})
     if settings.items() <= done.items() and (kept := comparison(run)) is not None:
