@@ -31,7 +31,8 @@ REFUSED = [
     (["--num", "3"], "fitting needs at least 4 samples; got 3"),
     (["--verify", "1"], "verify must be at least 2; got 1"),
     (["--random", "0"], "num_random must be at least 1; got 0"),
-    (["--permuted", "-1"], "the number of permuted fits must be at least 0; got -1"),
+    (["--permuted", "-1"], "the number of permuted fits must be 0, for no such null, or at least 3"),
+    (["--permuted", "2"], "with which a single effect can be verified at q = 0.05; got 2"),
     (["--step", "nan"], "step must be finite and other than 0; got nan"),
     (["--step", "0"], "step must be finite and other than 0; got 0"),
     (["--adaptive", "--top", "0"], "top must be at least 1; got 0"),
@@ -154,12 +155,12 @@ def test_only_what_there_is_to_do_is_announced(higan, tmp_path):
     for file in (tmp_path / "run" / "population").glob("shard-00001.*"):
         file.unlink()
     assert "20 images, about" in higan("sample", *line)[1]
-    study = [*line, "--verify", 12, "--random", 2, "--permuted", 1, "--batch-size", 4]
-    # 12 originals, 12 × (8 concepts + 2 random + 1 permuted) × 9 sets of layers.
-    assert "1,200 images, about" in higan("run", *study)[1]
+    study = [*line, "--verify", 12, "--random", 2, "--permuted", 3, "--batch-size", 4]
+    # 12 originals, 12 × (8 concepts + 2 random + 3 permuted) × 9 sets of layers.
+    assert "1,416 images, about" in higan("run", *study)[1]
     assert ": 0 images, about 0 seconds" in higan("run", *study)[1]
-    # 6 originals, 6 × (8 + 20 random + 1 permuted) × 9 sets of layers; then nothing.
-    assert higan("rescore", tmp_path / "run", "--verify", 6)[1].startswith("1,572 images, about")
+    # 6 originals, 6 × (8 + 20 random + 3 permuted) × 9 sets of layers; then nothing.
+    assert higan("rescore", tmp_path / "run", "--verify", 6)[1].startswith("1,680 images, about")
     assert "images, about" not in higan("rescore", tmp_path / "run", "--verify", 6)[1]
     code, printed = higan("rescore", tmp_path / "run", "--verify", 1)
     assert code == 2
@@ -167,14 +168,29 @@ def test_only_what_there_is_to_do_is_announced(higan, tmp_path):
     assert "images" not in printed
 
 
+def test_too_few_directions_are_told_of_before_anything_is_drawn(higan, tmp_path):
+    few = ["--num", 60, "--verify", 4, "--out", tmp_path / "run"]
+    code, printed = higan("run", *TOY, *few, "--random", 5, "--permuted", 4)
+    assert code == 0
+    unless = "nothing can be verified at q = 0.05, unless"
+    assert f"With 5 random directions {unless} 4 cells of the table beat all of that null together" in printed
+    assert f"With 4 permuted directions {unless} 5 cells" in printed
+    code, printed = higan("rescore", tmp_path / "run", "--verify", 4, "--random", 2)
+    assert "With 2 random directions nothing can be verified at q = 0.05; give --random 20 or more." in printed
+    assert f"With 4 permuted directions {unless}" in printed
+    assert "Too few directions" in higan("fit", tmp_path / "run", "--permuted", 19)[1]
+    assert "Too few directions" not in higan("fit", tmp_path / "run", "--permuted", 20)[1]
+    assert "Too few directions" not in higan("rescore", tmp_path / "run", "--verify", 4)[1]
+
+
 def test_the_fit_of_a_whole_study_is_chosen(higan, tmp_path):
-    words = ["--num", 60, "--verify", 4, "--random", 1, "--permuted", 1, "--C", 0.5, "--num-extreme", 0.25]
+    words = ["--num", 60, "--verify", 4, "--random", 1, "--permuted", 3, "--C", 0.5, "--num-extreme", 0.25]
     assert higan("run", *TOY, *words, "--out", tmp_path / "run")[0] == 0
     boundaries = store.load_boundaries(store.load_run(tmp_path / "run"))
     assert {boundary.num_train for boundary in boundaries} == {2 * 10}  # Of 15 in a class 10 train.
     expected = fit(store.read_population(store.load_run(tmp_path / "run")), num_extreme=15, C=0.5)
     assert all(torch.equal(a.normal, b.normal) for a, b in zip(boundaries, expected, strict=True))
-    assert higan("fit", tmp_path / "run", "--num-extreme", 15, "--C", 0.5, "--permuted", 1, "--memory", 0.001)[0] == 0
+    assert higan("fit", tmp_path / "run", "--num-extreme", 15, "--C", 0.5, "--permuted", 3, "--memory", 0.001)[0] == 0
     again = store.load_boundaries(store.load_run(tmp_path / "run"))
     torch.testing.assert_close(again[0].normal, boundaries[0].normal)
 
@@ -349,7 +365,7 @@ def test_names_are_printed_as_they_are(higan, odd, folder):
     code, printed = higan("sample", *odd, "--num", 60, "--out", folder)
     assert code == 0, printed
     assert printed.endswith(f"60 samples in {folder}")
-    for line in (["fit", folder, "--permuted", 1], ["rescore", folder, *few]):
+    for line in (["fit", folder, "--permuted", 3], ["rescore", folder, *few]):
         code, printed = higan(*line)
         assert code == 0, printed
         for concept in ODD:
@@ -357,7 +373,7 @@ def test_names_are_printed_as_they_are(higan, odd, folder):
     code, printed = higan("report", folder)
     assert code == 0, printed
     assert f"Report: {folder}/report.html" in printed
-    code, printed = higan("run", *odd, "--num", 60, *few, "--permuted", 1, "--out", folder)
+    code, printed = higan("run", *odd, "--num", 60, *few, "--permuted", 3, "--out", folder)
     assert code == 0, printed
     assert f"Report: {folder}/report.html" in printed
     for concept in ODD:
@@ -428,7 +444,7 @@ def test_logistic_fits(higan, tmp_path):
     run = store.load_run(tmp_path / "run")
     population = store.read_population(run)
     for loss in ("squared_hinge", "logistic"):
-        code, printed = higan("fit", run.path, "--loss", loss, "--permuted", 2)
+        code, printed = higan("fit", run.path, "--loss", loss, "--permuted", 3)
         assert code == 0, printed
         expected = fit(population, loss=loss)
         for found, wanted in zip(store.load_boundaries(run), expected, strict=True):
@@ -466,7 +482,7 @@ def test_weight_files_are_inspected_and_converted(higan, tmp_path):
 def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert higan("sample", *TOY, "--num", 60, "--out", "run")[0] == 0
-    assert higan("fit", "run", "--permuted", 1)[0] == 0
+    assert higan("fit", "run", "--permuted", 3)[0] == 0
     options = ["run", "--verify", 12, "--random", 2, "--batch-size", 4]
     result = tmp_path / "run" / "rescoring.safetensors"
     for kind in ([], ["--adaptive", "--top", 2]):
@@ -482,7 +498,7 @@ def test_weights_that_have_changed_are_refused(higan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights, folder = tmp_path / "mine.safetensors", ROOT / "src/higan/generators/weights"
     shutil.copy(folder / "rooms-32-s0.safetensors", weights)
-    few = ["--num", 60, "--verify", 4, "--random", 2, "--permuted", 1]
+    few = ["--num", 60, "--verify", 4, "--random", 2, "--permuted", 3]
     code, printed = higan("run", "--generator", weights, "--scorer", "colour", *few, "--out", "run")
     assert code == 0, printed
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
@@ -579,7 +595,7 @@ def test_another_folder_of_the_official_tool_is_another_run(higan, tmp_path):
     out = tmp_path / "run"
     line = ["--layers", 6, "--out", out]
     assert higan("import-official", tmp_path / "a", *line)[0] == 0
-    code, printed = higan("fit", out, "--permuted", 1)
+    code, printed = higan("fit", out, "--permuted", 3)
     assert code == 0, printed
     kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
     assert higan("import-official", tmp_path / "a", *line)[0] == 0
@@ -599,7 +615,7 @@ def test_a_run_is_found_from_another_folder(higan, tmp_path, monkeypatch):
     models = ["--generator", "tiny.safetensors", "--scorer", "mine.safetensors+colour"]
     assert higan("sample", *models, "--num", 60, "--out", "run")[0] == 0
     monkeypatch.chdir(elsewhere)
-    for line in (["fit", "--permuted", 1], ["rescore", "--verify", 4, "--random", 2], ["report"]):
+    for line in (["fit", "--permuted", 3], ["rescore", "--verify", 4, "--random", 2], ["report"]):
         code, printed = higan(line[0], begun / "run", *line[1:])
         assert code == 0, printed
     code, printed = higan(
@@ -623,7 +639,7 @@ def test_a_run_hears_later_of_its_segmenter_and_photographs(higan, tmp_path):
     line = ["--generator", "rooms-32-s0", "--scorer", "colour", "--num", 60, "--out", out]
     assert higan("sample", *line)[0] == 0
     assert store.load_run(out).provenance["segmenter"] is None
-    more = ["--segmenter", "rooms", "--photograph", "rooms", "--verify", 4, "--random", 2, "--permuted", 1]
+    more = ["--segmenter", "rooms", "--photograph", "rooms", "--verify", 4, "--random", 2, "--permuted", 3]
     code, printed = higan("run", *line, *more)
     assert code == 0, printed
     begun = store.load_run(out)

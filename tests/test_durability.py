@@ -34,7 +34,7 @@ def go(path, until=None):
 
     run = study.open_study(path, GENERATOR, SCORER, num=300, shard_size=100)
     study.sample_step(run, GENERATOR, SCORER, report=report)
-    study.fit_step(run, num_permuted=2, report=report)
+    study.fit_step(run, num_permuted=3, report=report)
     study.rescore_step(run, GENERATOR, SCORER, num=24, num_random=3, batch_size=8, report=report)
     return run
 

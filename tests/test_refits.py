@@ -52,9 +52,11 @@ def test_permuted_fits_repeat_and_are_counted():
     assert all(torch.equal(a.normal, b.normal) for a, b in zip(one, again, strict=True))
     assert not torch.equal(one[0].normal, refits.permuted(population, 3, seed=1)[0].normal)
     assert refits.permuted(population, 0) == ()
-    assert len(refits.permuted(population, 2, ["constant"])) == 2
-    with pytest.raises(ValueError, match="at least 0; got -1"):
-        refits.permuted(population, -1)
+    assert len(refits.permuted(population, 3, ["constant"])) == 3
+    # One or two are a null that nothing could ever beat.
+    for num in (-1, 1, 2):
+        with pytest.raises(ValueError, match=f"must be 0, .* or at least 3, .*; got {num}"):
+            refits.permuted(population, num)
 
 
 @MODES

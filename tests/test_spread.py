@@ -42,7 +42,7 @@ class Fragile:
 def run(tmp_path):
     run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200, shard_size=100)
     study.sample_step(run, GENERATOR, SCORER)
-    study.fit_step(run, num_permuted=2)
+    study.fit_step(run, num_permuted=3)
     return run
 
 
@@ -61,8 +61,8 @@ def test_processes_make_the_same_units_even_if_one_dies(run, tmp_path):
     assert (tmp_path / "died").exists()
     for name in FIELDS:
         assert torch.equal(getattr(found, name), getattr(expected, name))
-    # 40 originals, and 40 × (8 concepts + 3 random + 2 permuted) × (all + 6 layers + 2 stages that are not single)
-    total = 40 + 40 * 13 * 9
+    # 40 originals, and 40 × (8 concepts + 3 random + 3 permuted) × (all + 6 layers + 2 stages that are not single)
+    total = 40 + 40 * 14 * 9
     assert calls[-1] == ("rescore", total, total)
     assert [call[1] for call in calls] == sorted(call[1] for call in calls)
 

@@ -1,5 +1,7 @@
 """The whole study on the toy pair: steps that are skipped, resumed and forgotten when they should be."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from higan import store, study
 from higan.errors import RunMismatchError, ScorerError
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
-from higan.statistics import delta, rank
+from higan.statistics import delta, rank, table
+from higan.types import Concept, Placement, Rescoring
 
 GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
 
@@ -129,6 +132,45 @@ def test_runs_that_say_less_of_their_models_go_on(tmp_path):
     assert set(study.steps_of(run)) == {"sample", "fit", "rescore"}
 
 
+@pytest.mark.parametrize("R", [1, 2, 3, 5, 7, 10, 19, 20])
+def test_what_is_said_of_few_directions_is_what_a_table_of_them_can_verify(R):
+    """Of 20 concepts at 5 layers, k cells change a million times as much as any of R meaningless directions does."""
+    C, P = 20, 5
+    null = torch.rand(R, P, C, generator=torch.Generator().manual_seed(0))
+
+    def verified(k):
+        changes = torch.zeros(C * P, 1)
+        changes[:k] = 1e6
+        record = Rescoring(
+            concepts=tuple(Concept(f"c{c}", "object") for c in range(C)),
+            placements=tuple(Placement(f"layer {p}", (p,)) for p in range(P)),
+            step=2.0,
+            seeds=torch.arange(2),
+            originals=torch.zeros(2, C),
+            changes=changes.reshape(C, P, 1).expand(C, P, 2),
+            effects=torch.zeros(C, P, C),
+            null=null,
+            score_std=torch.ones(C),
+        )
+        return int(table(record, num_resamples=2).verified.sum())
+
+    said = study.scanty(num_random=R, num_permuted=0)
+    assert study.scanty(num_random=20, num_permuted=R) == tuple(s.replace("random", "permuted") for s in said)
+    if R == 20:
+        assert said == ()
+        assert verified(1) == 1
+        return
+    assert said[0].startswith(f"With {R} random direction")
+    assert said[0].endswith("; give --random 20 or more.")
+    if R < 3:
+        assert "unless" not in said[0]
+        assert verified(C * P) == 0
+        return
+    together = int(re.search(r"unless (\d+) cells", said[0])[1])
+    assert verified(together - 1) == 0
+    assert verified(together) == together
+
+
 def test_cost_counts_every_image():
     cost = study.estimate(GENERATOR, SCORER, num=100, verify=10, num_random=3)
     # 100 probes, 10 originals, and 10 samples × (6 concepts + 3 random) × (all + 4 layers; stages are layers here)
@@ -208,8 +250,8 @@ def test_the_seed_of_a_run_chooses_all_that_is_drawn(tmp_path):
     seeds = []
     for run in runs:
         study.sample_step(run, GENERATOR, SCORER)
-        study.fit_step(run, num_permuted=2)
-        assert study.is_fitted(run, num_permuted=2)
+        study.fit_step(run, num_permuted=3)
+        assert study.is_fitted(run, num_permuted=3)
         rescoring = study.rescore_step(run, GENERATOR, SCORER, num=20, num_random=2)
         assert study.unscored(run, GENERATOR, SCORER, num=20, num_random=2) == 0
         seeds += [set(store.read_population(run).seeds.tolist()), set(rescoring.seeds.tolist())]

@@ -22,6 +22,7 @@ from higan.types import Boundary, Concept, Population
 __all__ = ["check_permuted", "permuted", "stabilities"]
 
 _FEWEST = 8
+_FEWEST_PERMUTED = 3  # What `higan.statistics.p_values` can pool; against fewer, no p-value is below a third.
 _COLUMNS = 32
 
 
@@ -44,7 +45,7 @@ def permuted(
 
     Args:
         population: N samples.
-        num: M, at least 0.
+        num: M, 0 or at least 3.
         concepts: names whose scores are permuted; all if None.
         mode: see `fit`.
         num_extreme: see `fit`.
@@ -54,7 +55,7 @@ def permuted(
         memory: see `fit`.
 
     Raises:
-        ValueError: a negative number, or as for `fit`.
+        ValueError: a number that `check_permuted` refuses, or as for `fit`.
     """
     check_permuted(num)
     if num == 0:
@@ -75,10 +76,13 @@ def check_permuted(num: int) -> None:
     """Refuses what `permuted` cannot do.
 
     Raises:
-        ValueError: a negative number.
+        ValueError: a negative number, or one or two, against which nothing could ever be verified.
     """
-    if num < 0:
-        raise ValueError(f"the number of permuted fits must be at least 0; got {num}")
+    if num != 0 and num < _FEWEST_PERMUTED:
+        raise ValueError(
+            f"the number of permuted fits must be 0, for no such null, or at least {_FEWEST_PERMUTED}, better 20, with "
+            f"which a single effect can be verified at q = 0.05; got {num}"
+        )
 
 
 def _varied(samples: Samples, columns: list[int], num: int) -> list[int]:

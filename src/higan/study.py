@@ -61,6 +61,7 @@ __all__ = [
     "open_study",
     "rescore_step",
     "sample_step",
+    "scanty",
     "steps_of",
     "unsampled",
     "unscored",
@@ -76,6 +77,9 @@ _SLOW = 0.1
 
 _LONG = 1.0
 """Seconds after which an estimate does not try again."""
+
+_ENOUGH = 20
+"""Directions of a null against which a single effect of a table can have a q-value of 0.05: the inverse."""
 
 T = TypeVar("T")
 
@@ -158,6 +162,25 @@ def check(
     if verify < 2:
         raise ValueError(f"verify must be at least 2; got {verify}")
     check_counts(num=verify, step=step, num_random=num_random)
+
+
+def scanty(*, num_random: int, num_permuted: int) -> tuple[str, ...]:
+    """What to say of nulls with too few directions to verify a single effect at a false-discovery rate of 5 %.
+
+    Pooled over the cells of a table, R directions give p-values from about 1 / (R · cells) on, and q-values of k
+    effects that beat all of them from 1 / (R · k) on. Fewer than three are not pooled: no q-value is below a third
+    then. See `higan.statistics.p_values`.
+    """
+    said = []
+    for kind, option, R in (("random", "--random", num_random), ("permuted", "--permuted", num_permuted)):
+        if 0 < R < _ENOUGH:
+            together = math.ceil(_ENOUGH / R)
+            unless = "" if R < 3 else f", unless {together} cells of the table beat all of that null together"
+            said.append(
+                f"With {R} {kind} direction{'' if R == 1 else 's'} nothing can be verified at q = 0.05{unless}; give "
+                f"{option} {_ENOUGH} or more."
+            )
+    return tuple(said)
 
 
 def unsampled(run: store.Run) -> int:

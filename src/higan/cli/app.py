@@ -74,7 +74,9 @@ Top = Annotated[int, typer.Option("--top", help="How many strongest concepts --a
 Confidence = Annotated[float, typer.Option("--confidence", help="With which --adaptive settles.")]
 Step = Annotated[float, typer.Option("--step", help="λ, the length of an edit in code space.")]
 NumRandom = Annotated[int, typer.Option("--random", help="Random directions for the null.")]
-NumPermuted = Annotated[int, typer.Option("--permuted", help="Directions fitted to permuted scores, a second null.")]
+NumPermuted = Annotated[
+    int, typer.Option("--permuted", help="Directions fitted to permuted scores, a second null; 0 for none.")
+]
 StepModeName = Annotated[
     StepMode, typer.Option("--step-mode", help="What is held equal over layers: step in code space, step, or picture.")
 ]

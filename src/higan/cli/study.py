@@ -49,6 +49,7 @@ from higan.cli.app import (
     Workers,
     app,
     console,
+    errors,
     link,
     minutes,
     progress_bars,
@@ -185,6 +186,7 @@ def _study(
     photographs: Sequence[str] = (),
 ) -> None:
     study.check(num=num, verify=verify, num_random=num_random, num_permuted=num_permuted, step=step, **fit)
+    _say_scanty(num_random, num_permuted)
     here = _device_here(device, engine)
     digests = digests_of(generator_name, scorer_name, options)
     models = Models(generator_name, scorer_name, dict(options), label, digests, dict(generator_options))
@@ -413,6 +415,7 @@ def fit_(
     ] = None,
 ) -> None:
     """Fits one boundary per concept to the samples of a run."""
+    _say_scanty(0, num_permuted)
     with progress_bars() as bars:
         boundaries = study.fit_step(
             store.load_run(folder),
@@ -465,6 +468,7 @@ def rescore(
     generator, scorer = models(_device_here(device, workforce))
     boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)
     left = study.unscored(opened, generator, scorer, **rescoring)
+    _say_scanty(num_random, len(permuted))
     if left:
         cost = study.estimate(
             generator, scorer, num=0, verify=left, num_random=num_random, num_permuted=len(permuted),
@@ -475,6 +479,12 @@ def rescore(
         study.rescore_step(opened, generator, scorer, **rescoring, engine=workforce, open_models=models, report=bars)
     console.print(_ranking(opened))
     _say_settled(opened)
+
+
+def _say_scanty(num_random: int, num_permuted: int) -> None:
+    """That too few directions leave little to verify, before anything is drawn."""
+    for sentence in study.scanty(num_random=num_random, num_permuted=num_permuted):
+        errors.print(Text("Too few directions.", "yellow"), sentence, highlight=False)
 
 
 def _say_settled(opened: store.Run) -> None:
