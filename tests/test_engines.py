@@ -14,8 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from higan import store
+from higan import population, store, study
+from higan.cli.models import Models
 from higan.engines import InProcess, Processes, RayCluster, open_engine
 from higan.engines import ray as ray_engine
 from higan.errors import EngineError, MissingExtraError
@@ -197,6 +199,22 @@ def test_ray_is_asked_for_when_it_is_needed(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"install it with `pip install 'higan\[ray\]'`"):
         next(make(RayCluster(1), Squares(tmp_path), [0]))
+
+
+def test_engines_end_with_the_same_bytes_on_the_same_number_of_threads(tmp_path):
+    """Of a generator and a scorer that are made of convolutions, which round differently on other numbers of threads."""
+    models, before = Models("rooms", "rooms"), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        digests = []
+        for name, engine in (("here", InProcess()), ("processes", Processes(1, threads=2))):
+            run = study.open_study(tmp_path / name, *models("cpu"), num=16, shard_size=8)
+            assert run.provenance["threads"] == 2
+            population.distribute(run, models, engine, batch_size=8)
+            digests.append(store.verify(run.path))
+        assert digests[0] == digests[1]
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------

@@ -199,8 +199,8 @@ def fill(
 ) -> int:
     """Measure every shard of a run that is not there yet, in this process; damaged shards are measured again.
 
-    Killed at any moment and called again, it ends with the same bytes, given the same batch size and device. Returns
-    how many shards were missing.
+    Killed at any moment and called again, it ends with the same bytes, given the same batch size, device and number of
+    torch's threads. Returns how many shards were missing.
 
     Raises:
         ValueError: a batch size below 1.
@@ -216,7 +216,9 @@ def distribute(
 ) -> int:
     """As `fill`, by the workers of an engine: each measures whole shards, this process writes them.
 
-    Engine and number of workers change no byte, provided that all workers have the same kind of device and library.
+    Engine and number of workers change no byte, provided that all workers have the same kind of device, the same
+    library and the same number of torch's threads: convolutions round differently with another. `Processes` and
+    `RayCluster` have one thread unless told otherwise, `InProcess` those of this process.
 
     Raises:
         ValueError: a batch size below 1.

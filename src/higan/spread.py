@@ -72,7 +72,9 @@ def spread(
     images_at_once: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Makes the units that are missing. Engine and number of workers change no bit, provided that workers are alike.
+    """Makes the units that are missing.
+
+    Engine and number of workers change no bit, provided that workers are alike, down to the number of torch's threads.
 
     Args:
         generator: what workers open, too; here it draws nothing, unless step lengths have to be measured.

@@ -249,7 +249,7 @@ def open_study(
         digests: of the weight files, by name; another file under the same name is then another run.
         choices: what else decides what is drawn and scored, as JSON: class, precision, options of the scorer. Empty
             ones do not count.
-        provenance: what else to write down.
+        provenance: what else to write down, beside torch's version and number of threads in this process.
 
     Raises:
         ValueError: counts that are not positive, or a seed that `higan.population.sample_seeds` refuses.
@@ -264,7 +264,7 @@ def open_study(
         "digests": dict(digests or {}),
         **{name: value for name, value in (choices or {}).items() if value not in (None, {}, [])},
     }
-    made = {"torch": torch.__version__, **(provenance or {})}
+    made = {"torch": torch.__version__, "threads": torch.get_num_threads(), **(provenance or {})}
     return store.open_run(out, settings, provenance=made)
 
 

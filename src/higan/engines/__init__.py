@@ -1,4 +1,4 @@
-"""Where the work runs: in this process, in several on this machine, on a cluster. The result is the same."""
+"""Where the work runs: in this process, in several on this machine, on a cluster. Like workers give the same result."""
 
 from higan.engines.choice import EngineName, open_engine
 from higan.engines.inprocess import InProcess
