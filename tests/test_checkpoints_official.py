@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from checkpoint_files import call, proto, text, write
+from higan import store
 from higan.checkpoints import npy, official
 from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError, UnknownFormatError, UnsafePickleError
 from higan.types import Boundary, Concept, Population
@@ -373,6 +374,34 @@ def test_import_tells_layers_from_wp(tmp_path):
         official.import_official(tmp_path, num_layers=14)
     np.save(tmp_path / "w.npy", np.zeros((5, 8), np.float32))
     assert official.import_official(tmp_path).population.codes.sum() == 0  # w goes before z
+
+
+def test_an_attribute_with_a_category_s_name_keeps_its_scores(tmp_path, higan):
+    """``ocean`` is one of the 365 categories and one of the 102 attributes."""
+    folder, n = tmp_path / "official", 20
+    folder.mkdir()
+    np.save(folder / "w.npy", np.ones((n, 8), np.float32))
+    scores = np.random.default_rng(1).normal(size=(n, 4)).astype(np.float32)
+    np.save(folder / "attribute.npy", official_scores(["ocean", "man-made"]) | {"score": scores[:, :2]})
+    np.save(folder / "category.npy", official_scores(["attic", "ocean"]) | {"score": scores[:, 2:]})
+    np.save(folder / "ocean_boundary.npy", np.ones((1, 8), np.float32))
+    np.save(folder / "attic_boundary.npy", np.ones((1, 8), np.float32))
+    expected = (
+        Concept("ocean_attribute", "attribute"),
+        Concept("man-made", "attribute"),
+        Concept("attic", "object"),
+        Concept("ocean", "object"),
+    )
+    found = official.import_official(folder, 14)
+    assert found.population.concepts == expected
+    assert [d.boundary.concept for d in found.directions] == [expected[2], expected[0]]
+    meta = {"type": "object", "manipulate_layers": "6-11"}
+    np.save(folder / "ocean_boundary.npy", {"boundary": np.ones((1, 8)), "meta_data": meta})
+    assert official.import_official(folder, 14).directions[1].boundary.concept == expected[3]
+    assert higan("import-official", folder, "--out", tmp_path / "run", "--layers", 14)[0] == 0
+    kept = store.read_population(store.load_run(tmp_path / "run"))
+    assert kept.concepts == expected
+    assert torch.equal(kept.scores, torch.from_numpy(scores))
 
 
 def test_import_of_incomplete_folders(tmp_path):

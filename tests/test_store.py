@@ -303,6 +303,10 @@ def test_bad_shards_are_refused(tmp_path):
         store.read_shard(run, 3)
     with pytest.raises(ValueError, match="shard 2 holds 5 samples; got 25"):
         store.write_shard(run, 2, store.read_population(run))
+    part = store.read_shard(run, 2)
+    doubled = dataclasses.replace(part, concepts=(part.concepts[0],) * len(part.concepts))
+    with pytest.raises(ValueError, match=f"given twice: {part.concepts[0].name}"):
+        store.write_shard(run, 2, doubled)
 
 
 @pytest.mark.parametrize("shared", [True, False])

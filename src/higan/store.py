@@ -324,7 +324,7 @@ def write_shard(run: Run, shard: int, population: Population) -> None:
     """Keep one shard's samples, whole or not at all.
 
     Raises:
-        ValueError: the number of samples is not this shard's.
+        ValueError: the number of samples is not this shard's, or two concepts have the same name.
         RunWriteError: the disk is full or refuses.
     """
     keep_shard(run, shard, encode_shard(run, shard, population))
@@ -334,8 +334,14 @@ def encode_shard(run: Run, shard: int, population: Population) -> bytes:
     """The file of one shard; the same samples give the same bytes.
 
     Raises:
-        ValueError: the number of samples is not this shard's.
+        ValueError: the number of samples is not this shard's, or two concepts have the same name.
     """
+    names = [concept.name for concept in population.concepts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"concepts must have different names, which tell their scores; given twice: {', '.join(twice)}"
+        )
     expected = len(shard_indices(run, shard))
     if len(population) != expected:
         raise ValueError(f"shard {shard} holds {expected} samples; got {len(population)}")

@@ -16,7 +16,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -257,7 +257,9 @@ def import_official(folder: str | Path, num_layers: int | None = None) -> Offici
     """What the official ``synthesize.py`` and ``train_boundary.py`` left in a folder.
 
     Codes are taken from ``w.npy``, or ``z.npy`` if there is none; ``wp.npy`` holds truncated codes and only tells the
-    number of layers. Attributes come first among the concepts (level ``attribute``), then categories (``object``).
+    number of layers. Attributes come first among the concepts (level ``attribute``), then categories (``object``). An
+    attribute that is a category as well, ``ocean``, is called ``ocean_attribute``, as by `PlacesScorer`; a bare
+    direction of that name is the attribute's.
     The tool did not seed its samples: ``seeds`` are row numbers, good for telling samples apart, not for drawing them
     again.
 
@@ -278,26 +280,45 @@ def import_official(folder: str | Path, num_layers: int | None = None) -> Offici
     codes = read_codes(code_files[0])
     if codes.ndim != 2:
         raise CorruptFileError(f"{code_files[0]} has shape {tuple(codes.shape)}; expected (n, D)")
-    scores, concepts = [], []
+    scores, listed = [], []
     for path in score_files:
         part = read_scores(path)
         if len(part.values) != len(codes):
             raise CorruptFileError(f"{path} scores {len(part.values):,} samples, {code_files[0]} has {len(codes):,}")
         scores.append(part.values)
-        concepts += [Concept(name, _LEVEL_FILES[path.name]) for name in part.names]
+        listed += [Concept(name, _LEVEL_FILES[path.name]) for name in part.names]
+    concepts = _told_apart(listed)
     population = Population(
         seeds=torch.arange(len(codes)),
         codes=codes[:, None],
         scores=torch.cat(scores, dim=1),
-        concepts=tuple(concepts),
+        concepts=concepts,
         num_layers=_num_layers(folder, num_layers),
     )
-    known = {concept.name: concept for concept in concepts}
-    directions = [
-        read_boundary(path, known.get(path.stem.removesuffix(_SUFFIX)))
-        for path in sorted(folder.glob(f"*{_SUFFIX}.npy"))
-    ]
-    return OfficialRun(population, tuple(directions))
+    paths = sorted(folder.glob(f"*{_SUFFIX}.npy"))
+    return OfficialRun(population, tuple(_direction(path, listed, concepts) for path in paths))
+
+
+def _told_apart(listed: Sequence[Concept]) -> tuple[Concept, ...]:
+    """The concepts, an attribute called otherwise where a category has its name: names tell the scores of a run."""
+    categories = {concept.name for concept in listed if concept.level == "object"}
+    return tuple(
+        Concept(f"{concept.name}_attribute", concept.level)
+        if concept.level == "attribute" and concept.name in categories
+        else concept
+        for concept in listed
+    )
+
+
+def _direction(path: Path, listed: Sequence[Concept], concepts: Sequence[Concept]) -> Direction:
+    """A direction of one of the concepts, found by its ``listed`` name, and by its level where two have that name."""
+    found = read_boundary(path)
+    own = found.boundary.concept
+    same = [k for k, concept in enumerate(listed) if concept.name == own.name]
+    if not same:
+        return found
+    chosen = next((k for k in same if listed[k].level == own.level), same[0])
+    return replace(found, boundary=replace(found.boundary, concept=concepts[chosen]))
 
 
 def export_official(
