@@ -1,5 +1,7 @@
 """Scaling gives Pillow's bytes; the steps of a predictor are read from its file and match transformers' own."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from higan.errors import CorruptFileError
+from higan.errors import CorruptFileError, UnknownFormatError
 from higan.preprocessing import Preprocessing, resize
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -124,12 +126,72 @@ def test_damaged_files_are_told(config):
         Preprocessing.from_config(config)
 
 
-def test_agrees_with_transformers_own_steps():
-    module = pytest.importorskip(
-        "transformers.models.clip.image_processing_pil_clip", reason="transformers' Pillow processor is the oracle"
+HALVES = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3]}
+KINDS = {
+    "clip CLIP": {
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+        "resample": 3,
+    },
+    "convnext ConvNext": {"size": {"shortest_edge": 28}, "crop_pct": 0.875, "resample": 3},
+    "convnext ConvNext of old files": {"size": 28, "crop_pct": 0.8, "resample": 2},
+    "convnext ConvNext unsaid": {"size": {"shortest_edge": 28}},
+    "convnext ConvNext unscaled": {"do_resize": False, "crop_pct": 0.875},
+    "convnext ConvNext of 384": {"size": {"shortest_edge": 384}, "crop_pct": 1.0, "resample": 3},
+    "poolformer PoolFormer": {"size": {"shortest_edge": 30}, "crop_size": {"height": 30, "width": 28}},
+    "poolformer PoolFormer of old files": {"size": 224, "crop_pct": 0.95, "do_resize_and_center_crop": True},
+    "poolformer PoolFormer square": {"size": {"height": 30, "width": 30}, "crop_size": 30},
+    "poolformer PoolFormer plain": {"size": {"height": 30, "width": 20}, "crop_pct": None, "crop_size": 20},
+    "levit Levit": {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}},
+    "levit Levit of old files": {"size": 224, "do_center_crop": True, "resample": 3},
+    "levit Levit plain": {"size": {"height": 30, "width": 20}, "do_center_crop": False},
+    "mobilevit MobileViT": {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 30}},
+    "mobilevit MobileViT of old files": {"size": 288, "crop_size": 256, "do_flip_channel_order": True, "resample": 2},
+    "mobilevit MobileViT unflipped": {"size": 30, "crop_size": 28, "do_flip_channel_order": False},
+    "efficientnet EfficientNet": {"size": {"height": 30, "width": 20}, "include_top": False, "resample": 3},
+}
+
+
+def processor(kind):
+    """The class of transformers, such as of ``clip CLIP``."""
+    module, name = kind.split()[:2]
+    found = pytest.importorskip(
+        f"transformers.models.{module}.image_processing_pil_{module}",
+        reason="transformers' Pillow processor is the oracle",
     )
-    config = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
-    config |= {"resample": 3, "image_mean": [0.48, 0.45, 0.4], "image_std": [0.26, 0.26, 0.27]}
+    return getattr(found, f"{name}ImageProcessorPil")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_transformers_own_steps(kind):
+    said = KINDS[kind] | HALVES
+    oracle = processor(kind)(**said)
     images = noise(3, 3, 48, 60)
-    theirs = module.CLIPImageProcessorPil(**config)([i.permute(1, 2, 0).numpy() for i in images], return_tensors="pt")
-    torch.testing.assert_close(Preprocessing.from_config(config)(images), theirs["pixel_values"], atol=2e-6, rtol=0)
+    expected = oracle([i.permute(1, 2, 0).numpy() for i in images], return_tensors="pt")["pixel_values"]
+    saved = json.loads(oracle.to_json_string())
+    name = {"image_processor_type": f"{kind.split()[1]}ImageProcessor"}
+    for config in (saved | name, said | name):
+        torch.testing.assert_close(Preprocessing.from_config(config)(images), expected, atol=3e-6, rtol=0)
+
+
+def test_a_share_tells_the_processor_of_files_that_do_not_name_theirs():
+    config = {"crop_pct": 0.875, "size": 28, "resample": 3}
+    assert Preprocessing.from_config(config) == Preprocessing(32, "bicubic", (28, 28))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"image_processor_type": "EfficientNetImageProcessor"}, "include_top"),
+        ({"include_top": True}, "include_top"),
+        ({"rescale_offset": True}, "rescale_offset"),
+        ({"image_processor_type": "PerceiverImageProcessorFast"}, "Perceiver, which crops before"),
+        ({"feature_extractor_type": "PerceiverFeatureExtractor"}, "Perceiver, which crops before"),
+        ({"image_processor_type": "Siglip2ImageProcessor"}, "Siglip2, which cuts pictures"),
+        ({"crop_pct": 0.9, "do_center_crop": True}, "both crop_pct and do_center_crop"),
+    ],
+)
+def test_steps_that_are_not_known_are_refused(config, said):
+    with pytest.raises(UnknownFormatError, match=f"{said}.*callable of your own"):
+        Preprocessing.from_config(config)

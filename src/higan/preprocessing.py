@@ -8,6 +8,7 @@ interpolation would differ by up to 2 levels of 255 in every tenth pixel, becaus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from higan.errors import CorruptFileError
+from higan.errors import CorruptFileError, UnknownFormatError
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Filter", "Preprocessing", "resize"]
 
@@ -95,6 +96,7 @@ class Preprocessing:
 
     ``size`` is (height, width), or one number for the shorter side, the other following; None keeps the size.
     ``crop`` is the (height, width) cut from the middle afterwards, padded with black where the picture is smaller.
+    ``channels`` is the order in which the network takes colours, to which ``mean`` and ``std`` belong.
     """
 
     size: tuple[int, int] | int | None = (224, 224)
@@ -103,6 +105,7 @@ class Preprocessing:
     scale: float = 1 / 255
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    channels: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -113,6 +116,8 @@ class Preprocessing:
         x = resize(images, *self._target(images.shape[2], images.shape[3]), self.filter).float()
         if self.crop is not None:
             x = _crop(x, *self.crop)
+        if self.channels == "BGR":
+            x = x.flip(1)
         factor = torch.tensor(self.std, device=x.device).reciprocal() * self.scale
         shift = -torch.tensor(self.mean, device=x.device) / torch.tensor(self.std, device=x.device)
         return torch.addcmul(shift[:, None, None], x, factor[:, None, None])
@@ -131,9 +136,11 @@ class Preprocessing:
         """From a ``preprocessor_config.json`` of transformers.
 
         Raises:
+            UnknownFormatError: it asks for steps that are not known here.
             CorruptFileError: an entry has an unexpected form.
         """
         try:
+            config = _plain_steps(config)
             size = _size(config.get("size", 224)) if config.get("do_resize", True) else None
             crop = None
             if config.get("do_center_crop", False):
@@ -149,9 +156,86 @@ class Preprocessing:
                 scale=float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
                 mean=_three(config.get("image_mean") or IMAGENET_MEAN) if normal else (0.0, 0.0, 0.0),
                 std=_three(config.get("image_std") or IMAGENET_STD) if normal else (1.0, 1.0, 1.0),
+                channels="BGR" if config.get("do_flip_channel_order") else "RGB",
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"preprocessor_config.json has an unexpected form: {error!r}") from error
+
+
+_REFUSED = {"Perceiver": "crops before it scales", "Siglip2": "cuts pictures of any shape into patches"}
+"""Processors of transformers that need what `Preprocessing` cannot say, and what that is."""
+
+
+def _plain_steps(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The file with what some processors of transformers do unsaid, or say in words of their own, in common words.
+
+    Raises:
+        UnknownFormatError: it cannot be said so.
+    """
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    kind = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", kind)
+    if kind in _REFUSED:
+        raise _unsupported(f"the processor {kind}, which {_REFUSED[kind]}")
+    for name, default in (("include_top", kind == "EfficientNet"), ("rescale_offset", False)):
+        if config.get(name, default):
+            raise _unsupported(f"{name}, a second normalisation as of EfficientNet")
+    if kind == "MobileViT" or "do_flip_channel_order" in config:
+        return _as_mobilevit(config)
+    if kind == "Levit":
+        return _as_levit(config)
+    if kind == "PoolFormer" or "do_resize_and_center_crop" in config:
+        return _as_poolformer(config)
+    if kind == "ConvNext" or config.get("crop_pct") is not None:
+        return _as_convnext(config)
+    return config
+
+
+def _shorter_side(size: Any) -> dict[str, int]:
+    return dict(size) if isinstance(size, Mapping) else {"shortest_edge": int(size)}
+
+
+def _as_mobilevit(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Colours the other way round and never normalised, whatever the file says of that."""
+    usual = {"do_flip_channel_order": True, "do_center_crop": True, "crop_size": 256, "resample": 3}
+    return {**usual, **config, "size": _shorter_side(config.get("size", 224)), "do_normalize": False}
+
+
+def _as_levit(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The shorter side is scaled to 256 where the file says 224."""
+    size = _shorter_side(config.get("size", 224))
+    if "shortest_edge" in size:
+        size["shortest_edge"] = int((256 / 224) * size["shortest_edge"])
+    return {"do_center_crop": True, "crop_size": 224, "resample": 3, **config, "size": size}
+
+
+def _as_poolformer(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Scaled to the size divided by ``crop_pct``, both sides alike by the shorter one."""
+    share = config.get("crop_pct", 0.9) or 1.0
+    size = {edge: int(length / share) for edge, length in _shorter_side(config.get("size", 224)).items()}
+    if config.get("crop_pct", 0.9) and len(set(size.values())) == 1:
+        size = {"shortest_edge": next(iter(size.values()))}
+    return {"do_center_crop": True, "crop_size": 224, "resample": 3, **config, "size": size}
+
+
+def _as_convnext(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """ConvNeXT, ResNet, RegNet, CvT: a square, cut from something larger below 384 pixels, warped above."""
+    config = {"resample": 3, **config}
+    if not config.get("do_resize", True):
+        return config
+    if config.get("do_center_crop"):
+        raise _unsupported("both crop_pct and do_center_crop")
+    side = int(_shorter_side(config.get("size", 384))["shortest_edge"])
+    if side >= 384:
+        return {**config, "size": {"height": side, "width": side}}
+    share = float(config.get("crop_pct") or 224 / 256)
+    return {**config, "size": {"shortest_edge": int(side / share)}, "do_center_crop": True, "crop_size": side}
+
+
+def _unsupported(what: str) -> UnknownFormatError:
+    return UnknownFormatError(
+        f"preprocessor_config.json asks for {what}; this is not supported. Wrap the model in a "
+        "callable of your own, which prepares its images itself"
+    )
 
 
 def _three(values: Sequence[float]) -> tuple[float, ...]:
