@@ -67,14 +67,21 @@ def clip(folder):
     return folder
 
 
-def classifier(folder, problem="single_label_classification", *, safe=True):
-    """A ResNet with three classes."""
+def classifier(
+    folder,
+    problem="single_label_classification",
+    *,
+    safe=True,
+    labels=("bedroom", "church", "kitchen"),
+    dtype=torch.float32,
+):
+    """A ResNet with a few classes."""
     transformers = library()
     config = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", problem_type=problem
     )
-    config.id2label = {0: "bedroom", 1: "church", 2: "kitchen"}
-    return save(transformers.ResNetForImageClassification(config), folder, safe=safe)
+    config.id2label = dict(enumerate(labels))
+    return save(transformers.ResNetForImageClassification(config).to(dtype), folder, safe=safe)
 
 
 LABELS = {0: "wall", 1: "bed ", 2: "windowpane", 3: "sea, ocean", 4: "lamp", 5: "chest of drawers; dresser"}

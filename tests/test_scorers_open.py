@@ -53,7 +53,7 @@ def test_names_keep_the_order_of_their_numbers(tmp_path):
     path.write_text("/b/bar/indoor 1\n\n/a/art studio 0\n")
     assert read_names(path) == ("art_studio", "bar__indoor")
     path.write_text("still water\nman-made\n")
-    assert read_names(path) == ("still_water", "man-made")
+    assert read_names(path) == ("still water", "man-made")
 
 
 @pytest.mark.parametrize("text", ["", "a 0\nb 2\n", "a 0\nb 0\n"])
@@ -62,6 +62,13 @@ def test_damaged_lists_of_names_are_told(tmp_path, text):
     path.write_text(text)
     with pytest.raises(CorruptFileError, match=r"names\.txt"):
         read_names(path)
+
+
+def test_lines_stay_as_they_are_unless_they_are_names_of_places(tmp_path):
+    phrases = ["a room with wooden furniture", "layout: a wide room", "warm/cold light", "/a/airport terminal/inside"]
+    (tmp_path / "names.txt").write_text("\n".join(phrases))
+    assert read_names(tmp_path / "names.txt") == (*phrases[:3], "airport_terminal__inside")
+    assert named(tmp_path / "names.txt", "object")[1] == Concept("a wide room", "layout")
 
 
 def test_levels_in_front_of_names():
@@ -288,6 +295,36 @@ def test_multi_label_classifier_gives_its_logits(tmp_path):
     assert [c.name for c in scorer.concepts] == ["x", "y", "z"]
 
 
+@pytest.mark.parametrize(
+    ("problem", "labels"),
+    [("regression", ("beauty", "sharpness")), ("regression", ("beauty",)), (None, ("beauty",))],
+)
+def test_outputs_that_are_no_classes_are_given_as_they_are(tmp_path, problem, labels):
+    scorer = ClassifierScorer(hub_folders.classifier(tmp_path / "model", problem, labels=labels))
+    logits = scorer._model(pixel_values=scorer.preprocessing(IMAGES)).logits
+    assert logits.std(0).min() > 0
+    torch.testing.assert_close(scorer.score(IMAGES), logits)
+
+
+def test_classes_of_one_name_are_told_apart(tmp_path):
+    """ImageNet has a bird and a machine called crane."""
+    labels = ("bittern", "crane", "bustard", "crane", "crane ")
+    scorer = ClassifierScorer(hub_folders.classifier(tmp_path / "model", labels=labels))
+    assert [c.name for c in scorer.concepts] == ["bittern", "crane", "bustard", "crane (3)", "crane (4)"]
+
+
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_files_in_half_precision_are_computed_in_full(tmp_path, safe, dtype):
+    folder = hub_folders.classifier(tmp_path / "model", safe=safe, dtype=dtype)
+    found = ClassifierScorer(folder).score(IMAGES)
+    model = hub_folders.library().ResNetForImageClassification.from_pretrained(
+        hub_folders.classifier(tmp_path / "same", dtype=dtype), dtype=torch.float32
+    )
+    probability = model.eval()(pixel_values=ClassifierScorer(folder).preprocessing(IMAGES)).logits.double().softmax(1)
+    torch.testing.assert_close(found, torch.logit(probability).float(), atol=1e-4, rtol=1e-4)
+
+
 def test_weights_pickled_by_torch_are_read_without_unpickling(tmp_path, monkeypatch):
     safe = ClassifierScorer(hub_folders.classifier(tmp_path / "safe"))
     hub_folders.classifier(tmp_path / "old", safe=False)
@@ -358,6 +395,30 @@ def test_clip_gives_the_model_s_own_log_odds(clip):
     each = ClipScorer(clip, words, ["a room", "a bed"]).score(IMAGES)
     torch.testing.assert_close(each[:, 0], expected[:, 0], atol=1e-4, rtol=1e-4)
     assert each[:, 1].abs().max() < 1e-4
+
+
+def test_clip_takes_phrases_from_a_file_as_they_are(clip, tmp_path):
+    phrases = ["a wooden room", "layout: a wide room", "warm/cold light"]
+    (tmp_path / "phrases.txt").write_text("\n".join(phrases))
+    found = ClipScorer(clip, tmp_path / "phrases.txt")
+    assert found.concepts == ClipScorer(clip, phrases).concepts
+    assert torch.equal(found.score(IMAGES), ClipScorer(clip, phrases).score(IMAGES))
+
+
+def test_clip_as_transformers_saves_it(clip, tmp_path):
+    """Version 5 writes one file for pictures and text; so does it for those who train a model of their own."""
+    transformers = hub_folders.library()
+    module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip", reason="new in transformers 5")
+    steps = json.loads((clip / "preprocessor_config.json").read_text())
+    pictures = module.CLIPImageProcessorPil(**steps)
+    transformers.CLIPProcessor(pictures, transformers.AutoTokenizer.from_pretrained(clip)).save_pretrained(tmp_path)
+    transformers.CLIPModel.from_pretrained(clip).save_pretrained(tmp_path)
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    found = ClipScorer(tmp_path, ["a bed"])
+    torch.testing.assert_close(found.score(IMAGES), ClipScorer(clip, ["a bed"]).score(IMAGES))
+    (tmp_path / "processor_config.json").write_text("{}")
+    with pytest.raises(CorruptFileError, match=r"processor_config\.json does not say"):
+        ClipScorer(tmp_path, ["a bed"])
 
 
 def test_clip_keeps_the_contract(clip):

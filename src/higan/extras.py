@@ -9,10 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from higan.checkpoints.read import read
 from higan.errors import CorruptFileError, MissingExtraError, MissingWeightsError, UnknownFormatError
 
-__all__ = ["open_config", "open_pretrained", "optional", "read_json"]
+__all__ = ["open_config", "open_pretrained", "optional", "read_json", "read_steps"]
 
 
 def optional(module: str, extra: str) -> Any:
@@ -47,7 +49,7 @@ def open_config(name_or_path: str | Path) -> Any:
 
 
 def open_pretrained(class_name: str, name_or_path: str | Path) -> Any:
-    """A transformers model in evaluation mode, every weight of it from the file.
+    """A transformers model in evaluation mode and float32, every weight of it from the file.
 
     Weights are read from safetensors; a folder that has ``pytorch_model.bin`` only is read without unpickling it.
 
@@ -62,7 +64,8 @@ def open_pretrained(class_name: str, name_or_path: str | Path) -> Any:
         CorruptFileError: weights are missing from the file or have other shapes.
     """
     transformers = optional("transformers", "transformers")
-    options: dict[str, Any] = {"output_loading_info": True, "trust_remote_code": False}
+    # Without a word about it, transformers 5 computes in the precision of the file, which is half of many.
+    options: dict[str, Any] = {"output_loading_info": True, "trust_remote_code": False, "dtype": torch.float32}
     where: str | None = str(name_or_path)
     pickled = Path(name_or_path) / "pytorch_model.bin"
     if pickled.is_file() and not list(Path(name_or_path).glob("*.safetensors")):
@@ -129,6 +132,29 @@ def read_json(folder: str | Path, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path} is not a JSON object")
     return value
+
+
+def read_steps(name_or_path: str | Path) -> Mapping[str, Any]:
+    """What a model wants done to its images, as `Preprocessing.from_config` takes it.
+
+    From ``preprocessor_config.json``, or from ``processor_config.json``, where transformers 5 puts it for models of
+    pictures and text.
+
+    Raises:
+        MissingWeightsError: there is neither.
+        CorruptFileError: it is not a JSON object.
+    """
+    try:
+        return read_json(name_or_path, "preprocessor_config.json")
+    except MissingWeightsError as error:
+        try:
+            both = read_json(name_or_path, "processor_config.json")
+        except MissingWeightsError:
+            raise error from None
+    steps = both.get("image_processor")
+    if not isinstance(steps, dict):
+        raise CorruptFileError(f"{name_or_path}: processor_config.json does not say what is done to images")
+    return steps
 
 
 def _unreachable(name: str | Path, error: Exception) -> MissingWeightsError:

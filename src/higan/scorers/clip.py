@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from higan.errors import MissingWeightsError, UnknownFormatError
-from higan.extras import open_pretrained, optional, read_json
+from higan.extras import open_pretrained, optional, read_steps
 from higan.preprocessing import Preprocessing
 from higan.scorers.labels import Names, named, read_names
 from higan.scorers.rooms import check_images
@@ -95,7 +95,7 @@ class ClipScorer:
         model = open_pretrained("AutoModel", name_or_path)
         if not hasattr(model, "get_text_features") or not hasattr(model, "logit_scale"):
             raise UnknownFormatError(f"{name_or_path} is no model of pictures and text; expected CLIP, SigLIP or such")
-        self.preprocessing = Preprocessing.from_config(read_json(name_or_path, "preprocessor_config.json"))
+        self.preprocessing = Preprocessing.from_config(read_steps(name_or_path))
         tokenizer = _tokenizer(name_or_path)
         scale = model.logit_scale.detach().float().exp()
         with torch.inference_mode():

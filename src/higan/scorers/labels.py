@@ -8,7 +8,7 @@ from pathlib import Path
 from higan.errors import CorruptFileError, MissingWeightsError
 from higan.types import LEVELS, Concept, Level
 
-__all__ = ["Names", "named", "parse_concept", "read_names"]
+__all__ = ["Names", "named", "parse_concept", "plain_name", "read_names", "told_apart"]
 
 Names = str | Path | Sequence[str | Concept]
 """A text file with one name per line, or the names themselves."""
@@ -18,7 +18,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     """The lines of a text file, blank ones left out.
 
     A number after the name is its position, as in the list of Places365 (``/a/airfield 0``); without numbers the
-    lines' order counts. A leading ``/x/`` is dropped, further ``/`` become ``__``, blanks ``_``.
+    lines' order counts. Names that begin with ``/x/`` are made plain, see `plain_name`; all others stay as they are.
 
     Raises:
         MissingWeightsError: there is no such file.
@@ -39,13 +39,17 @@ def read_names(path: str | Path) -> tuple[str, ...]:
         lines = [name for _, (name, _) in sorted(zip(order, parts, strict=True))]
     if not lines:
         raise CorruptFileError(f"{path} holds no names")
-    return tuple(_plain(line) for line in lines)
+    return tuple(plain_name(line) if _is_filed(line) else line for line in lines)
 
 
-def _plain(line: str) -> str:
-    if len(line) > 3 and line[0] == line[2] == "/":
-        line = line[3:]
-    return line.replace("/", "__").replace(" ", "_")
+def plain_name(name: str) -> str:
+    """A name of Places365 or SUN as the official tool has it: no ``/x/``, ``__`` for ``/``, ``_`` for blanks."""
+    return (name[3:] if _is_filed(name) else name).replace("/", "__").replace(" ", "_")
+
+
+def _is_filed(name: str) -> bool:
+    """Whether a name begins with its letter, as in the list of Places365: ``/a/airfield``."""
+    return len(name) > 3 and name[0] == name[2] == "/"
 
 
 def parse_concept(text: str, level: Level) -> Concept:
@@ -71,3 +75,11 @@ def named(names: Names, level: Level) -> tuple[Concept, ...]:
     if twice:
         raise ValueError(f"concepts must have different names; given twice: {', '.join(twice)}")
     return concepts
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes, their position added where one was there before: ``crane``, the bird, then ``crane (517)``."""
+    found: list[str] = []
+    for position, name in enumerate(names):
+        found.append(name if name not in found else f"{name} ({position})")
+    return tuple(found)

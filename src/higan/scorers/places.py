@@ -24,7 +24,7 @@ from higan.checkpoints.read import read
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
 from higan.preprocessing import Preprocessing
 from higan.scorers import eight_bit
-from higan.scorers.labels import read_names
+from higan.scorers.labels import plain_name, read_names
 from higan.scorers.rooms import check_images
 from higan.types import Concept
 
@@ -172,7 +172,7 @@ class PlacesScorer:
             )
         if whole and compiled:
             raise ValueError("precision 'int8' has kernels of its own and is not compiled; leave one of both out")
-        categories = categories or read_names(_NAMES / "places365_categories.txt")
+        categories = categories or _read_names(_NAMES / "places365_categories.txt")
         if len(categories) != network.fc.out_features:
             raise ValueError(
                 f"the network has {network.fc.out_features} categories, the list of names {len(categories)}; pass the "
@@ -184,7 +184,7 @@ class PlacesScorer:
         self.concepts = tuple(Concept(category, "object") for category in categories)
         self._matrix: Tensor | None = None
         if attribute_matrix is not None:
-            attributes = attributes or read_names(_NAMES / "sun_attributes.txt")
+            attributes = attributes or _read_names(_NAMES / "sun_attributes.txt")
             _check_matrix(attribute_matrix, len(attributes), network.fc.in_features)
             taken = set(categories)
             named = (f"{a}_attribute" if a in taken else a for a in attributes)
@@ -264,13 +264,17 @@ class PlacesScorer:
         return cls(
             network,
             matrix,
-            categories=None if categories is None else read_names(Path(categories)),
-            attributes=None if attributes is None else read_names(Path(attributes)),
+            categories=None if categories is None else _read_names(Path(categories)),
+            attributes=None if attributes is None else _read_names(Path(attributes)),
             official_compat=official_compat,
             precision=precision,
             compiled=compiled,
             device=device,
         )
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    return tuple(plain_name(name) for name in read_names(path))
 
 
 def _check_matrix(matrix: Tensor, rows: int, features: int) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from higan.extras import open_config, open_pretrained, read_json
+from higan.extras import open_config, open_pretrained, read_steps
 from higan.preprocessing import Preprocessing
 from higan.types import SegmentClass
 
@@ -71,7 +71,7 @@ class TransformersSegmenter:
         self.name = Path(name_or_path).name
         self.classes = described(config.id2label[k] for k in range(config.num_labels))
         self.device = torch.device(device)
-        self.preprocessing = Preprocessing.from_config(read_json(name_or_path, "preprocessor_config.json"))
+        self.preprocessing = Preprocessing.from_config(read_steps(name_or_path))
         self._queries = config.model_type in ("mask2former", "maskformer")
         kind = "AutoModelForUniversalSegmentation" if self._queries else "AutoModelForSemanticSegmentation"
         self._model = open_pretrained(kind, name_or_path).to(self.device)
