@@ -148,11 +148,12 @@ def from_module(
         latents: seeds to latents; by default one standard normal draw per seed.
 
     Raises:
-        ValueError: a block does not exist, does not run exactly once, or gives something else than feature maps.
+        ValueError: a block does not exist, does not run exactly once or after the next one, or gives something else
+            than feature maps.
         GeneratorError: the module does not return images.
     """
     module = module.to(device).eval()
-    taps = _Taps(module, blocks or _convolutions(module), latent_dim, torch.device(device))
+    taps = _Taps(module, blocks, latent_dim, torch.device(device))
     return ModuleGenerator(
         taps.synthesize,
         latent_dim=latent_dim,
@@ -174,19 +175,26 @@ def _convolutions(module: nn.Module) -> list[str]:
 class _Taps:
     """Reads and shifts the channels of some blocks while their module runs."""
 
-    def __init__(self, module: nn.Module, blocks: Sequence[str], latent_dim: int, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, blocks: Sequence[str] | None, latent_dim: int, device: torch.device) -> None:
         parts = dict(module.named_modules())
-        missing = [block for block in blocks if block not in parts]
-        if missing or not blocks:
+        names = list(blocks or _convolutions(module))
+        missing = [name for name in names if name not in parts]
+        if missing or not names:
             raise ValueError(f"blocks must name sub-modules, such as {list(parts)[1:6]}; got {missing or 'none'}")
         self.module = module
-        self.names = list(blocks)
-        self.parts = [parts[block] for block in blocks]
-        means, image = self._run(torch.zeros(1, latent_dim, device=device))
+        self.names = names
+        self.parts = [parts[name] for name in names]
+        found, image = self._watch(torch.zeros(1, latent_dim, device=device))
+        # A module may list its parts in another order than they run in.
+        order = list(found)
+        self.names = [names[k] for k in order]
+        self.parts = [parts[name] for name in self.names]
+        if blocks and self.names != names:
+            raise ValueError(f"blocks must be named in the order in which they run: {self.names}; got {names}")
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
             raise GeneratorError(f"the module must return square images (n, 3, H, H); got {tuple(image.shape)}")
         self.resolution = int(image.shape[-1])
-        self.widths = (latent_dim, *(mean.shape[1] for mean in means))
+        self.widths = (latent_dim, *(mean.shape[1] for mean in found.values()))
 
     def map(self, z: Tensor) -> Tensor:
         """The latent and the channel means of every block, padded."""
@@ -202,13 +210,18 @@ class _Taps:
 
     def _run(self, z: Tensor, shifts: Sequence[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
         """Channel means of the blocks, and the image."""
+        found, image = self._watch(z, shifts)
+        return [found[k] for k in range(len(self.parts))], image
+
+    def _watch(self, z: Tensor, shifts: Sequence[Tensor] | None = None) -> tuple[dict[int, Tensor], Tensor]:
+        """Channel means of the blocks by number, in the order in which they run, and the image."""
         found: dict[int, Tensor] = {}
         with self._hooks(found, shifts), torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
             image = self.module(z)
         if len(found) < len(self.parts):
             idle = [name for k, name in enumerate(self.names) if k not in found]
             raise ValueError(f"blocks must run when the module runs; {', '.join(idle)} did not")
-        return [found[k] for k in range(len(self.parts))], image
+        return found, image
 
     @contextmanager
     def _hooks(self, found: dict[int, Tensor], shifts: Sequence[Tensor] | None) -> Iterator[None]:
