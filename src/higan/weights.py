@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
 
-__all__ = ["digest_of", "read_weights", "write_weights"]
+__all__ = ["digest_of", "filled", "misfit", "read_weights", "write_weights"]
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -53,9 +57,42 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         raise UnknownFormatError(f"{path} was not written by higan: its header lacks the entry 'higan'")
     try:
         header = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise CorruptFileError(f"{path} has a damaged header: {error}") from error
+    if not isinstance(header, dict):
+        raise CorruptFileError(f"{path} has a damaged header: expected a JSON object, got {type(header).__name__}")
     return tensors, header
+
+
+def misfit(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the weights of a network, or None if every one is there and fits.
+
+    The network is built without memory for its weights, so that a damaged file cannot ask for more than it fills.
+    """
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            wanted, has = expected.get(name, "none"), found.get(name, "none")
+            return f"{name} should have shape {wanted}, but has {has}"
+        if 0 in found[name]:
+            return f"{name} has shape {found[name]} and holds no numbers"
+    return None
+
+
+def filled(build: Callable[[], Network], tensors: Mapping[str, Tensor]) -> Network:
+    """A network with these weights, in float32; shapes are compared before anything is allocated.
+
+    Raises:
+        ValueError: a weight is missing, superfluous or of another shape.
+    """
+    wrong = misfit(build, tensors)
+    if wrong:
+        raise ValueError(wrong)
+    network = build()
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    return network
 
 
 def _starts_like_safetensors(path: Path) -> bool:

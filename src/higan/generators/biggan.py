@@ -50,6 +50,11 @@ class BigGANConfig:
     epsilon: float = 1e-5
     truncation: float | None = None
 
+    def __post_init__(self) -> None:
+        other = [up for up in self.up if not isinstance(up, bool)]
+        if other:
+            raise ValueError(f"up must be true or false for every block; got {other[0]!r}")
+
     @property
     def chunk(self) -> int:
         """How much of the latent layer 0 gets."""

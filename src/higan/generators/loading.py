@@ -16,7 +16,7 @@ from higan.checkpoints import native
 from higan.checkpoints.read import read
 from higan.checkpoints.types import Checkpoint
 from higan.devices import open_device
-from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
+from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError, UnknownFormatError
 from higan.generators.biggan import BigGANConfig, BigGANNetwork
 from higan.generators.conversion import convert
 from higan.generators.conversion.raw import load
@@ -202,6 +202,8 @@ def network_of(checkpoint: Checkpoint) -> FamilyNetwork:
     try:
         config = config_type(**{name: _tuples(value) for name, value in source.config.items()})
         return load(network_type, config, source.tensors)
+    except CheckpointError as error:
+        raise type(error)(f"{checkpoint.path}: {error}") from error
     except (TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
         raise CorruptFileError(f"{checkpoint.path}: the configuration in the header is damaged: {error}") from error
 

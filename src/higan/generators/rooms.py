@@ -35,7 +35,7 @@ from higan.generators.rooms_parts import (
 )
 from higan.generators.rooms_skip import SkipNetwork, SkipState
 from higan.generators.states import repeated
-from higan.weights import read_weights, write_weights
+from higan.weights import filled, read_weights, write_weights
 
 __all__ = ["Network", "RoomsConfig", "RoomsGenerator", "RoomsNetwork", "adain", "build_network", "estimate_mean_code"]
 
@@ -347,13 +347,26 @@ class RoomsGenerator:
                 f"{path} is no rooms generator: expected {_FORMAT!r}, got {header.get('format')!r}"
             )
         try:
-            network = build_network(config_from_json(header["config"]))
+            config = config_from_json(header["config"])
             mean_code = tensors.pop("mean_code").float()
-            network.load_state_dict(tensors)
+            _check_depth(config, len(tensors))
+            network = filled(lambda: build_network(config), tensors)
             saved = {"name": Path(path).stem, "metadata": header["metadata"], "truncation": header["psi"]}
             return cls(network, mean_code, device=device, **{**saved, **options})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
+
+
+def _check_depth(config: RoomsConfig, num_tensors: int) -> None:
+    """Refuse headers that ask for more layers than there are weights, before they are built.
+
+    Raises:
+        ValueError: there are too few weights.
+    """
+    if max(config.mapping_layers, config.num_layers) > num_tensors:
+        raise ValueError(
+            f"{config.mapping_layers:,} mapping and {config.num_layers:,} other layers, {num_tensors} weights"
+        )
 
 
 def estimate_mean_code(network: Network, samples: int = 65536) -> Float[Tensor, " D"]:

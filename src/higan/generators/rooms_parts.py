@@ -115,7 +115,9 @@ class EqualisedLinear(nn.Module):
         self, inputs: int, outputs: int, generator: torch.Generator, *, lr: float = 1.0, gain: float = 1.0
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, generator=generator) / lr)
+        weight = torch.randn(outputs, inputs, generator=generator)
+        # Where shapes alone are asked for there is nothing to divide, and torch would take seconds to prepare for it.
+        self.weight = nn.Parameter(weight if weight.is_meta else weight / lr)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.lr = lr
         self.scale = gain * lr / math.sqrt(inputs)

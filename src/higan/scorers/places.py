@@ -291,6 +291,8 @@ def _network(path: Path, tensors: Mapping[str, Tensor], layout: Layout | None) -
             f"{path} is not a ResNet of Places365; expected tensors named conv1, layer1.0.conv1 … fc, as in "
             f"{', '.join(Path(address).name for address in PUBLISHED.values())}"
         )
+    if not tensors["fc.weight"].numel():
+        raise CorruptFileError(f"{path} has a last layer without weights, shape {tuple(tensors['fc.weight'].shape)}")
     network = PlacesNetwork(layout or _guessed_layout(path, tensors), tensors["fc.weight"].shape[0])
     wanted = network.state_dict()
     counters = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from higan.errors import CorruptFileError, UnknownFormatError
 from higan.types import Concept, Level
-from higan.weights import read_weights, write_weights
+from higan.weights import filled, read_weights, write_weights
 
 __all__ = ["Output", "RoomsScorer", "RoomsScorerNetwork", "fit_size"]
 
@@ -175,11 +176,12 @@ class RoomsScorer:
         try:
             outputs = tuple(Output(**o) for o in header["outputs"])
             widths = _widths(tensors)
-            network = RoomsScorerNetwork(len(outputs), widths, tensors["project.weight"].shape[0])
-            network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            build = partial(RoomsScorerNetwork, len(outputs), widths, tensors["project.weight"].shape[0])
+            network = filled(build, tensors)
+            metadata = dict(header["metadata"])
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
-        return cls(network, outputs, name=Path(path).stem, device=device, metadata=header["metadata"])
+        return cls(network, outputs, name=Path(path).stem, device=device, metadata=metadata)
 
 
 def _half(tensor: Tensor) -> Tensor:
@@ -189,6 +191,8 @@ def _half(tensor: Tensor) -> Tensor:
 def _widths(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Widths of the trunk, read off its convolutions: one for the first block, then pairs."""
     outputs = [v.shape[0] for k, v in sorted(tensors.items(), key=_block_number) if v.ndim == 4]
+    if not outputs:
+        raise ValueError("it has no convolutions")
     return (outputs[0], *outputs[1::2])
 
 

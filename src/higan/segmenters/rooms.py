@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from higan.errors import CorruptFileError, UnknownFormatError
 from higan.types import SegmentClass
-from higan.weights import read_weights, write_weights
+from higan.weights import filled, read_weights, write_weights
 
 __all__ = ["RoomsSegmenter", "RoomsSegmenterNetwork"]
 
@@ -123,8 +124,9 @@ class RoomsSegmenter:
         try:
             classes = tuple(SegmentClass(n, k, (c[0], c[1], c[2])) for n, k, c in header["classes"])
             down = sorted(k for k in tensors if k.startswith("down.") and k.endswith(".0.0.weight"))
-            network = RoomsSegmenterNetwork(len(classes), tuple(tensors[k].shape[0] for k in down))
-            network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+            build = partial(RoomsSegmenterNetwork, len(classes), tuple(tensors[k].shape[0] for k in down))
+            network = filled(build, tensors)
+            metadata = dict(header["metadata"])
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
-        return cls(network, classes, name=Path(path).stem, device=device, metadata=header["metadata"])
+        return cls(network, classes, name=Path(path).stem, device=device, metadata=metadata)

@@ -8,6 +8,7 @@ codes are (latent, class), the original's are (class, latent).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,6 +115,8 @@ def from_hugging_face(source: Network) -> BigGANNetwork:
 def _numbered_blocks(flat: Raw) -> tuple[Raw, tuple[int, ...]]:
     """Number blocks without the attention layers between them."""
     attention = sorted(int(n[1]) for n in (re.fullmatch(r"layers\.(\d+)\.gamma", name) for name in flat) if n)
+    if len(attention) > 64:
+        raise CorruptFileError(f"the file has {len(attention):,} attention layers; no BigGAN has")
     raw = Raw()
     for name, tensor in flat.items():
         match = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
@@ -121,7 +124,7 @@ def _numbered_blocks(flat: Raw) -> tuple[Raw, tuple[int, ...]]:
             raw[name] = tensor
             continue
         number, rest = int(match[1]), match[2]
-        block = number - sum(position < number for position in attention)
+        block = number - bisect_left(attention, number)
         head, dot, leaf = rest.partition(".")
         own = f"attention.{block}.{_ATTENTION.get(head, head)}" if number in attention else f"blocks.{block}.{head}"
         raw[own + dot + leaf] = tensor

@@ -14,6 +14,10 @@ __all__ = ["convert"]
 
 Converter = Callable[[Network], FamilyNetwork]
 
+_MOST_SHARED = 2
+_FEW = 1 << 20
+"""How many times over, and how many besides, tensors may have numbers in common: weights that are tied."""
+
 _SMOOTHED = ("Gs", "G_ema", "g_ema", "generator_smooth", "model", "generator", "G", "g")
 """Names of generators, the running averages that people show first."""
 
@@ -44,6 +48,7 @@ def convert(checkpoint: Checkpoint) -> FamilyNetwork:
         CheckpointError: the file holds no network by a name that generators have.
     """
     source = _unwrapped(checkpoint.network(*_SMOOTHED))
+    _check_shared(source, checkpoint)
     for kind, mark, converter in _MARKS:
         if kind == checkpoint.format and mark in source.tensors:
             return _converted(converter, source, checkpoint)
@@ -62,6 +67,24 @@ def _converted(converter: Converter, source: Network, checkpoint: Checkpoint) ->
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # Arithmetic on tensors of impossible shapes, settings of impossible types.
         raise CorruptFileError(f"{checkpoint.path}: the weights of {source.name} are damaged: {error}") from error
+
+
+def _check_shared(source: Network, checkpoint: Checkpoint) -> None:
+    """Refuse files that give the same numbers under many names: converted, every name has its own.
+
+    Raises:
+        CorruptFileError: there would be more than twice as many numbers as the file holds.
+    """
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() // tensor.element_size()
+        for tensor in source.tensors.values()
+    }
+    held, named = sum(storages.values()), sum(tensor.numel() for tensor in source.tensors.values())
+    if named > _MOST_SHARED * held + _FEW:
+        raise CorruptFileError(
+            f"{checkpoint.path}: the tensors of {source.name} have {named:,} numbers, of which the file holds only "
+            f"{held:,}; no network shares so many"
+        )
 
 
 def _unwrapped(source: Network) -> Network:

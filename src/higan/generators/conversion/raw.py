@@ -10,13 +10,25 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from higan.checkpoints.types import Network
 from higan.errors import CorruptFileError, UnknownFormatError
+from higan.weights import misfit
 
-__all__ = ["Raw", "Rule", "check_levels", "count", "flip", "from_hwio", "load", "rename", "require", "transpose"]
+__all__ = [
+    "Raw",
+    "Rule",
+    "check_depth",
+    "check_levels",
+    "count",
+    "flip",
+    "from_hwio",
+    "load",
+    "rename",
+    "require",
+    "transpose",
+]
 
 Family = TypeVar("Family", bound=nn.Module)
 Config = TypeVar("Config")
@@ -104,18 +116,27 @@ def load(family: Callable[[Config], Family], config: Config, state: Mapping[str,
     Raises:
         CorruptFileError: a weight is missing, superfluous or of another shape.
     """
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in family(config).state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise CorruptFileError(
-                f"the tensors contradict each other: {name} should have shape {expected.get(name, 'none')}, "
-                f"but has {found.get(name, 'none')}"
-            )
+    for name in getattr(config, "__dataclass_fields__", ()):
+        value = getattr(config, name)
+        if isinstance(value, tuple) and len(value) > len(state):
+            raise CorruptFileError(f"the configuration lists {len(value):,} {name} for {len(state):,} tensors")
+    wrong = misfit(lambda: family(config), state)
+    if wrong:
+        raise CorruptFileError(f"the tensors contradict each other: {wrong}")
     network = family(config)
     network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return network
+
+
+def check_depth(depth: int) -> int:
+    """Refuse files whose mapping network has more layers than any has.
+
+    Raises:
+        CorruptFileError: there are more than 64.
+    """
+    if depth > 64:
+        raise CorruptFileError(f"the file has weights for {depth:,} mapping layers; expected at most 64")
+    return depth
 
 
 def check_levels(levels: int) -> int:

@@ -15,6 +15,7 @@ from higan.checkpoints.types import Network
 from higan.generators.conversion.raw import (
     Raw,
     Rule,
+    check_depth,
     check_levels,
     count,
     flip,
@@ -151,7 +152,7 @@ def _unfuse(raw: Raw, fused: object) -> Raw:
 def _build(raw: Raw, lr: float = 0.01) -> StyleGANNetwork:
     """Absorb learning-rate factors and He's constants (Karras et al. 2018, section 4.1) into the weights."""
     levels = check_levels(count(raw, "rgb.{}.weight"))
-    depth = count(raw, "mapping.{}.weight")
+    depth = check_depth(count(raw, "mapping.{}.weight"))
     label = raw.get("mapping.label")
     label_dim = 0 if label is None else label.shape[1]
     config = StyleGANConfig(

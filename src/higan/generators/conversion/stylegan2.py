@@ -21,6 +21,7 @@ from higan.errors import UnknownFormatError
 from higan.generators.conversion.raw import (
     Raw,
     Rule,
+    check_depth,
     check_levels,
     count,
     flip,
@@ -279,7 +280,7 @@ def _by_level(flat: Raw) -> Raw:
 def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
     """Absorb learning-rate factors, He's constants and the gain of activations into the weights."""
     levels = check_levels((count(raw, "layers.{}.conv") + 1) // 2)
-    depth = count(raw, "mapping.{}.weight")
+    depth = check_depth(count(raw, "mapping.{}.weight"))
     embedding = _embedding(raw)
     label_dim = 0 if embedding is None else embedding.shape[1]
     architecture: Architecture = "skip"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from higan.checkpoints.types import Network
 from higan.errors import CorruptFileError, UnknownFormatError
-from higan.generators.conversion.raw import Raw, Rule, count, load, rename
+from higan.generators.conversion.raw import Raw, Rule, check_depth, count, load, rename
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 
 __all__ = ["from_nvidia_torch"]
@@ -59,7 +59,7 @@ def from_nvidia_torch(source: Network) -> StyleGAN3Network:
     layers = count(raw, "layers.{}.weight")
     if not 2 <= layers <= 64:
         raise CorruptFileError(f"the file has {layers} layers; no StyleGAN3 has")
-    depth = count(raw, "mapping.{}.weight")
+    depth = check_depth(count(raw, "mapping.{}.weight"))
     embedding = _embedding(raw)
     label_dim = 0 if embedding is None else embedding.shape[1]
     config = StyleGAN3Config(
