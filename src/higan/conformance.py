@@ -137,8 +137,8 @@ def _scorer_checks(scorer: Scorer, images: Tensor) -> Iterator[_Check]:
         return f"the same images scored twice differ by up to {off:.3g}" if off else None
 
     def batches() -> str | None:
-        together = scorer.score(images.clone()).double()
-        alone = torch.cat([scorer.score(image[None].clone()) for image in images]).double()
+        together = scorer.score(images.clone()).cpu().double()
+        alone = torch.cat([scorer.score(image[None].clone()) for image in images]).cpu().double()
         spread = together.std(0).clamp(min=1e-6) + 1e-3 * together.abs().amax(0)
         off = ((together - alone).abs() / spread).amax(0)
         worst = int(off.argmax())
@@ -156,7 +156,7 @@ def _scorer_checks(scorer: Scorer, images: Tensor) -> Iterator[_Check]:
         return None if torch.equal(given, images) else "the images are changed by scoring them"
 
     def sensitive() -> str | None:
-        spread = scorer.score(images.clone()).double().std(0)
+        spread = scorer.score(images.clone()).cpu().double().std(0)
         flat = [scorer.concepts[k].name for k in (spread == 0).nonzero().flatten().tolist()]
         return f"the same score for every image: {', '.join(flat)}" if flat else None
 

@@ -373,12 +373,12 @@ def estimate_mean_code(network: Network, samples: int = 65536) -> Float[Tensor, 
     """Mean of the codes of that many latents, drawn from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     device = network.constant.device
-    total = torch.zeros(network.config.code_dim, dtype=torch.float64, device=device)
+    total = torch.zeros(network.config.code_dim, dtype=torch.float64)  # which not every device has
     with torch.inference_mode():
         for start in range(0, samples, 4096):
             z = torch.randn(min(4096, samples - start), network.config.latent_dim, generator=generator)
-            total += network.map(z.to(device)).double().sum(0)
-    return (total / samples).float().clone()
+            total += network.map(z.to(device)).cpu().double().sum(0)
+    return (total / samples).float().clone().to(device)
 
 
 def _check_layer(layer: int, num_layers: int) -> None:

@@ -53,4 +53,5 @@ class NullScorer:
         factors = torch.randint(1, _MODULUS, (pixels.shape[1],), generator=dice).to(pixels.device)
         mixed = (pixels.long() * factors).sum(1) % _MODULUS
         mixed = (mixed * mixed + 12_345) % _MODULUS
-        return ((mixed.double() / _MODULUS * 2 - 1) * 3**0.5).float()
+        # Not every device has float64.
+        return ((mixed.cpu().double() / _MODULUS * 2 - 1) * 3**0.5).float().to(pixels.device)

@@ -46,10 +46,11 @@ class ToyScorer:
 
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
         """One number per strip."""
-        grey = images.double().mean(1).flatten(1) / 127.5 - 1
+        # Not every device has float64.
+        grey = images.cpu().double().mean(1).flatten(1) / 127.5 - 1
         # Rows times a mask, not a matrix product: the sum of one image must not depend on the others in the batch.
-        brightness = (grey[:, None] * self._weights.to(images.device)).sum(-1)
+        brightness = (grey[:, None] * self._weights).sum(-1)
         if not self.saturating:
             decoded = _SQUASH * torch.atanh(brightness[:, :-2].clamp(-0.999, 0.999))
             brightness = torch.cat([decoded, brightness[:, -2:]], 1)
-        return brightness.float()
+        return brightness.float().to(images.device)

@@ -39,11 +39,12 @@ class ToySegmenter:
 
     def segment(self, images: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n H W"]:
         """One class per strip."""
-        strip = self._strip.to(images.device)
-        grey = images.double().mean(1).flatten(1) - 127.5
-        member = torch.nn.functional.one_hot(strip).T.double()
+        # Not every device has float64.
+        grey = images.cpu().double().mean(1).flatten(1) - 127.5
+        member = torch.nn.functional.one_hot(self._strip).T.double()
         bright = (grey[:, None] * member).sum(-1) >= 0
-        index = torch.arange(self.num_layers, device=images.device)
-        of_strip = torch.zeros(len(images), len(member), dtype=torch.long, device=images.device)
+        index = torch.arange(self.num_layers)
+        of_strip = torch.zeros(len(images), len(member), dtype=torch.long)
         of_strip[:, : self.num_layers] = 1 + 2 * index + bright[:, : self.num_layers].long()
-        return of_strip[:, strip].reshape(len(images), *images.shape[2:]).to(torch.uint8)
+        classes = of_strip[:, self._strip].reshape(len(images), *images.shape[2:])
+        return classes.to(images.device, torch.uint8)
