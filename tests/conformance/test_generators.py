@@ -150,6 +150,21 @@ def test_no_samples_give_no_images(generator):
     assert generator.synthesize(codes).shape == (0, 3, generator.resolution, generator.resolution)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if "conditional" in name or "biggan" in name])
+def test_labels_of_any_whole_type_are_numbers_of_classes(name, dtype):
+    generator = wrap(FAMILIES[name](), name)
+    z = generator.latents([0, 1, 2])
+    labels = torch.tensor([2, 1, 1])
+    assert torch.equal(generator.map(z, labels.to(dtype)), generator.map(z, labels))
+
+
+def test_a_pggan_is_not_truncated():
+    with pytest.raises(ValueError, match=r"PGGAN sets the length .* truncation_psi 0\.3"):
+        wrap(FAMILIES["pggan"](), "pggan", truncation_psi=0.3)
+    assert wrap(FAMILIES["pggan"](), "pggan", truncation_psi=1.0).truncation.eq(1).all()
+
+
 def test_labels_are_checked():
     conditional = wrap(FAMILIES["stylegan conditional"](), "x")
     z = conditional.latents([0, 1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from higan.generators.checks import check_codes, check_latents
@@ -138,6 +138,8 @@ class PretrainedGenerator:
             layers = self.num_layers if default_layers is None else min(default_layers, self.num_layers)
         if not 0 <= psi <= 1:
             raise ValueError(f"truncation_psi must lie in [0, 1]; got {psi}")
+        if psi != 1 and self.family == "pggan":
+            raise ValueError(f"a PGGAN sets the length of every code and cannot be truncated; got truncation_psi {psi}")
         if not 0 <= layers <= self.num_layers:
             raise ValueError(f"truncation_layers must lie in 0–{self.num_layers}, the number of layers; got {layers}")
         truncation = torch.ones(self.num_layers, device=self._device)
@@ -226,7 +228,7 @@ class PretrainedGenerator:
         return (torch.stack(draws) if draws else torch.empty(0, self.latent_dim)).to(self._device)
 
     def map(
-        self, z: Float[Tensor, "n Dz"], labels: int | Sequence[int] | Int64[Tensor, " n"] | None = None
+        self, z: Float[Tensor, "n Dz"], labels: int | Sequence[int] | Integer[Tensor, " n"] | None = None
     ) -> Float[Tensor, "n L D"]:
         """Layer-wise codes, untruncated.
 
@@ -259,7 +261,7 @@ class PretrainedGenerator:
         if indices.shape != (n,):
             raise ValueError(f"labels must be one class or one per sample, {n}; got shape {tuple(indices.shape)}")
         self._check_labels(indices)
-        return indices
+        return indices.long()  # bytes and truth values would pick rows as a mask
 
     def _check_labels(self, labels: Tensor) -> None:
         if self.num_classes == 0:
