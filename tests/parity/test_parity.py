@@ -69,6 +69,29 @@ def test_agrees_when_read_from_a_file(name, tmp_path):
     compare(load_generator(path, "cpu", meta["psi"], meta["layers"], meta["noise"]), fixture)
 
 
+def in_interfacegan(tensors, resolution):
+    """HiGAN's models under the names of InterFaceGAN, from whose code it took them; PGGANs have one output there."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        if name.startswith("layer"):
+            number, _, leaf = name.removeprefix("layer").partition(".")
+            renamed[f"layer{int(number) + 1}.{leaf}"] = tensor
+        elif name.startswith(f"output{resolution.bit_length() - 3}."):
+            renamed[f"output_{resolution}x{resolution}.{name.partition('.')[2]}"] = tensor
+        elif "." in name and not name.startswith("output"):
+            renamed[name.replace(".fc.", ".linear.").replace("layer0.const", "layer0.first_layer")] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("name", ["stylegan_higan_32", "stylegan_higan_128_auto", "pggan_higan_32"])
+def test_files_of_interfacegan_are_those_of_higan_by_other_names(name, tmp_path):
+    fixture = Fixture(name)
+    meta = fixture.meta
+    tensors = in_interfacegan(fixture.tensors(), int(name.split("_")[2]))
+    torch.save(tensors, tmp_path / "weights.pth")
+    compare(load_generator(tmp_path / "weights.pth", "cpu", meta["psi"], meta["layers"], meta["noise"]), fixture)
+
+
 @pytest.mark.parametrize("family", ["stylegan", "stylegan2", "stylegan3", "pggan", "biggan"])
 def test_every_family_has_fixtures(family):
     assert any(name.startswith(family + "_") for name in names())

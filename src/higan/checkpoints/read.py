@@ -159,6 +159,14 @@ def _with_extras(networks: Mapping[str, Network], value: dict[Data, Data]) -> di
     }
 
 
+_GENFORCE = frozenset(f"mapping.dense0.{weight}" for weight in ("weight", "fc.weight", "linear.weight")) | {
+    "layer0.weight",
+    "layer0.conv.weight",
+    "layer1.wscale.bias",
+}
+"""Tensors by which that project's files are known, earlier ones and later."""
+
+
 def _guess(networks: Iterable[Network]) -> Format:
     """Which project's names these are."""
     networks = list(networks)
@@ -169,7 +177,7 @@ def _guess(networks: Iterable[Network]) -> Format:
         return "biggan-hf"
     if "shared.weight" in names and "linear.weight" in names:
         return "biggan-torch"
-    if {"mapping.dense0.weight", "mapping.dense0.fc.weight", "layer0.weight", "layer0.conv.weight"} & names:
+    if _GENFORCE & names:
         return "genforce-pth"
     return "torch-state-dict"
 

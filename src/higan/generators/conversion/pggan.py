@@ -1,4 +1,4 @@
-"""PGGAN out of NVIDIA's TensorFlow pickles and both kinds of genforce ``.pth``.
+"""PGGAN out of NVIDIA's TensorFlow pickles and all kinds of genforce ``.pth``.
 
 Canonical names: ``dense`` (out, in, 4, 4) as a convolution of the padded latent, ``layers.1.conv`` (out, in, 3, 3) as
 used after nearest up-sampling, ``layers.1.bias``, ``rgb.0.weight`` by level …
@@ -56,6 +56,15 @@ _GENFORCE: tuple[Rule, ...] = (
 _HIGAN: tuple[Rule, ...] = ((r"layer([1-9]\d*)\.weight", "layers.{0}.conv", from_hwio, flip), *_GENFORCE)
 _LATER: tuple[Rule, ...] = ((r"layer([1-9]\d*)\.weight", "layers.{0}.conv"), *_GENFORCE)
 
+_INTERFACEGAN: tuple[Rule, ...] = (
+    (r"layer1\.conv\.weight", "dense"),
+    (r"layer1\.wscale\.bias", "dense_bias"),
+    (r"layer(\d+)\.conv\.weight", "{0}.conv"),
+    (r"layer(\d+)\.wscale\.bias", "{0}.bias"),
+    (r"output_\d+x\d+\.conv\.weight", "rgb.weight"),
+    (r"output_\d+x\d+\.wscale\.bias", "rgb.bias"),
+)
+
 _TF_OPTIONS = {
     "use_wscale": True,
     "use_pixelnorm": True,
@@ -89,14 +98,16 @@ def from_nvidia_tf(source: Network) -> PGGANNetwork:
 
 
 def from_genforce(source: Network) -> PGGANNetwork:
-    """The state dict of HiGAN's own models, or of the later genforce repository.
+    """The state dict of HiGAN's own models, of InterFaceGAN's, or of the later genforce repository.
 
-    The latter does not tell how many of the inputs are classes; all are taken for the latent's.
+    The last does not tell how many of the inputs are classes; all are taken for the latent's.
 
     Raises:
         UnknownFormatError: a tensor has no place in the network.
         CorruptFileError: tensors are missing or contradict each other.
     """
+    if "layer0.conv.weight" not in source.tensors and "layer1.wscale.bias" in source.tensors:
+        return _build(_from_one(rename(source.tensors, _INTERFACEGAN)))
     if "layer0.conv.weight" in source.tensors:
         return _build(rename(source.tensors, _HIGAN))
     raw = rename(source.tensors, _LATER)
@@ -105,6 +116,22 @@ def from_genforce(source: Network) -> PGGANNetwork:
     if any(raw[f"layers.{k}.conv"].shape[0] != raw[f"layers.{k}.bias"].shape[0] for k in up):
         raw.update({f"layers.{k}.conv": flip(raw[f"layers.{k}.conv"].transpose(0, 1)) for k in up})
     return _build(raw)
+
+
+def _from_one(flat: Raw) -> Raw:
+    """Layers counted from one, of which the last alone makes a picture, to layers from zero that all could."""
+    raw = Raw()
+    for name, tensor in flat.items():
+        head, _, leaf = name.partition(".")
+        raw[f"layers.{int(head) - 1}.{leaf}" if head.isdigit() else name] = tensor
+    weight, bias = raw.pop("rgb.weight"), raw.pop("rgb.bias")
+    levels = check_levels(sum(name.endswith(".conv") for name in raw) // 2 + 1)
+    for level in range(levels):
+        width = raw[f"layers.{2 * level + 1}.conv"].shape[0]
+        last = level == levels - 1
+        raw[f"rgb.{level}.weight"] = weight if last else weight.new_zeros(weight.shape[0], width, 1, 1)
+        raw[f"rgb.{level}.bias"] = bias if last else torch.zeros_like(bias)
+    return raw
 
 
 def _build(raw: Raw, num_classes: int = 0) -> PGGANNetwork:

@@ -1,4 +1,4 @@
-"""StyleGAN out of NVIDIA's TensorFlow pickles and both kinds of genforce ``.pth``.
+"""StyleGAN out of NVIDIA's TensorFlow pickles and all kinds of genforce ``.pth``.
 
 Canonical names: ``mapping.0.weight`` (out, in), ``mapping.label`` (classes, width), ``const``, ``layers.0.conv``
 (out, in, 3, 3) as used after nearest up-sampling, ``layers.0.style.weight`` (2 c, D), ``rgb.0.weight`` by level …
@@ -54,18 +54,18 @@ _TF: tuple[Rule, ...] = (
 )
 
 _HIGAN: tuple[Rule, ...] = (
-    (r"mapping\.dense(\d+)\.fc\.weight", "mapping.{0}.weight"),
+    (r"mapping\.dense(\d+)\.(?:fc|linear)\.weight", "mapping.{0}.weight"),
     (r"mapping\.dense(\d+)\.wscale\.bias", "mapping.{0}.bias"),
     (r"truncation\.w_avg", "mean_code"),
     (r"truncation\.truncation", None),
     (r"synthesis\.lod", "lod"),
-    (r"synthesis\.layer0\.const", "const"),
+    (r"synthesis\.layer0\.(?:const|first_layer)", "const"),
     (r"synthesis\.layer(\d+)\.conv\.weight", "layers.{0}.conv"),
     (r"synthesis\.layer(\d+)\.weight", "layers.{0}.conv", from_hwio, flip),
     (r"synthesis\.layer(\d+)\.epilogue\.bias", "layers.{0}.bias"),
     (r"synthesis\.layer(\d+)\.epilogue\.apply_noise\.weight", "layers.{0}.noise_strength"),
     (r"synthesis\.layer(\d+)\.epilogue\.apply_noise\.noise", "layers.{0}.noise"),
-    (r"synthesis\.layer(\d+)\.epilogue\.style_mod\.dense\.fc\.weight", "layers.{0}.style.weight"),
+    (r"synthesis\.layer(\d+)\.epilogue\.style_mod\.dense\.(?:fc|linear)\.weight", "layers.{0}.style.weight"),
     (r"synthesis\.layer(\d+)\.epilogue\.style_mod\.dense\.wscale\.bias", "layers.{0}.style.bias"),
     (r"synthesis\.layer\d+\.blur\.kernel", None),
     (r"synthesis\.output(\d+)\.conv\.weight", "rgb.{0}.weight"),
@@ -130,13 +130,13 @@ def from_nvidia_tf(source: Network) -> StyleGANNetwork:
 
 
 def from_genforce(source: Network) -> StyleGANNetwork:
-    """The state dict of HiGAN's own models, or of the later genforce repository.
+    """The state dict of HiGAN's own models, of InterFaceGAN's, or of the later genforce repository.
 
     Raises:
         UnknownFormatError: a tensor has no place in the network.
         CorruptFileError: tensors are missing or contradict each other.
     """
-    if "mapping.dense0.fc.weight" in source.tensors:
+    if {"mapping.dense0.fc.weight", "mapping.dense0.linear.weight"} & source.tensors.keys():
         return _build(rename(source.tensors, _HIGAN))
     return _build(_unfuse(rename(source.tensors, _GENFORCE), "auto"))
 
