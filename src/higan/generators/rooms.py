@@ -31,6 +31,7 @@ from higan.generators.rooms_parts import (
     MappingNetwork,
     RoomsConfig,
     config_from_json,
+    drawn,
     upsample,
 )
 from higan.generators.rooms_skip import SkipNetwork, SkipState
@@ -106,7 +107,7 @@ class RoomsNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.mapping = MappingNetwork(config, generator)
         first = config.channels_at(4)
-        self.constant = nn.Parameter(torch.randn(first, 4, 4, generator=generator))
+        self.constant = nn.Parameter(drawn(first, 4, 4, generator=generator))
         self.layers = nn.ModuleList()
         self.to_rgb = nn.ModuleDict()
         inputs: int | None = None

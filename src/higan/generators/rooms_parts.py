@@ -21,6 +21,7 @@ __all__ = [
     "MappingNetwork",
     "RoomsConfig",
     "config_from_json",
+    "drawn",
     "upsample",
 ]
 
@@ -105,6 +106,12 @@ def config_from_json(values: Mapping[str, Any]) -> RoomsConfig:
     return RoomsConfig(**{**values, "channels": tuple(values["channels"])})
 
 
+def drawn(*shape: int, generator: torch.Generator) -> Tensor:
+    """What ``torch.randn`` draws; on the meta device, where it would take a second at first, nothing but the shape."""
+    values = torch.empty(shape)
+    return values if values.is_meta else values.normal_(generator=generator)
+
+
 class EqualisedLinear(nn.Module):
     """Linear layer whose weights have unit variance and are scaled by He's constant when used.
 
@@ -115,8 +122,7 @@ class EqualisedLinear(nn.Module):
         self, inputs: int, outputs: int, generator: torch.Generator, *, lr: float = 1.0, gain: float = 1.0
     ) -> None:
         super().__init__()
-        weight = torch.randn(outputs, inputs, generator=generator)
-        # Where shapes alone are asked for there is nothing to divide, and torch would take seconds to prepare for it.
+        weight = drawn(outputs, inputs, generator=generator)
         self.weight = nn.Parameter(weight if weight.is_meta else weight / lr)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.lr = lr
@@ -134,7 +140,7 @@ class EqualisedConv(nn.Module):
         self, inputs: int, outputs: int, kernel: int, generator: torch.Generator, *, stride: int = 1, gain: float = 1.0
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel, generator=generator))
+        self.weight = nn.Parameter(drawn(outputs, inputs, kernel, kernel, generator=generator))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.stride = stride
         self.padding = kernel // 2

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from higan.generators.rooms_parts import SLOPE, EqualisedLinear, MappingNetwork, RoomsConfig, upsample
+from higan.generators.rooms_parts import SLOPE, EqualisedLinear, MappingNetwork, RoomsConfig, drawn, upsample
 
 __all__ = ["SkipNetwork", "SkipState"]
 
@@ -33,7 +33,7 @@ class ModulatedConv(nn.Module):
         self, inputs: int, outputs: int, kernel: int, code_dim: int, generator: torch.Generator, *, demodulate: bool
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel, generator=generator))
+        self.weight = nn.Parameter(drawn(outputs, inputs, kernel, kernel, generator=generator))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.style = EqualisedLinear(code_dim, inputs, generator)
         self.demodulate = demodulate
@@ -80,7 +80,7 @@ class SkipNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.mapping = MappingNetwork(config, generator)
         inputs = config.channels_at(4)
-        self.constant = nn.Parameter(torch.randn(inputs, 4, 4, generator=generator))
+        self.constant = nn.Parameter(drawn(inputs, 4, 4, generator=generator))
         self.layers = nn.ModuleList()
         self.to_rgb = nn.ModuleDict()
         for k in range(2, config.resolution.bit_length()):
