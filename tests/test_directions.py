@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from higan import population
+from higan.boundaries import random_directions
 from higan.directions import discover, pca, sefa
+from higan.generators.module import ModuleGenerator
 from higan.generators.pretrained import wrap
 from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
-from higan.types import StyledGenerator
+from higan.types import Concept, StyledGenerator
 
 
 def filled(network):
@@ -120,6 +122,62 @@ def test_what_changes_nothing_is_not_named():
     found = discover(generator, ToyScorer(4), method="pca", stages={"a": (0,)}, num=8, step=1.0, num_samples=24)
     assert len(found) == 8
     assert sum(d.named for d in found) < 8
+
+
+def linear():
+    """One layer; the picture's grey is a sum of the code's dimensions, of which the first varies ten times as much."""
+    # 64 pixels hold grey between two levels.
+    dither = (((torch.arange(64) + 0.5) / 64 - 0.5) / 127.5).reshape(8, 8)
+    return ModuleGenerator(
+        lambda codes: (codes.sum((1, 2))[:, None, None, None] / 200 + dither).expand(-1, 3, -1, -1),
+        latent_dim=8, layer_widths=(8,), resolution=8, map=lambda z: (z * torch.tensor([10.0, *[1] * 7]))[:, None],
+    )  # fmt: skip
+
+
+class Grey:
+    name, concepts = "grey", (Concept("grey", "colour"), Concept("constant", "attribute"))
+
+    def score(self, images):
+        grey = (images.double().mean((1, 2, 3)) / 127.5 - 1).float()
+        return torch.stack([grey, torch.zeros_like(grey)], 1)
+
+
+def test_chance_is_what_random_directions_do_at_the_length_of_each_candidate():
+    """A step of λ along r changes the grey by λ Σ r / 200; along the first dimension no more than along another."""
+    found = discover(linear(), Grey(), method="pca", stages={"all": (0,)}, num=3, num_samples=40, std=torch.ones(2))
+    largest = float(random_directions(5, 8, seed=0).sum(1).abs().max())
+    for discovery in found:
+        assert discovery.chance == pytest.approx(discovery.step * largest / 200, abs=1e-3)
+    assert found[0].step == pytest.approx(30, rel=0.1)
+    assert found[1].step == pytest.approx(3, rel=0.2)
+    assert not found[0].named
+
+
+def test_progress_counts_every_image_and_candidates_do_not_depend_on_one_another():
+    told = []
+    how = {"method": "pca", "stages": {"all": (0,)}, "num": 2, "num_samples": 40}
+    found = discover(linear(), Grey(), **how, progress=lambda *counts: told.append(counts))
+    # Samples as they are, and moved along two candidates and five random directions for each.
+    assert told[-1] == (40 * (1 + 2 * 6), 40 * (1 + 2 * 6))
+    alone = discover(linear(), Grey(), **how | {"num": 1})
+    assert (alone[0].effect, alone[0].chance) == (found[0].effect, found[0].chance)
+
+
+def test_layers_of_unlike_width_keep_their_padding():
+    """Layers of 4 and 2: each row of a random direction is of unit length within its layer, or grey would say less."""
+
+    def draw(codes):
+        grey = codes.sum((1, 2)) / 50
+        return grey[:, None, None, None].expand(-1, 3, 4, 4)
+
+    generator = ModuleGenerator(
+        draw, latent_dim=4, layer_widths=(4, 2), resolution=4, name="narrow",
+        map=lambda z: torch.stack([z, z * torch.tensor([1.0, 1, 0, 0])], 1),
+    )  # fmt: skip
+    (found,) = discover(generator, Grey(), method="pca", stages={"second": (1,)}, num=1, std=torch.ones(2))
+    inside = random_directions(10, 4, seed=0).reshape(5, 2, 4)[:, 1, :2]
+    largest = float((inside / inside.norm(dim=1, keepdim=True)).sum(1).abs().max())
+    assert found.chance == pytest.approx(found.step * largest / 50, abs=0.01)
 
 
 @pytest.mark.parametrize(

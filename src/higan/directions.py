@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from higan.boundaries import random_directions
 from higan.effects import measure_changes
 from higan.layers import check_layers, groups
 from higan.population import Progress, sample, sample_seeds
+from higan.rescoring import meaningless_directions
 from higan.statistics import resample_weights
-from higan.types import Boundary, Concept, Edit, Generator, Scorer, StyledGenerator
+from higan.types import Boundary, Concept, Edit, Generator, RaggedGenerator, Scorer, StyledGenerator
 
 __all__ = ["Candidate", "Discovery", "Method", "discover", "pca", "sefa"]
 
@@ -109,7 +109,8 @@ class Discovery:
     ``effect`` is the mean change of that concept's score, in standard deviations, when the code moves ``step`` along
     the direction; the boundary's normal points to where the score rises. ``confidence`` is the share of resamples of
     the samples in which the same concept comes first, ``chance`` the largest change of any score that random directions
-    of the same length bring about at these layers. ``named`` says that even the interval's nearer end is beyond that.
+    bring about which are followed as far, ``step``, at the same layers. ``named`` says that even the interval's nearer
+    end is beyond that.
     """
 
     candidate: Candidate
@@ -153,7 +154,7 @@ def discover(
         num: candidates per range.
         step: how far codes are moved, in standard deviations of the sampled codes along each direction.
         num_samples: samples moved along every candidate.
-        num_random: random directions per range, for what chance gives.
+        num_random: random directions per range, each followed as far as every candidate, for what chance gives.
         std: standard deviation of every score; by default that of the samples.
         num_resamples: for intervals and confidence.
         seed: chooses samples and random directions.
@@ -169,44 +170,47 @@ def discover(
         raise ValueError(f"step must be above 0, and there must be a random direction; got {step} and {num_random}")
     codes = sample(generator, sample_seeds(1024, seed=seed)).float()
     stages = groups(generator.num_layers) if stages is None else stages
-    random = random_directions(num_random, generator.code_dim, seed=seed)
-    candidates: list[Candidate] = []
-    trials: list[Edit] = []
+    trials: list[tuple[Candidate, list[Edit]]] = []
     for layers in stages.values():
         found = pca(codes, layers, num) if method == "pca" else sefa(generator, layers, num)
-        candidates += found
-        trials += [_trial(c.normal, c.layers, codes, step) for c in found]
-        trials += [_trial(normal, tuple(layers), codes, step) for normal in random]
+        trials += [(candidate, _trials(generator, candidate, codes, step, num_random, seed)) for candidate in found]
+    edits = [edit for _, some in trials for edit in some]
     changes = measure_changes(
-        generator, scorer, trials, std=std, num=num_samples, seed=seed, first=2**22 + 2**21, progress=progress
+        generator, scorer, edits, std=std, num=num_samples, seed=seed, first=2**22 + 2**21, progress=progress
     )
     weights = resample_weights(num_samples, num_resamples, seed)
-    per_stage = num + num_random
-    discoveries = []
-    for k, candidate in enumerate(candidates):
-        first = k // num * per_stage
-        own = first + k % num
-        chance = float(changes[first + num : first + per_stage].mean(-1).abs().max())
-        discoveries.append(_named(candidate, trials[own], changes[own], chance, scorer, weights))
-    return tuple(discoveries)
+    return tuple(
+        _named(candidate, own, moved, scorer, weights)
+        for (candidate, (own, *_)), moved in zip(trials, changes.split(1 + num_random), strict=True)
+    )
 
 
-def _trial(normal: Tensor, layers: tuple[int, ...], codes: Float[Tensor, "n L D"], step: float) -> Edit:
-    at = list(layers)
+def _trials(
+    generator: Generator, candidate: Candidate, codes: Float[Tensor, "n L D"], step: float, num_random: int, seed: int
+) -> list[Edit]:
+    """The candidate, then random directions as far as it goes: any direction changes scores if only it is followed far.
+
+    Codes vary most along principal axes, which therefore go several times as far as a random direction would for as
+    many of its own standard deviations.
+    """
+    normal, at = candidate.normal, list(candidate.layers)
     along = (codes[:, at] * normal.to(codes).expand(codes.shape[1], -1)[at]).sum(-1)
-    spread = float(along.std(0, correction=0).mean())
+    length = step * (float(along.std(0, correction=0).mean()) or 1.0)
     nameless = Boundary(Concept("nameless", "attribute"), normal, torch.zeros(normal.shape[:-1]), float("nan"))
-    return Edit(nameless, step * (spread or 1.0), layers)
+    widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
+    directions = [nameless, *meaningless_directions(nameless, num_random, seed, widths)]
+    return [Edit(direction, length, candidate.layers) for direction in directions]
 
 
 def _named(
     candidate: Candidate,
     trial: Edit,
-    changes: Float[Tensor, "C K"],
-    chance: float,
+    moved: Float[Tensor, "E C K"],
     scorer: Scorer,
     weights: Float[Tensor, "B K"],
 ) -> Discovery:
+    """What the candidate's changes, those of the first edit, are called beside those of random directions."""
+    changes = moved[0]
     mean = changes.mean(-1)
     order = mean.abs().argsort(descending=True, stable=True).tolist()
     best = order[0]
@@ -223,6 +227,6 @@ def _named(
         low=low,
         high=high,
         confidence=float(wins),
-        chance=chance,
+        chance=float(moved[1:].mean(-1).abs().max()),
         runners_up=tuple((scorer.concepts[c].name, float(sign * mean[c])) for c in order[1:3]),
     )
