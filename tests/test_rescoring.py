@@ -421,9 +421,13 @@ class Ragged(ToyGenerator):
         return super().synthesize(codes)
 
 
-def test_random_directions_leave_padding_alone():
+@pytest.mark.parametrize("mode", ["extreme", "all"])
+def test_directions_that_mean_nothing_leave_padding_alone(mode):
+    """Neither random ones nor that of the score that never varies."""
     generator, scorer = Ragged(3, 16), ToyScorer(3)
-    boundaries = fit(pop.measure(generator, scorer, pop.sample_seeds(300)))
+    boundaries = fit(pop.measure(generator, scorer, pop.sample_seeds(300)), mode=mode)
     assert not any(bool(boundary.normal[0, 12:].any()) for boundary in boundaries)
+    for boundary in boundaries:
+        torch.testing.assert_close(boundary.normal.norm(dim=1), torch.ones(3))
     result = rs.rescore(generator, scorer, boundaries, num=20, num_random=4)
     assert bool(torch.isfinite(result.null).all())

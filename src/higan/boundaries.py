@@ -243,24 +243,34 @@ def _fit_all(
     # Scores, targets and labels of the samples are in memory at once, most of them in double precision.
     size = max(1, _GATHER // (4 * len(samples) * torch.float64.itemsize))
     boundaries: list[Boundary] = []
-    mean, gram = _moments(samples, train, ridge)
+    moments = _moments(samples, train, ridge)
     for some in _split(columns, size):
-        layers, std = _ridge(samples, some, n, train, held, mean, gram, seed)
+        layers, std = _ridge(samples, some, n, train, held, moments, seed)
         boundaries += _boundaries(samples, some, layers, num_train, std)
     return tuple(boundaries)
 
 
-def _moments(samples: Samples, train: Tensor, ridge: float) -> tuple[Float[Tensor, "l D"], Float[Tensor, "l D D"]]:
-    """Mean and penalised second moments of the training codes, in two passes over blocks of them."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moments:
+    """Mean and penalised second moments of the training codes, and which dimensions are not zero in all of them."""
+
+    mean: Float[Tensor, "l D"]
+    gram: Float[Tensor, "l D D"]
+    used: Bool[Tensor, "l D"]
+
+
+def _moments(samples: Samples, train: Tensor, ridge: float) -> _Moments:
+    """In two passes over blocks of the training codes."""
     mean = _mean(samples, train)
     gram = torch.zeros(*mean.shape, mean.shape[-1], dtype=mean.dtype, device=mean.device)
     for _, codes in _blocks(samples, train):
         x = _centred(codes, mean)
         gram += _inner(x, x)
-    # The relative penalty keeps directions in which codes hardly vary from blowing up.
     diagonal = gram.diagonal(dim1=1, dim2=2)
+    used = (mean != 0) | (diagonal > 0)
+    # The relative penalty keeps directions in which codes hardly vary from blowing up.
     diagonal += ridge * diagonal.mean(1, keepdim=True).clamp(min=torch.finfo(gram.dtype).tiny)
-    return mean, gram
+    return _Moments(mean, gram, used)
 
 
 def _centred(codes: Float[Tensor, "m l D"], mean: Float[Tensor, "l D"]) -> Float[Tensor, "l m D"]:
@@ -279,18 +289,19 @@ def _ridge(
     n: int,
     train: Tensor,
     held: Tensor,
-    mean: Tensor,
-    gram: Tensor,
+    moments: _Moments,
     seed: int,
 ) -> tuple[_Layers, Float[Tensor, " C"]]:
     """Boundaries, and the standard deviation of every score."""
+    mean = moments.mean
     scores = _finite(samples.scores(columns))
     target = _standardise(scores[train].double()).to(mean.device)
     moment = torch.zeros((), device=mean.device)
     for some, codes in _blocks(samples, train):
         moment = moment + _inner(_centred(codes, mean), target[None, some].to(codes))
-    w = torch.linalg.solve(gram, moment).mT
-    fallback = random_directions(len(columns), w.shape[2], seed=seed).to(w)
+    w = torch.linalg.solve(moments.gram, moment).mT
+    # Layers narrower than the code are padded with zeros, which no edit may touch.
+    fallback = random_directions(len(columns), w.shape[2], seed=seed).to(w) * moments.used[:, None]
     w = torch.where(w.norm(dim=2, keepdim=True) == 0, fallback, w)
     found = [_unit(normals, -normals @ centre) for normals, centre in zip(w, mean, strict=True)]
     normals = torch.stack([w for w, _ in found])
