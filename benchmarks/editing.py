@@ -192,7 +192,9 @@ def mapping_table(segmenter, num, resolution):
 
 def transition_table(bench, segmenter, num):
     journey = travel(bench, segmenter, CATEGORIES, num=num)
-    scores, std = journey.scores, journey.scores[:, 0].std(0)
+    # Of all samples: those chosen are of one category, and differ less in its score.
+    names = [concept.name for concept in bench.rescoring.concepts]
+    scores, std = journey.scores, bench.rescoring.score_std[[names.index(name) for name in CATEGORIES]]
     rows, record = [], {}
     for k, mapping in enumerate(journey.mappings):
         at = (k + 1) * journey.steps
