@@ -14,12 +14,14 @@ edit is judged by every scorer. For each scorer the table says
 - the effect of its edits as it sees it itself, and as the reference sees it, each as a ratio to the effect of the
   reference's own edits (median over concepts);
 - the rank correlation of its ranking with the reference's;
-- how many of its concepts are verified, and the mean layers of the four levels.
+- how many of its concepts are verified, the mean layers of the four levels, and the share of resamples in which those
+  that there are come in the paper's order; dashes where there is none, or nothing to order.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 
@@ -165,7 +167,7 @@ def row(name, found, population, boundaries):
         "verified": int(table(part, num_resamples=2).verified[:, 0].sum()),
         "of": len(at),
         **{level: centre.get(level) for level in LEVELS},
-        "in order": levels.in_order,
+        "in order": None if math.isnan(levels.in_order) else levels.in_order,
     }
 
 

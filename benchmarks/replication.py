@@ -11,7 +11,7 @@ on. Prints four tables:
    paper appears. Intervals are 95 % bootstrap over the re-scored samples: they tell nothing of another training.
 3. Agreement of pairs: correlation of the level profiles over eighths of depth; correlation and mean difference of the
    concepts' mean depths. A generator's own two halves of the samples are the ceiling; the floor of the first is the
-   same profiles with the levels' names exchanged in all other ways.
+   same profiles with the levels' names exchanged in all other ways. Pairs that share no verified concept are left out.
 4. Where lighting lives.
 
 Generators are compared at the same step in standard deviations of their codes along the boundaries' normals, since
@@ -90,6 +90,8 @@ class Sibling:
         """Share of every level in each eighth of depth, (V, 1 + RESAMPLES, BINS); the levels' names."""
         level_of = {c.name: c.level for c in self.rescoring.concepts}
         levels = [v for v in LEVELS if any(level_of[c] == v for c in self.shares)]
+        if not levels:
+            return [], torch.empty(0, 1 + RESAMPLES, BINS)
         means = [torch.stack([s for c, s in self.shares.items() if level_of[c] == v]).mean(0) for v in levels]
         return levels, torch.stack(means) @ binning(self.layers)
 
@@ -181,14 +183,22 @@ def common_levels(one, other):
 
 
 def agreement(one, other):
-    """Correlation of level profiles, its floor, of concepts' depths, their mean difference, number of concepts."""
+    """Correlation of level profiles, its floor, of concepts' depths, their mean difference, number of concepts.
+
+    The floor is empty where both share one level alone, whose name cannot be exchanged.
+    """
     a, b = common_levels(one, other)
     profiles = correlation(a.flatten(1), b.flatten(1))
     orders = [list(p) for p in itertools.permutations(range(a.shape[1]))][1:]
-    exchanged = torch.stack([correlation(a[0].flatten(), b[0, order].flatten()) for order in orders])
+    exchanged = torch.tensor([float(correlation(a[0].flatten(), b[0, order].flatten())) for order in orders])
     concepts = [c for c in one.depths if c in other.depths]
     da, db = (torch.stack([s.depths[c] for c in concepts], 1) for s in (one, other))
     return profiles, exchanged, correlation(da, db), (da - db).abs().mean(1), len(concepts)
+
+
+def comparable(one, other):
+    """Whether a concept is verified in both."""
+    return any(concept in other.shares for concept in one.shares)
 
 
 def halves(sibling):
@@ -240,24 +250,22 @@ def print_levels(siblings):
             centre, low, high = (float(x[v]) / last for x in (p.centre, p.centre_low, p.centre_high))
             cells.append(f"{centre:.2f} ({low:.2f} – {high:.2f})")
         order = " < ".join(NAMES[p.levels[v]].split()[0] for v in p.centre.argsort().tolist())
-        rows.append([
-            s.name, f"{len(s.shares)} of {len(s.rescoring.concepts)}", f"{s.step:g}", *cells, order, f"{p.in_order:.0%}"
-        ])  # fmt: skip
+        in_order = [order, f"{p.in_order:.0%}"] if len(p.levels) > 1 else ["–", "–"]
+        rows.append([s.name, f"{len(s.shares)} of {len(s.rescoring.concepts)}", f"{s.step:g}", *cells, *in_order])
     print("Mean relative depth of each level")
     table(["generator", "verified", "λ", *NAMES.values(), "order found", "paper's order, resamples"], rows)
 
 
 def print_agreement(siblings):
-    rows = [
-        (f"{s.name}, two halves of its samples", agreement(*halves(s))) for s in siblings
-    ] + [(f"{a.name} and {b.name}", agreement(a, b)) for a, b in itertools.combinations(siblings, 2)]  # fmt: skip
-    cells = [
-        [
-            pair, shown(profiles), f"{float(exchanged.mean()):.2f}; {float(exchanged.max()):.2f}", shown(depths),
-            shown(gap), str(count),
-        ]
-        for pair, (profiles, exchanged, depths, gap, count) in rows
-    ]  # fmt: skip
+    pairs = [(f"{s.name}, two halves of its samples", *halves(s)) for s in siblings]
+    pairs += [(f"{a.name} and {b.name}", a, b) for a, b in itertools.combinations(siblings, 2)]
+    cells = []
+    for pair, one, other in pairs:
+        if not comparable(one, other):
+            continue
+        profiles, exchanged, depths, gap, count = agreement(one, other)
+        floor = f"{float(exchanged.mean()):.2f}; {float(exchanged.max()):.2f}" if len(exchanged) else "–"
+        cells.append([pair, shown(profiles), floor, shown(depths), shown(gap), str(count)])
     print("Agreement")
     head = [
         "pair", "level profiles, r", "names exchanged: mean; best", "concepts' depths, r", "mean difference", "concepts"
@@ -302,7 +310,7 @@ def panel(sibling, x, y):
     for k, level in enumerate(LEVELS):
         top = y + k * ROW
         parts.append(text(x + LEFT - 8, top + 16, NAMES[level], anchor="end"))
-        if level not in levels:
+        if level not in p.levels:
             parts.append(text(x + LEFT + wide / 2, top + 16, "none verified", anchor="middle", fill="#888"))
             continue
         for b, share in enumerate(bins[levels.index(level), 0].tolist()):

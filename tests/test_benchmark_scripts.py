@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from higan.layers import placements
 from higan.rooms.classes import CATEGORIES
 from higan.transitions import Journey, map_objects
-from higan.types import Boundary, Concept, Edit, SegmentClass
+from higan.types import Boundary, Concept, Edit, Rescoring, SegmentClass
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
@@ -78,3 +79,54 @@ def test_transitions_are_counted_in_the_spread_of_all_samples(monkeypatch, capsy
     record = editing.transition_table(SimpleNamespace(rescoring=rescoring), None, 2)
     assert [leg["gain"] for leg in record.values()] == pytest.approx([2, 2])
     assert "| 3.0 | +2.0 |" in capsys.readouterr().out
+
+
+def sibling(replication, name, table, null):
+    """Concepts of two levels whose Δs at two layers are ``table``; what lies below ``null`` is not verified."""
+    places = placements(2)
+    means = torch.stack([torch.tensor(table)[:, list(place.layers)].sum(1) for place in places], 1)
+    random = null + 0.01 * torch.rand(40, len(places), 2, generator=torch.Generator().manual_seed(0))
+    rescoring = Rescoring(
+        concepts=(Concept("bed", "object"), Concept("red", "colour")), placements=places, step=2.0,
+        seeds=torch.arange(40), originals=torch.zeros(40, 2), changes=means[..., None].expand(-1, -1, 40).clone(),
+        effects=torch.zeros(2, len(places), 2), null=random, score_std=torch.ones(2),
+    )  # fmt: skip
+    return replication.Sibling(name, 2, 2.0, 1.0, rescoring)
+
+
+def test_siblings_in_which_nothing_is_verified_have_dashes_and_no_agreement(capsys, tmp_path):
+    replication = script("replication")
+    both = sibling(replication, "both", [[4.0, 0.0], [0.0, 4.0]], 0.0)
+    one = sibling(replication, "one", [[4.0, 0.0], [0.0, 0.0]], 0.0)
+    none = sibling(replication, "none", [[0.0, 0.0], [0.0, 0.0]], 1.0)
+    replication.print_levels([both, one, none])
+    replication.print_agreement([both, one, none])
+    replication.print_lighting([none])
+    replication.draw([both, one, none], tmp_path / "figure.svg")
+    rows = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines() if row.startswith("|")]
+    levels, agreement = ([row for row in rows if len(row) == width] for width in (9, 6))
+    assert [row[-2:] for row in levels[1:]] == [["objects < colour", "100%"], ["–", "–"], ["–", "–"]]
+    assert [row[0] for row in agreement[1:]] == [
+        "both, two halves of its samples", "one, two halves of its samples", "both and one",
+    ]  # fmt: skip
+    assert [row[2] for row in agreement[2:]] == ["–", "–"]
+    assert (tmp_path / "figure.svg").read_text().count("none verified") == 2 + 3 + 4
+
+
+def test_one_level_has_no_order_beside_a_wrong_scorer():
+    """Both scorers verify one concept, of one level."""
+    predictor = script("predictor_error")
+    places = placements(2)
+    concepts = tuple(Concept(f"{name}@{judge}", "object") for judge in ("reference", "other") for name in "ab")
+    means = torch.tensor([4.0, 0.0, 4.0, 0.0])[:, None] * torch.tensor([1.0, 1, 0, 1, 0])
+    random = 0.01 * torch.rand(40, len(places), 4, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(60, 4, generator=torch.Generator().manual_seed(1))
+    found = Rescoring(
+        concepts=concepts, placements=places, step=2.0, seeds=torch.arange(40), originals=torch.zeros(40, 4),
+        changes=means[..., None].expand(-1, -1, 40).clone(), effects=torch.ones(4, len(places), 4), null=random,
+        score_std=torch.ones(4), permuted=random,
+    )  # fmt: skip
+    boundaries = [Boundary(concept, torch.ones(1), torch.zeros(()), 1.0) for concept in concepts]
+    row = predictor.row("other", found, SimpleNamespace(scores=noise), boundaries)
+    assert row["verified"] == 1
+    assert row["in order"] is None

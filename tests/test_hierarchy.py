@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -157,6 +158,16 @@ def test_concepts_that_disagree_widen_the_interval_only_when_concepts_are_resamp
     # Colour at layer 1 comes after objects in the quarter of resamples that draw the first object twice.
     assert samples.in_order == 0
     assert concepts.in_order == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize("concepts", [[], ["c0"]])
+def test_one_level_or_none_has_no_order(concepts):
+    found = hierarchy.profile(record([[4.0, 0.0], [0.0, 4.0]], ["object", "colour"]), concepts=concepts)
+    assert len(found.levels) == len(concepts)
+    assert math.isnan(found.in_order)
+    missing = "attributes" if concepts else "objects, attributes"
+    assert hierarchy.finding(found).startswith("The order of the four levels cannot be judged; no concept of layout")
+    assert missing in hierarchy.finding(found)
 
 
 def test_reliability_is_one_without_noise_and_nothing_where_all_is_noise():

@@ -42,7 +42,7 @@ class Profile:
 
     ``centre`` is the mean layer, weighted by what each layer gains above the null, which may be less than nothing;
     ``centre_low`` and ``centre_high`` are its bootstrap interval. ``in_order`` is the share of resamples in which the
-    centres rise from level to level as the paper says.
+    centres rise from level to level as the paper says; NaN where there is no more than one level, and nothing to order.
     ``reliability`` of the profile over layers is that of `reliabilities`, for a level's mean over its concepts.
     ``over_concepts`` says whether resamples draw the concepts of a level anew as well.
     """
@@ -165,7 +165,7 @@ def profile(
         centre=middle[:, 0],
         centre_low=low,
         centre_high=high,
-        in_order=float(rising.double().mean()),
+        in_order=float(rising.double().mean()) if len(levels) > 1 else math.nan,
         reliability=torch.tensor(reliability),
         over_concepts=over_concepts,
     )
