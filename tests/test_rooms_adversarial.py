@@ -88,6 +88,15 @@ class TestFusedAdain:
         rough = fused_adain(x.bfloat16(), scale.bfloat16(), shift.bfloat16()).float()
         torch.testing.assert_close(rough, exact, atol=0.06, rtol=0)
 
+    @pytest.mark.parametrize("contrast", [0.05, 0.1, 0.3])
+    def test_bfloat16_keeps_the_contrast_of_pictures_that_have_little(self, contrast):
+        ramp = contrast * torch.linspace(-1, 1, 32)
+        x = (1.5 + torch.stack([ramp.expand(32, 32), ramp[:, None].expand(32, 32)]))[None].bfloat16()
+        scale = shift = torch.zeros(1, 2)
+        exact = adain(x.float(), scale, shift)
+        rough = fused_adain(x.to(memory_format=torch.channels_last), scale.bfloat16(), shift.bfloat16()).float()
+        torch.testing.assert_close(rough.std((2, 3)), exact.std((2, 3)), atol=0.1, rtol=0)
+
 
 class TestDiscriminator:
     def test_minibatch_std_by_hand(self):
@@ -471,6 +480,15 @@ class TestTraining:
         with pytest.raises(RunError, match="no longer finite"):
             train_generator(memory, tmp_path, hot, processes=1, log_every=1)
         assert not (tmp_path / CHECKPOINT).exists()
+
+    @pytest.mark.parametrize("other", [{"seed": 7}, {"mixing": 0.0}, {"loss": "relativistic"}])
+    def test_another_training_does_not_go_on_in_a_used_folder(self, tmp_path, other):
+        train_generator(memory, tmp_path, TINY, processes=1)
+        before = (tmp_path / CHECKPOINT).read_bytes()
+        with pytest.raises(RunMismatchError, match=f"of a training with {next(iter(other))} .* in another folder"):
+            train_generator(memory, tmp_path, replace(TINY, **other), processes=1)
+        assert (tmp_path / CHECKPOINT).read_bytes() == before
+        train_generator(memory, tmp_path, replace(TINY, ema_half_life=1000.0), processes=1)
 
     def test_a_used_folder_is_refused_unless_resuming(self, tmp_path):
         train_generator(memory, tmp_path, TINY, processes=1)

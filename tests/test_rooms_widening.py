@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from higan.errors import RunMismatchError
 from higan.generators.rooms import RoomsConfig, build_network
 from higan.rooms.discriminator import Discriminator
-from higan.rooms.trainer import Settings, Stage, Trainer, Vote
+from higan.rooms.trainer import Settings, Stage, Trainer, Vote, read_checkpoint
 from higan.rooms.widening import widen_checkpoint, widened, widened_discriminator
 
 NARROW = RoomsConfig(resolution=16, latent_dim=6, code_dim=10, mapping_layers=2, channels=(4, 3, 5))
@@ -150,9 +150,13 @@ class TestWidenCheckpoint:
         widen_checkpoint(tmp_path / "wide", tmp_path / "wider", WIDE.channels, NARROW.channels)
         trained(replace(WIDE_PLAN, network=replace(WIDE, mapping_dim=16)), 0).load(tmp_path / "wider")
 
-    def test_of_the_same_widths_it_is_a_copy(self, tmp_path, checkpoint):
+    def test_of_the_same_widths_it_is_a_copy_that_any_training_may_go_on_from(self, tmp_path, checkpoint):
         widen_checkpoint(checkpoint, tmp_path / "same", NARROW.channels, NARROW.channels)
-        assert (tmp_path / "same").read_bytes() == checkpoint.read_bytes()
+        (before, told), (after, kept) = read_checkpoint(checkpoint), read_checkpoint(tmp_path / "same")
+        assert {name: told[name] for name in kept} == kept
+        assert set(told) - set(kept) == {"settings"}
+        assert all(torch.equal(before[name], after[name]) for name in {**before, **after})
+        trained(replace(PLAN, mixing=0.1, seed=5), 0).load(tmp_path / "same")
 
     def test_twice_leaves_the_discriminator_alone(self, tmp_path, checkpoint):
         widen_checkpoint(checkpoint, tmp_path / "once", WIDE.channels, NARROW.channels)

@@ -24,8 +24,9 @@ class _FusedAdain(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         active = F.leaky_relu(_to_rows(features), _SLOPE)
         mean = _pixel_mean(active, scale)
-        variance = _pixel_mean(active * active, scale) - mean * mean
-        rate = torch.rsqrt(variance.clamp(min=0) + _EPSILON)
+        # Of the deviations: a mean of squares less the mean's square is all rounding where there is little contrast.
+        variance = _pixel_mean((active - _spread(mean, active)).square_(), scale)
+        rate = torch.rsqrt(variance + _EPSILON)
         gain = (1 + scale).to(rate.dtype) * rate
         ctx.save_for_backward(active, mean, rate, gain)
         out = active * _spread(gain, active)

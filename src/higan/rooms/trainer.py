@@ -288,13 +288,14 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Go on from a checkpoint. From a slim one the optimisers start anew.
 
-        Stages may have been added or their lengths changed since it was written; the network may not.
+        Stages may have been added, their lengths, rates and γ changed since it was written; the network, seed, style
+        mixing and loss may not, where the checkpoint tells them.
 
         Raises:
             MissingWeightsError: there is no such file.
             UnknownFormatError: the file is no training checkpoint.
             CorruptFileError: the file is truncated or contradicts itself.
-            RunMismatchError: it is of another network, or the settings have no such stage.
+            RunMismatchError: it is of another network or training, or the settings have no such stage.
         """
         tensors, header = read_checkpoint(path)
         try:
@@ -302,6 +303,7 @@ class Trainer:
             progress = Progress(**header["progress"])
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
+        self._check_same_training(path, header.get("settings", {}))
         stages = self.settings.stages
         expected = self.settings.generator(config.resolution)
         if config != expected:
@@ -324,6 +326,15 @@ class Trainer:
         except (KeyError, RuntimeError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
         self.progress = progress
+
+    def _check_same_training(self, path: Path, told: Mapping[str, Any]) -> None:
+        for name in ("seed", "mixing", "loss"):
+            wanted = getattr(self.settings, name)
+            if told.get(name, wanted) != wanted:
+                raise RunMismatchError(
+                    f"{path} is of a training with {name} {told[name]}; got {wanted}. Go on with {told[name]}, or "
+                    "start from this checkpoint in another folder"
+                )
 
     def _build(self, stage: int) -> None:
         resolution = self.settings.stages[stage].resolution

@@ -8,7 +8,6 @@ training does.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,7 +37,8 @@ def widen_checkpoint(
 ) -> None:
     """Copy a checkpoint with the generator and its average, the discriminator, or all of them widened.
 
-    The optimiser of what is widened starts anew; if nothing is wider, the file is copied as it is.
+    The optimiser of what is widened starts anew. The copy does not tell how it was trained, so that a training with
+    another seed, style mixing or loss may go on from it.
 
     Args:
         path: the checkpoint.
@@ -59,9 +59,6 @@ def widen_checkpoint(
     kernel = narrow.rgb_kernel if rgb_kernel is None else rgb_kernel
     wide = replace(narrow, channels=tuple(channels), mapping_dim=mapping, rgb_kernel=kernel)
     wide_judge = replace(narrow_judge, channels=tuple(discriminator_channels))
-    if (wide, wide_judge) == (narrow, narrow_judge):
-        shutil.copyfile(path, target)
-        return
     if wide != narrow:
         for module in ("generator", "average"):
             state = _taken(tensors, f"{module}.")
@@ -71,6 +68,7 @@ def widen_checkpoint(
         state = widened_discriminator(_taken(tensors, "discriminator."), narrow_judge, wide_judge, seed=seed)
         tensors |= {f"discriminator.{name}": t for name, t in state.items()}
         _taken(tensors, "optimiser_d.")
+    header.pop("settings", None)
     header["config"] = asdict(wide)
     header["discriminator_channels"] = wide_judge.channels
     write_weights(target, tensors, header)
