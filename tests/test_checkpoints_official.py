@@ -421,3 +421,15 @@ def test_export_refuses_what_the_tool_cannot_hold(tmp_path):
     twice = (Concept("a b", "object"), Concept("a_b", "object"), *source.concepts[2:])
     with pytest.raises(ValueError, match="same name"):
         official.export_official(tmp_path, Population(source.seeds, source.codes, source.scores, twice, 14))
+
+
+def test_a_folder_that_holds_such_files_is_left_alone(tmp_path):
+    """What is not written over would be of another run."""
+    population = Population(torch.arange(4), torch.randn(4, 1, 8), torch.randn(4, 1), (Concept("red", "colour"),), 14)
+    official.export_official(tmp_path, population)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"holds attribute\.npy, w\.npy already; choose another folder"):
+        official.export_official(tmp_path, population)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(ValueError, match="number of layers must be at least 1; got 0"):
+        official.import_official(tmp_path, num_layers=0)

@@ -1,5 +1,6 @@
 """The command line as a person uses it, in process; one check that the installed program starts."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import pytest
 import torch
 from adapters import FAMILIES
 from PIL import Image
+from rich.console import Console
 
 from higan import load_boundary, load_generator, load_scorer, store
 from higan.boundaries import fit
 from higan.checkpoints.official import export_official
+from higan.cli import study as study_verbs
 from higan.cli.app import console, link, progress_bars
 from higan.cli.models import digests_of
 from higan.generators.loading import ROOMS, save_generator
@@ -23,6 +26,7 @@ from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.toy import ToyGenerator
 from higan.population import measure
 from higan.rooms.dataset import open_data, sample_rooms
+from higan.studio import shipped_study
 from higan.weights import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -654,3 +658,31 @@ def test_runs_of_names_alone_do_not_say_where_they_were_begun(higan, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert higan("sample", *TOY, "--num", 8, "--out", "run")[0] == 0
     assert "folder" not in store.load_run("run").provenance
+
+
+def test_a_run_does_not_go_on_with_a_changed_scorer_of_ones_own(higan, tmp_path, monkeypatch):
+    source = tmp_path / "brightness_of_mine.py"
+    named = 'predict.concepts = ["colour: red", "colour: green", "colour: blue"]\n'
+    source.write_text("def predict(images):\n    return images.float().mean((2, 3))\n" + named)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = ("sample", "--generator", "rooms-32-s0", "--scorer", "brightness_of_mine:predict", "--num", 8)
+    code, printed = higan(*line, "--out", tmp_path / "run")
+    assert code == 0, printed
+    source.write_text("def predict(images):\n    return 255 - images.float().mean((2, 3))\n" + named)
+    code, printed = higan(*line, "--out", tmp_path / "run")
+    assert code == 1
+    assert "another" in printed
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_number_of_the_ranking_is_cut_on_a_narrow_terminal(width, monkeypatch):
+    narrow = Console(width=width, file=io.StringIO(), markup=False)
+    monkeypatch.setattr(study_verbs, "console", narrow)
+    narrow.print(study_verbs._ranking(shipped_study()))
+    lines = narrow.file.getvalue().splitlines()
+    assert "…" not in "".join(lines)
+    header = next(line for line in lines if "concept" in line and "verified" in line)
+    assert "95 % interval" in header
+    assert ("accuracy" in header) == (width >= 110)
+    assert max(map(len, lines)) <= width
+    assert sum("│" in line and line.rstrip("│ ").endswith("yes") for line in lines) == 21

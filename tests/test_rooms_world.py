@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -192,3 +193,26 @@ def test_camera_angles_are_radians():
     scenes = sample_scenes(range(64))
     assert bool((scenes.yaw.abs() <= 0.4).all())
     assert bool((scenes.fov < math.radians(76)).all())
+
+
+def test_a_size_that_is_not_rendered_leaves_the_folder_free(tmp_path):
+    with pytest.raises(ValueError, match="resolution must lie in 32 … 256 pixels; got 16"):
+        write_data(tmp_path, 3, 16)
+    assert len(write_data(tmp_path, 3, 32).images) == 3
+
+
+def test_an_interrupted_rendering_does_not_go_on_to_the_end(tmp_path):
+    def stop(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_data(tmp_path, 5001, 32, progress=stop)
+    # Eleven blocks of 500 rooms at most: one is written down, two or so were under way already.
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert sum(bool(images[start].any()) for start in range(0, 5001, 500)) < 6
+
+
+def test_a_folder_of_something_else_holds_no_rooms(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"format": "higan-run-1"}')
+    with pytest.raises(CorruptRunError, match="holds something else than rooms"):
+        open_data(tmp_path)

@@ -737,9 +737,10 @@ def test_a_weight_file_is_studied_first_and_the_study_kept(higan, served, monkey
     code, printed = higan("studio", "studio-tiny")
     assert (code, len(served)) == (0, 3)
     for what in ("studio-tiny", None):
-        code, printed = higan("studio", *([what] if what else []), "--label", 1)
-        assert code == 2
-        assert "--label and --generator-option go with a weight file" in printed
+        for option in (("--label", 1), ("--scorer", "colour"), ("--out", "elsewhere")):
+            code, printed = higan("studio", *([what] if what else []), *option)
+            assert code == 2
+            assert "--label, --generator-option, --scorer and --out go with a weight file" in printed
 
 
 def test_a_conditional_generator_is_looked_at_class_by_class(higan, served, monkeypatch, tmp_path):

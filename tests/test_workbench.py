@@ -119,15 +119,20 @@ def test_sigmas_become_steps_whatever_steps_the_rescoring_took(mode):
         assert rise == pytest.approx(1, abs=0.1)
 
 
-def test_amounts_that_would_lead_out_of_the_codes_are_measured_and_refused(bench):
+@pytest.mark.parametrize(
+    ("rise", "words"),
+    [(1e-6, r"steps at layers 3; codes are found within .* was chance"),
+     (0.05, r"moves by .* of \+1 standard deviations at layers 3 after \+.* steps")],
+)  # fmt: skip
+def test_amounts_that_would_lead_out_of_the_codes_are_measured_and_refused(bench, rise, words):
     """Layer 3 does nothing to planted 0; a chance rise of a millionth must not become a million steps."""
     rescoring = bench.rescoring
     at = [place.name for place in rescoring.placements].index("layer 3")
     changes = rescoring.changes.clone()
-    changes[0, at] = 1e-6
+    changes[0, at] = rise
     noisy = dataclasses.replace(bench, rescoring=dataclasses.replace(rescoring, changes=changes))
     codes = population.sample(G, [0])
-    with pytest.raises(ValueError, match=r"moves by .* of \+1 standard deviations at layers 3 after \+.* steps"):
+    with pytest.raises(ValueError, match=words):
         plan(noisy, ["planted 0=+1s@3"], codes)
     with pytest.raises(
         ValueError, match=r"would take \+.* steps at layers 3; codes are found within .* there is no scorer"

@@ -480,6 +480,11 @@ def _followed(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigma
             f"{boundary.concept.name!r} would take {steps:+.3g} steps at layers {','.join(map(str, layers))}; codes "
             f"are found within {limit:.1f}, and there is no scorer to look with; ask for less, or choose other layers"
         )
+    if abs(steps) > limit * 2.0 ** max(_DOUBLINGS):
+        raise ValueError(
+            f"{boundary.concept.name!r} would take {steps:+.3g} steps at layers {','.join(map(str, layers))}; codes "
+            f"are found within {limit:.1f}: that it rises there was chance; ask for less, or choose other layers"
+        )
     change = _changes(bench, boundary, layers)(steps)
     if change / sigmas < _LEAST:
         raise ValueError(_unreached(boundary, layers, steps, change, sigmas))

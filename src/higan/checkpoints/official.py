@@ -50,6 +50,7 @@ __all__ = [
 Space = Literal["z", "w", "wp"]
 
 _SUFFIX = "_boundary"
+_WRITTEN = ("w.npy", "wp.npy", "z.npy", "attribute.npy", "category.npy", f"*{_SUFFIX}.npy", "boundary_list.txt")
 _LINE = re.compile(r"\(\s*(?P<name>[^,()]+?)\s*,\s*(?P<space>\w+)\s*\)\s*:\s*(?P<path>\S.*)")
 _LEVEL_FILES: Mapping[str, Level] = {"attribute.npy": "attribute", "category.npy": "object"}
 
@@ -344,14 +345,18 @@ def export_official(
         The files written.
 
     Raises:
-        ValueError: codes differ between layers, or two concepts get the same name.
+        ValueError: codes differ between layers, two concepts get the same name, or the folder holds such files already:
+            those that are not written over would be of another run.
     """
+    folder = Path(folder)
+    there = sorted(p.name for pattern in _WRITTEN for p in folder.glob(pattern))
+    if there:
+        raise ValueError(f"{folder} holds {', '.join(there[:3])} already; choose another folder, or delete it first")
     if population.codes.shape[1] != 1:
         raise ValueError(
             f"codes have {population.codes.shape[1]} rows per sample; the official tool takes untruncated codes only "
             "where all layers share one"
         )
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{space}.npy"]
     npy.write(written[0], population.codes[:, 0].detach().cpu().float().numpy())
@@ -385,10 +390,15 @@ def _official_name(name: str) -> str:
 
 
 def _num_layers(folder: Path, given: int | None) -> int:
+    if given is not None and given < 1:
+        raise ValueError(f"the number of layers must be at least 1; got {given}")
     path = folder / "wp.npy"
     found = read_codes(path).shape[1] if path.is_file() else given
     if found is None:
-        raise ValueError(f"{folder} has no wp.npy to tell the number of layers; pass num_layers (14 at 256 pixels)")
+        raise ValueError(
+            f"{folder} has no wp.npy to tell the number of layers; give it, as num_layers or with --layers (14 at 256 "
+            "pixels)"
+        )
     if given is not None and given != found:
-        raise ValueError(f"num_layers is {given}, but {path} has {found}")
+        raise ValueError(f"the number of layers is given as {given}, but {path} has {found}")
     return found

@@ -138,9 +138,12 @@ _STEP_NAMES = {
 }
 
 
+_GOES_ON = "The same command goes on where it stopped."
+
+
 @contextmanager
-def progress_bars() -> Iterator[Report]:
-    """One bar per step on a terminal; one line per step elsewhere."""
+def progress_bars(*, resumes: bool = True) -> Iterator[Report]:
+    """One bar per step on a terminal; one line per step elsewhere. ``resumes``: what is done is kept if interrupted."""
     words = TextColumn("{task.description:<20}", markup=False)
     columns = (words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -157,7 +160,7 @@ def progress_bars() -> Iterator[Report]:
             yield report
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(Text("Interrupted.", "yellow"), "The same command goes on where it stopped.")
+            errors.print(Text("Interrupted.", "yellow"), _GOES_ON if resumes else "Nothing was written.")
             raise typer.Exit(130) from None
 
 

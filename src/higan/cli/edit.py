@@ -223,7 +223,7 @@ def side_effects(
     edits, flat = _rising(bench, bench.rescoring, concept)
     variants, missing = {}, {}
     for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
-        with progress_bars() as bars:
+        with progress_bars(resumes=False) as bars:
             found = matched(bench.generator, bench.scorer, variant, target=target)
             if not found:
                 raise ValueError(f"no edit moves its own score by {target:g} standard deviations; ask for less")
@@ -417,7 +417,7 @@ def invert_(
     pictures = [open_photograph(path, model.resolution) for path in photographs]
     table = Table("photograph", "error / grey levels", "of mean code", "distance", "nearer samples", "layer spread")
     found = []
-    with progress_bars() as bars:
+    with progress_bars(resumes=False) as bars:
         for path, picture in zip(photographs, pictures, strict=True):
             result = invert(
                 model, picture, features=features, shared_steps=steps * 3 // 8, layer_steps=steps - steps * 3 // 8,
@@ -481,7 +481,7 @@ def discover_(
         _prepare(out, ".safetensors")
     opened = store.load_run(run)
     generator, scorer, _ = _models_of(opened, device)
-    with progress_bars() as bars:
+    with progress_bars(resumes=False) as bars:
         found = discover(
             generator, scorer, method=method, num=num, num_samples=samples, progress=_progress(bars, "Moving")
         )

@@ -32,7 +32,10 @@ def models(
     from higan.checkpoints.zoo import MODELS
     from higan.generators.loading import ROOMS, WEIGHTS, inspect_file
 
-    table = Table("name", "family", "data set", "pixels", "licence", "to be had", "origin")
+    table = Table()
+    table.add_column("name", no_wrap=True)
+    for column in ("family", "data set", "pixels", "licence", "to be had", "origin"):
+        table.add_column(column, overflow="fold")
     for name in ROOMS if family in (None, "rooms") else ():
         pixels = str(inspect_file(WEIGHTS / f"{name}.safetensors").resolution)
         table.add_row(name, "rooms", "rendered rooms", pixels, "MIT", "embedded", "higan rooms train-generator")

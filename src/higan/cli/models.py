@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,7 +150,9 @@ def open_generator(
 
 
 def digests_of(generator: str, scorer: str, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
-    """SHA-256 of every weight file behind the names, embedded ones too, and behind the options of the scorer."""
+    """SHA-256 of every weight file behind the names, embedded ones too, of the source of callables (``module:name``),
+    and of what is behind the options of the scorer.
+    """
     digests = {f"generator {generator}": weights_digest("generators", generator)}
     digests |= {f"scorer {part}": weights_digest("scorers", part) for part in scorer.split("+")}
     for option, value in options.items():
@@ -203,4 +206,15 @@ def _is_path(name: str) -> bool:
 def weights_digest(kind: Literal["generators", "scorers"], name: str) -> str:
     """SHA-256 of the weight file behind a name, or in the folder of that name; empty where there is none."""
     embedded = Path(higan.__file__).parent / kind / "weights" / f"{name}.safetensors"
-    return _digest_in(embedded if embedded.is_file() else Path(name))
+    return _digest_in(embedded if embedded.is_file() else _source_of(name) or Path(name))
+
+
+def _source_of(name: str) -> Path | None:
+    """The file of the module that ``module:name`` names; None where it is no such name, or has no file."""
+    module, colon, _ = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in module.split(".")):
+        return None
+    with contextlib.suppress(ImportError, ValueError):
+        found = importlib.util.find_spec(module)
+        return Path(found.origin) if found is not None and found.origin is not None else None
+    return None

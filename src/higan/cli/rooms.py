@@ -159,7 +159,11 @@ def rooms_train_generator(
     if data is None:
         with progress_bars() as bars:
             write_data(folder, 40_000, resolution, processes=processes, progress=lambda d: bars("Rendering", d, 40_000))
-    open_data(folder)
+    pixels = open_data(folder).images.shape[-1]
+    if pixels < resolution or pixels % resolution:
+        raise ValueError(
+            f"{folder} holds rooms of {pixels} pixels; --resolution {resolution} needs as many, or a multiple"
+        )
     if start_from is not None and not (out / CHECKPOINT).exists():
         out.mkdir(parents=True, exist_ok=True)
         widen_checkpoint(start_from, out / CHECKPOINT, widths, judge or widths, mapping_dim=mapping, rgb_kernel=kernel)

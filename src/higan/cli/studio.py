@@ -40,7 +40,9 @@ def studio(
         list[str] | None,
         typer.Option("--host-name", help="Further name to answer for, as of a proxy; may be repeated."),
     ] = None,
-    scorer: Annotated[str, typer.Option(help="Of a weight file: what it is studied with first.")] = "colour",
+    scorer: Annotated[
+        str | None, typer.Option(help="Of a weight file: what it is studied with first; colour by default.")
+    ] = None,
     segmenter: Annotated[str | None, typer.Option(help="For overlays and transitions; by default the run's.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Of a weight file: folder of its study, studio-NAME by default.")
@@ -77,17 +79,20 @@ def studio(
 
 def _opened(
     what: Path | None,
-    scorer: str,
+    scorer: str | None,
     out: Path | None,
     device: str,
     label: int | None,
     options: Mapping[str, str | bool],
 ) -> _Opened:
     if what is not None and what.is_file():
-        models = Models(str(what), scorer, {}, label, digests_of(str(what), scorer), options)
+        predictor = scorer or "colour"
+        models = Models(str(what), predictor, {}, label, digests_of(str(what), predictor), options)
         return _of_weights(models, out or Path(f"studio-{what.stem}"), device)
-    if label is not None or options:
-        raise ValueError("--label and --generator-option go with a weight file; a run keeps those it was made with")
+    if label is not None or options or out is not None or scorer is not None:
+        raise ValueError(
+            "--label, --generator-option, --scorer and --out go with a weight file; a run keeps those it was made with"
+        )
     if what is None:
         return _embedded(device)
     if what.is_dir():

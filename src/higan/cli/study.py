@@ -299,6 +299,10 @@ def _device_here(devices: str, engine: Engine | None) -> str:
     return first
 
 
+_WIDE = 110
+_IN_A_WIDE_TABLE = ("level", "null", "accuracy", "cosine")
+
+
 def _ranking(folder: store.Run) -> Table:
     caption = (
         "null: mean of random directions. q: false-discovery rate over all concepts and sets of layers, against both "
@@ -308,25 +312,27 @@ def _ranking(folder: store.Run) -> Table:
         title="Concepts by effect of the edit on all layers", title_justify="left", caption=caption,
         caption_justify="left",
     )  # fmt: skip
-    for name in ("concept", "level"):
-        table.add_column(name, no_wrap=True)
-    for name in ("Δs", "95 % interval", "null", "effect σ", "q", "accuracy", "cosine"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verified")
+    # Only names give way, and where there is little room whole columns do: no number is ever cut.
+    table.add_column("concept", overflow="fold", min_width=10)
+    left_out = _IN_A_WIDE_TABLE if console.width < _WIDE else ()
     boundaries = {b.concept.name: b for b in store.load_boundaries(folder)}
     for row in rank(store.load_rescoring(folder)):
-        table.add_row(
-            row.concept.name,
-            row.concept.level,
-            f"{row.delta:.3g}",
-            f"{row.low:.3g} – {row.high:.3g}",
-            f"{row.null:.3g}",
-            f"{row.effect:.2f}",
-            "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
-            f"{boundaries[row.concept.name].holdout_accuracy:.2f}",
-            f"{boundaries[row.concept.name].stability:.2f}",
-            "yes" if row.verified else Text("no", "dim"),
-        )
+        cells = {
+            "level": row.concept.level,
+            "Δs": f"{row.delta:.3g}",
+            "95 % interval": f"{row.low:.3g} – {row.high:.3g}",
+            "null": f"{row.null:.3g}",
+            "effect σ": f"{row.effect:.2f}",
+            "q": "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
+            "accuracy": f"{boundaries[row.concept.name].holdout_accuracy:.2f}",
+            "cosine": f"{boundaries[row.concept.name].stability:.2f}",
+            "verified": "yes" if row.verified else Text("no", "dim"),
+        }
+        shown = {name: cell for name, cell in cells.items() if name not in left_out}
+        if len(table.columns) == 1:
+            for name in shown:
+                table.add_column(name, justify="left" if name in ("level", "verified") else "right", no_wrap=True)
+        table.add_row(row.concept.name, *shown.values())
     return table
 
 

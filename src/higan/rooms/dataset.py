@@ -18,7 +18,7 @@ from torch import Tensor
 from higan.errors import CorruptRunError, RunMismatchError
 from higan.rooms.classes import CLASSES
 from higan.rooms.factors import FACTORS, factors
-from higan.rooms.render import render
+from higan.rooms.render import check_resolution, render
 from higan.rooms.scene import sample_scenes
 
 __all__ = [
@@ -102,11 +102,12 @@ def write_data(
         progress: called with the number of rooms finished so far.
 
     Raises:
-        ValueError: num or processes below 1.
+        ValueError: num or processes below 1, or a resolution that is not rendered.
         RunMismatchError: the folder holds other rooms.
     """
     if num < 1 or processes < 1:
         raise ValueError(f"num and processes must be at least 1; got {num} and {processes}")
+    check_resolution(resolution)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"num": num, "resolution": resolution, "first_seed": first_seed, "factors": [f.name for f in FACTORS]}
@@ -117,16 +118,20 @@ def write_data(
     done = num - sum(b[1] - b[0] for b in todo)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(_write_block, str(folder), b, resolution, first_seed): b for b in todo}
-        for job in as_completed(jobs):
-            job.result()
-            start, stop = jobs[job]
-            with (folder / "blocks.txt").open("a") as log:
-                log.write(f"{start}\n")
-                log.flush()
-                os.fsync(log.fileno())
-            done += stop - start
-            if progress is not None:
-                progress(done)
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                start, stop = jobs[job]
+                with (folder / "blocks.txt").open("a") as log:
+                    log.write(f"{start}\n")
+                    log.flush()
+                    os.fsync(log.fileno())
+                done += stop - start
+                if progress is not None:
+                    progress(done)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)  # Else everything would be rendered before it stops.
+            raise
     return open_data(folder)
 
 
@@ -140,7 +145,9 @@ def open_data(folder: str | Path) -> RoomsData:
     manifest = folder / "manifest.json"
     if not manifest.exists():
         raise CorruptRunError(f"{folder} holds no rooms: no manifest.json; write them with `higan rooms write`")
-    num = json.loads(manifest.read_text())["num"]
+    num = json.loads(manifest.read_text()).get("num")
+    if not isinstance(num, int):
+        raise CorruptRunError(f"{folder} holds something else than rooms; write them with `higan rooms write`")
     missing = len(range(0, num, _BLOCK)) - len(_finished(folder))
     if missing:
         raise CorruptRunError(f"{folder} is not finished: {missing} blocks of {_BLOCK} rooms missing; write it again")

@@ -35,6 +35,16 @@ class Pictures:
 Vector = tuple[Tensor, Tensor, Tensor]
 
 
+def check_resolution(resolution: int) -> None:
+    """Refuses sizes that are not rendered.
+
+    Raises:
+        ValueError: outside 32 … 256 pixels.
+    """
+    if not 32 <= resolution <= 256:
+        raise ValueError(f"resolution must lie in 32 … 256 pixels; got {resolution}")
+
+
 def render(scenes: Scenes, resolution: int = 64, chunk: int = 4) -> Pictures:
     """Renders scenes.
 
@@ -46,8 +56,7 @@ def render(scenes: Scenes, resolution: int = 64, chunk: int = 4) -> Pictures:
     Raises:
         ValueError: the resolution is outside 32 … 256.
     """
-    if not 32 <= resolution <= 256:
-        raise ValueError(f"resolution must lie in 32 … 256 pixels; got {resolution}")
+    check_resolution(resolution)
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1; got {chunk}")
     with torch.inference_mode():

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from higan.errors import ScorerError
 from higan.types import LEVELS, Concept
 
 __all__ = ["ToyScorer"]
@@ -46,6 +47,11 @@ class ToyScorer:
 
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
         """One number per strip."""
+        if images.shape[-2:] != (self.resolution, self.resolution):
+            raise ScorerError(
+                f"the toy scorer reads {self.resolution}x{self.resolution} pixels, as the toy generator draws them; "
+                f"got {images.shape[-2]}x{images.shape[-1]}"
+            )
         # Not every device has float64.
         grey = images.cpu().double().mean(1).flatten(1) / 127.5 - 1
         # Rows times a mask, not a matrix product: the sum of one image must not depend on the others in the batch.
