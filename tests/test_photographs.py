@@ -101,6 +101,14 @@ def bomb(width, height):
     )
 
 
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_floating_point_pictures_are_fractions_of_one_or_grey_levels(tmp_path, top):
+    grey = np.linspace(0, top, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / "float.tif")
+    picture = open_photograph(tmp_path / "float.tif", 8)
+    assert np.array_equal(picture[0].numpy(), np.round(grey / top * 255).astype(np.uint8))
+
+
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (60_000, 60_000), (2**31 - 1, 2)])
 def test_bombs_are_not_decoded(tmp_path, width, height):
     (tmp_path / "b.png").write_bytes(bomb(width, height))

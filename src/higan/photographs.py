@@ -83,6 +83,8 @@ def _rgb(picture: Image.Image) -> Image.Image:
         grey = np.asarray(picture, dtype=np.float64)
         # 32-bit pictures that stay within 16 bits are 16-bit pictures that were opened as wider ones.
         top = 65535.0 if grey.max(initial=0.0) > 255 or picture.mode.startswith("I;16") else 255.0
+        # Fractions are of one, as scientific tools write floating-point pictures.
+        top = 1.0 if picture.mode == "F" and grey.max(initial=0.0) <= 1 else top
         return Image.fromarray(np.round(np.clip(grey / top, 0, 1) * 255).astype(np.uint8)).convert("RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")

@@ -153,7 +153,10 @@ Method = Callable[[Lab], Answer]
 
 
 def ours(lab: Lab) -> Answer:
-    """The package as it comes: boundaries of extreme samples, re-scored against a null, edited where recommended."""
+    """Boundaries of extreme samples, re-scored against random directions, edited where recommended.
+
+    The second null of ``higan run``, of permuted scores, is left out: peers pay for neither.
+    """
     return _study(lab, lab.boundaries("extreme"))
 
 
