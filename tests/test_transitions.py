@@ -15,6 +15,7 @@ from higan.rooms.render import render
 from higan.rooms.scene import sample_scenes
 from higan.scorers.toy import ToyScorer
 from higan.segmenters.toy import ToySegmenter
+from higan.statistics import resample_weights
 from higan.transitions import flows, kept, map_objects, mapping_shares, segment, travel, walk
 from higan.types import Boundary, Concept, Edit, SegmentClass, Segmenter
 from higan.workbench import Workbench, approach, calibrate
@@ -94,6 +95,27 @@ def test_intervals_are_over_samples_not_pixels():
         assert row.high - row.low == pytest.approx(2 * 1.96 * 0.5 / n**0.5, rel=0.08)
     assert (stay.target.name, swap.target.name) == ("bed", "sofa")
     assert stay.pixels == 32
+
+
+def test_resamples_without_a_class_have_no_say_in_its_intervals():
+    """Two of 24 samples have a bed of four pixels; one keeps three of them, the other one."""
+    before = torch.zeros(24, 4, 4, dtype=torch.uint8)
+    before[:2, :2, :2] = 1
+    after = before.clone()
+    after[0, 0, 0] = 2
+    after[1, 0, :2] = after[1, 1, 0] = 2
+    mapping = map_objects(AB, before, after)
+    (bed,) = [row for row in kept(mapping) if row.name == "bed"]
+    assert (bed.share, bed.low, bed.high) == pytest.approx((0.5, 0.25, 0.75))
+    rows = {f.target.name: f for f in flows(mapping) if f.source.name == "bed"}
+    for row in rows.values():
+        assert (row.share, row.low, row.high) == pytest.approx((0.5, 0.25, 0.75))
+    assert mapping_shares(mapping)[2].tolist() == [0, 0, 0]
+    # Two resamples, neither of which draws the one sample that has a bed.
+    rare = map_objects(AB, before[1:], before[1:])
+    seed = next(k for k in range(99) if not resample_weights(23, 2, k)[:, 0].any())
+    (bed,) = [row for row in kept(rare, num_resamples=2, seed=seed) if row.name == "bed"]
+    assert (bed.share, bed.low, bed.high) == (1, 0, 1)
 
 
 def test_small_flows_can_be_left_out():

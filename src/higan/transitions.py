@@ -135,11 +135,12 @@ def map_objects(
 
 def mapping_shares(mapping: ObjectMapping) -> Float[Tensor, "S S"]:
     """Share of every class's pixels that became each class; rows of classes that never appear are zero."""
-    return _shares(mapping.counts.sum(0).double()).float()
+    return _shares(mapping.counts.sum(0).double()).nan_to_num(0.0).float()
 
 
 def _shares(counts: Float[Tensor, "*b S S"]) -> Float[Tensor, "*b S S"]:
-    return counts / counts.sum(-1, keepdim=True).clamp(min=1e-12)
+    """Rows of classes that do not appear are NaN: nothing, divided by nothing."""
+    return counts / counts.sum(-1, keepdim=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,9 @@ def flows(
     seed: int = 0,
 ) -> tuple[Flow, ...]:
     """Who became whom, largest flow first within each source; sources in the order of the classes.
+
+    Intervals speak of samples that hold the source: resamples without it have no say. A source that a single sample
+    holds is alike in all others, so that its interval has no width.
 
     Args:
         mapping: counts of n samples.
@@ -214,6 +218,8 @@ def kept(
 ) -> tuple[Kept, ...]:
     """What stayed: all stuff, all things, then every class that appears (shared objects have large shares).
 
+    Intervals are those of `flows`.
+
     Raises:
         ValueError: as for `flows`.
     """
@@ -225,7 +231,7 @@ def kept(
     def share(counts: Float[Tensor, "b S S"]) -> Float[Tensor, "b m"]:
         own = counts.diagonal(dim1=1, dim2=2)
         rows = counts.sum(2)
-        return torch.stack([own[:, ks].sum(1) / rows[:, ks].sum(1).clamp(min=1e-12) for ks in sets.values()], 1)
+        return torch.stack([own[:, ks].sum(1) / rows[:, ks].sum(1) for ks in sets.values()], 1)
 
     low, high = _interval(mapping, share, confidence=confidence, num_resamples=num_resamples, seed=seed)
     found = share(total[None])[0]
@@ -240,7 +246,10 @@ def _interval(
     num_resamples: int,
     seed: int,
 ) -> Float[Tensor, "2 m"]:
-    """Percentile bootstrap over samples: all statistics see the same resamples."""
+    """Percentile bootstrap over samples: all statistics see the same resamples.
+
+    A statistic is NaN in resamples that do not tell it, which are left out; if none does, it may be all from 0 to 1.
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
     weights = resample_weights(len(mapping), num_resamples, seed).double()
@@ -249,7 +258,8 @@ def _interval(
     # In parts, because a segmenter of 150 classes has 22,500 cells.
     parts = [statistic((part @ flat).reshape(-1, S, S)) for part in weights.split(_RESAMPLES_AT_ONCE)]
     tail = (1 - confidence) / 2
-    return torch.quantile(torch.cat(parts), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    low, high = torch.nanquantile(torch.cat(parts), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return torch.stack([low.nan_to_num(0.0), high.nan_to_num(1.0)])
 
 
 # --- the whole figure -------------------------------------------------------------------------------------------------
