@@ -58,7 +58,9 @@ class Axes:
 
     def __init__(self, top, right, values):
         self.top, self.right = top, right
-        self.low, self.high = min(0.0, *values), max(values)
+        self.low, self.high = min([0.0, *values]), max(values, default=0.0)
+        if self.high == self.low:  # nothing but zeros, or nothing at all
+            self.high = self.low + 1
 
     def x(self, images):
         return LEFT + WIDE * images / self.right

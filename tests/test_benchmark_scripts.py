@@ -1,6 +1,7 @@
 """Scripts under benchmarks/ that need more machine than a test has: that they run, on tiny sizes."""
 
 import importlib.util
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -130,3 +131,19 @@ def test_one_level_has_no_order_beside_a_wrong_scorer():
     row = predictor.row("other", found, SimpleNamespace(scores=noise), boundaries)
     assert row["verified"] == 1
     assert row["in order"] is None
+
+
+def test_curves_that_stay_at_zero_are_drawn_along_the_axis(monkeypatch, tmp_path):
+    """R1 is no part of some trainings, whose logs say 0; of others there is no record at all."""
+    log, out = tmp_path / "log.jsonl", tmp_path / "curves.svg"
+    keys = ("loss_d", "loss_g", "real_logit", "fake_logit", "images_per_second")
+    lines = [{"images": 10 * k, "resolution": 16, "r1": 0.0, "seconds": 1.0} | dict.fromkeys(keys, 0.5) for k in (1, 2)]
+    log.write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setattr(sys, "argv", ["training_curves.py", str(log), "--out", str(out)])
+    runpy.run_path(str(SCRIPTS / "training_curves.py"), run_name="__main__")
+    curves = script("training_curves")
+    top = 40
+    zeros = [("one", [{"images": 10, "resolution": 16, "r1": 0.0}])]
+    (line,) = [p for p in curves.panel(zeros, "t", (("", "r1"),), top, 10, 1) if p.startswith("<polyline")]
+    assert f'points="{curves.LEFT + curves.WIDE:.1f},{top + curves.HIGH:.1f}"' in line
+    assert curves.panel(zeros, "t", (("", "nothing"),), top, 10, 1)
