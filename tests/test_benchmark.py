@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -255,6 +256,19 @@ def test_a_method_of_ones_own_is_one_function(tmp_path):
     assert "guess" in page.read_text()
     assert dict(headline(results))
     assert [line.method for line in table(results, results.settings[0])] == ["guess"]
+
+
+def test_cells_that_are_read_again_say_the_same(tmp_path):
+    def guess(lab):
+        C, L = len(lab.concepts), lab.generator.num_layers
+        random = partial(torch.rand, generator=torch.Generator().manual_seed(0))
+        directions = torch.nn.functional.normalize(random(C, lab.generator.code_dim), dim=1)
+        edits = tuple(towards(row, (0,)) for row in directions)
+        return Answer(directions, random(C), random(C, L), random(C, L), None, edits)
+
+    first, again = (run_benchmark(tmp_path, [setting()], methods={"guess": guess}) for _ in range(2))
+    assert any(row.value not in (0, round(row.value, 3)) for row in first.rows)
+    assert first.rows == again.rows
 
 
 def test_methods_whose_names_look_alike_have_cells_of_their_own(tmp_path):

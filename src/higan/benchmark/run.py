@@ -193,7 +193,8 @@ class _Bench:
         """An empty record where the method cannot be used with this generator."""
         if name not in usable({name: method}, self.world.generator):
             return Record([], [], [], [], [], [], [], [], None)
-        return grade(method(self.lab), self.truth, self.world.scorer.concepts)
+        # As short in memory as in the file, so that a cell says the same when it is read again.
+        return grade(method(self.lab), self.truth, self.world.scorer.concepts).rounded()
 
 
 def estimate(setting: Setting, num_methods: int = len(METHODS)) -> tuple[int, float]:

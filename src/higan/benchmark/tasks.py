@@ -61,8 +61,12 @@ class Record:
         return {k: np.asarray(v, float) for k, v in asdict(self).items() if v is not None}
 
     def as_json(self) -> dict[str, Any]:
-        """Rounded, for a file."""
-        return {k: _rounded(v) for k, v in asdict(self).items()}
+        """For a file."""
+        return asdict(self)
+
+    def rounded(self) -> Record:
+        """To six decimals."""
+        return Record(**{k: _rounded(v) for k, v in asdict(self).items()})
 
 
 def _rounded(value: Any) -> Any:
