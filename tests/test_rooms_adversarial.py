@@ -22,7 +22,7 @@ from higan.rooms.adversarial import CHECKPOINT, train_generator
 from higan.rooms.discriminator import Discriminator, minibatch_std
 from higan.rooms.fused_adain import fused_adain
 from higan.rooms.sources import PoolSource, RenderedSource
-from higan.rooms.trainer import Settings, Stage, Trainer, Vote, average_gradients, slim_checkpoint
+from higan.rooms.trainer import Settings, Stage, Trainer, Vote, average_gradients, read_checkpoint, slim_checkpoint
 from higan.weights import write_weights
 
 NETWORK = RoomsConfig(resolution=16, latent_dim=6, code_dim=10, mapping_layers=2, channels=(8, 6, 5, 4))
@@ -389,6 +389,14 @@ class TestTrainer:
         with pytest.raises(RunMismatchError, match=r"8 pixels, which is not among the stages \[16\]"):
             Trainer(replace(TINY, stages=STAGES[1:]), memory).load(path)
         content = path.read_bytes()
+        tensors, header = read_checkpoint(path)
+        write_weights(path, tensors, header | {"settings": "none"})
+        with pytest.raises(CorruptFileError, match="contradicts itself"):
+            Trainer(TINY, memory).load(path)
+        # Checkpoints of before losses could be chosen, or before any setting was written, go on.
+        for told in ({k: v for k, v in header["settings"].items() if k != "loss"}, {}):
+            write_weights(path, tensors, header | {"settings": told})
+            Trainer(TINY, memory).load(path)
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(CorruptFileError, match="truncated"):
             Trainer(TINY, memory).load(path)

@@ -33,8 +33,8 @@ def open_photograph(
     """A picture as a generator of that resolution would draw it.
 
     In this order: the EXIF rotation is applied; transparency is composited over white; grey, indexed and CMYK colours
-    become RGB (16-bit grey is scaled down); the largest centred square is cut out and resampled (Lanczos) to
-    resolution × resolution. Of an animation, the first picture.
+    become RGB (16-bit grey is scaled down, floating-point grey that stays within 1 is scaled up); the largest centred
+    square is cut out and resampled (Lanczos) to resolution × resolution. Of an animation, the first picture.
 
     Args:
         path: PNG, JPEG, WebP, BMP, TIFF or GIF of at most 200 MiB.

@@ -301,9 +301,10 @@ class Trainer:
         try:
             config, judge = networks_of(header)
             progress = Progress(**header["progress"])
+            told = dict(header.get("settings", {}))
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(f"{path} contradicts itself: {error}") from error
-        self._check_same_training(path, header.get("settings", {}))
+        self._check_same_training(path, told)
         stages = self.settings.stages
         expected = self.settings.generator(config.resolution)
         if config != expected:
