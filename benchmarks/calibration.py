@@ -287,10 +287,10 @@ class Categories:
         return (self.readings.score(images)[:, :6] @ self.weights.T).softmax(1)
 
 
-def adaptive_rows(tables, *, num=100, R=20):
+def adaptive_rows(tables, *, sharpnesses=(1, 3, 6), num=100, R=20):
     """Shares of tables in which anything is verified: fixed, adaptive, and adaptive as if the null had all samples."""
     rows = []
-    for sharpness in (1, 3, 6):
+    for sharpness in sharpnesses:
         generator, scorer = ToyGenerator(6, 16), Categories(sharpness)
         hits = []
         for seed in range(tables):

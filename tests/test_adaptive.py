@@ -177,37 +177,6 @@ def test_interrupted_it_goes_on_with_the_same_result(boundaries, both):
     assert torch.equal(found.rescoring.null, expected.rescoring.null)
 
 
-class Categories:
-    """Probabilities of twelve categories, which all answer to some samples more than to others."""
-
-    name = "categories"
-    concepts = tuple(Concept(f"category {k}", "object") for k in range(12))
-
-    def __init__(self):
-        self.readings = ToyScorer(6)
-        self.weights = 3 * torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
-
-    def score(self, images):
-        return (self.readings.score(images)[:, :6] @ self.weights.T).softmax(1)
-
-
-def test_nothing_is_verified_anywhere_where_boundaries_are_random_directions():
-    """The null is measured on fewer samples than the concepts: over these alone may the two be compared."""
-    generator, scorer = ToyGenerator(6, 16), Categories()
-    found = []
-    for seed in range(10):
-        drawn = random_directions(12 + 20, 16, seed=1000 + seed)
-        of = [*scorer.concepts, *(Concept(f"permuted {k}", "object") for k in range(20))]
-        directions = [Boundary(c, d, torch.zeros(()), math.nan) for c, d in zip(of, drawn, strict=True)]
-        result = adaptive.rescore_adaptively(
-            generator, scorer, directions[:12], num=100, seed=seed, top=6, num_random=20, permuted=directions[12:],
-            images_at_once=512,
-        ).rescoring  # fmt: skip
-        assert int(result.null_counts.min()) < 100
-        found.append(bool(statistics.table(result, num_resamples=2).verified.any()))
-    assert sum(found) <= 1
-
-
 def test_what_is_compared_with_the_null_are_the_samples_it_was_measured_on():
     """By hand: Δs of the first two samples is 1, that of all four 2, and the null, of two, holds four of nine above 1."""
     changes = torch.tensor([[[1.0, 1.0, 3.0, 3.0]]])

@@ -75,3 +75,11 @@ def test_a_bank_of_more_real_boundaries_is_found_more_often(calibration, found):
     _, _, weaker = calibration.discoveries(found, 0.5, 40, trials=30)
     assert power > weaker
     assert torch.isfinite(torch.tensor(power))
+
+
+def test_adaptive_verification_finds_nothing_where_nothing_is(calibration):
+    """The null is measured on fewer samples than the concepts: over these alone may the two be compared."""
+    (row,) = calibration.adaptive_rows(10, sharpnesses=(3,))
+    fixed, adaptive, over_its_own = (int(share.removesuffix("%")) for share in row[-3:])
+    assert max(fixed, adaptive) <= 10
+    assert over_its_own >= 30

@@ -433,3 +433,11 @@ def test_a_folder_that_holds_such_files_is_left_alone(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(ValueError, match="number of layers must be at least 1; got 0"):
         official.import_official(tmp_path, num_layers=0)
+
+
+def test_a_refused_export_writes_nothing_that_would_block_the_mended_one(tmp_path):
+    names = [Concept("red wall", "colour"), Concept("red_wall", "colour")]
+    population = Population(torch.arange(4), torch.randn(4, 1, 8), torch.randn(4, 2), tuple(names), 14)
+    with pytest.raises(ValueError, match=r"two concepts get the same name in attribute\.npy"):
+        official.export_official(tmp_path / "out", population)
+    assert not (tmp_path / "out").exists()

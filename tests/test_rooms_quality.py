@@ -9,11 +9,11 @@ import torch
 
 from higan.rooms.quality import (
     Share,
+    covered,
     fine_detail,
     frechet_distance,
     jackknife,
     measure_quality,
-    precision_recall,
     quarters,
 )
 from higan.scorers.rooms import Output, RoomsScorer, RoomsScorerNetwork
@@ -36,11 +36,10 @@ def test_precision_and_recall_by_hand():
     """Real samples at 0 … 9, fake ones at 0 … 4 by halves; the last fake reaches its second neighbour, one away: to 5."""
     real = torch.arange(10.0)[:, None]
     fake = torch.arange(0, 4.5, 0.5)[:, None]
-    precision, recall = precision_recall(real, fake, neighbours=2)
+    precision, recall = covered(real, fake, neighbours=2), covered(fake, real, neighbours=2)
     assert precision == 1
     assert recall == pytest.approx(0.6)
-    far = precision_recall(real, real + 100, neighbours=2)
-    assert far == (0, 0)
+    assert covered(real, real + 100, neighbours=2) == covered(real + 100, real, neighbours=2) == 0
 
 
 def test_fine_detail_is_the_power_of_what_half_the_resolution_cannot_show():
@@ -60,8 +59,8 @@ def test_too_few_samples_for_the_neighbours_are_refused():
     points = torch.arange(10.0)[:, None]
     for sides in ((points[:3], points), (points, points[:3])):
         with pytest.raises(ValueError, match="at least 4 samples a side; got 3"):
-            precision_recall(*sides)
-    assert precision_recall(points[:4], points[:4]) == (1, 1)
+            covered(*sides)
+    assert covered(points[:4], points[:4]) == 1
 
 
 def test_the_jackknife_of_a_difference_of_means_is_its_textbook_error():

@@ -357,16 +357,13 @@ def export_official(
             f"codes have {population.codes.shape[1]} rows per sample; the official tool takes untruncated codes only "
             "where all layers share one"
         )
+    tables = {file: _scores_for(file, population) for file in _LEVEL_FILES}
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{space}.npy"]
     npy.write(written[0], population.codes[:, 0].detach().cpu().float().numpy())
-    for file in _LEVEL_FILES:
-        columns = [i for i, concept in enumerate(population.concepts) if _file_of(concept) == file]
-        if columns:
-            names = tuple(_official_name(population.concepts[column].name) for column in columns)
-            if len(set(names)) < len(names):
-                raise ValueError(f"two concepts get the same name in {file}: {', '.join(sorted(names))}")
-            write_scores(folder / file, Scores(population.scores[:, columns], names))
+    for file, table in tables.items():
+        if table.names:
+            write_scores(folder / file, table)
             written.append(folder / file)
     listed = []
     for boundary in boundaries:
@@ -379,6 +376,19 @@ def export_official(
         write_boundary_list(folder / "boundary_list.txt", listed)
         written.append(folder / "boundary_list.txt")
     return tuple(written)
+
+
+def _scores_for(file: str, population: Population) -> Scores:
+    """The columns that go to one file; none where no concept has its level.
+
+    Raises:
+        ValueError: two concepts get the same name.
+    """
+    columns = [i for i, concept in enumerate(population.concepts) if _file_of(concept) == file]
+    names = tuple(_official_name(population.concepts[column].name) for column in columns)
+    if len(set(names)) < len(names):
+        raise ValueError(f"two concepts get the same name in {file}: {', '.join(sorted(names))}")
+    return Scores(population.scores[:, columns], names)
 
 
 def _file_of(concept: Concept) -> str:

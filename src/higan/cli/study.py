@@ -299,8 +299,10 @@ def _device_here(devices: str, engine: Engine | None) -> str:
     return first
 
 
+_COLUMNS = ("level", "Δs", "95 % interval", "null", "effect σ", "q", "accuracy", "cosine", "verified")
+_LEFT = ("level", "verified")
 _WIDE = 110
-_IN_A_WIDE_TABLE = ("level", "null", "accuracy", "cosine")
+_NARROW_LACKS = ("level", "null", "accuracy", "cosine")
 
 
 def _ranking(folder: store.Run) -> Table:
@@ -314,7 +316,9 @@ def _ranking(folder: store.Run) -> Table:
     )  # fmt: skip
     # Only names give way, and where there is little room whole columns do: no number is ever cut.
     table.add_column("concept", overflow="fold", min_width=10)
-    left_out = _IN_A_WIDE_TABLE if console.width < _WIDE else ()
+    columns = [name for name in _COLUMNS if console.width >= _WIDE or name not in _NARROW_LACKS]
+    for name in columns:
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
     boundaries = {b.concept.name: b for b in store.load_boundaries(folder)}
     for row in rank(store.load_rescoring(folder)):
         cells = {
@@ -328,11 +332,7 @@ def _ranking(folder: store.Run) -> Table:
             "cosine": f"{boundaries[row.concept.name].stability:.2f}",
             "verified": "yes" if row.verified else Text("no", "dim"),
         }
-        shown = {name: cell for name, cell in cells.items() if name not in left_out}
-        if len(table.columns) == 1:
-            for name in shown:
-                table.add_column(name, justify="left" if name in ("level", "verified") else "right", no_wrap=True)
-        table.add_row(row.concept.name, *shown.values())
+        table.add_row(row.concept.name, *(cells[name] for name in columns))
     return table
 
 

@@ -21,12 +21,12 @@ __all__ = [
     "Estimate",
     "Quality",
     "Share",
+    "covered",
     "features_of",
     "fine_detail",
     "frechet_distance",
     "jackknife",
     "measure_quality",
-    "precision_recall",
     "quarters",
 ]
 
@@ -53,19 +53,20 @@ def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
     return max(float(distance), 0.0)
 
 
-def precision_recall(
-    real: Float[Tensor, "n f"], fake: Float[Tensor, "m f"], neighbours: int = _NEIGHBOURS
-) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019): share of each set within the other's manifold.
+def covered(manifold: Float[Tensor, "n f"], points: Float[Tensor, "m f"], neighbours: int = _NEIGHBOURS) -> float:
+    """Share of points within the manifold of other samples (Kynkäänniemi et al. 2019).
+
+    Improved precision is that of generated samples within the manifold of real ones, recall the other way round. A
+    manifold reaches from every sample to its last neighbour, and no sample is its own.
 
     Raises:
         ValueError: no more samples on a side than neighbours.
     """
-    _check_samples(min(len(real), len(fake)), neighbours)
-    return _covered(real, fake, neighbours), _covered(fake, real, neighbours)
-
-
-def _covered(manifold: Tensor, points: Tensor, neighbours: int) -> float:
+    num = min(len(manifold), len(points))
+    if num <= neighbours:
+        raise ValueError(
+            f"precision and recall by {neighbours} neighbours need at least {neighbours + 1} samples a side; got {num}"
+        )
     within = torch.cdist(manifold, manifold)
     radius = within.kthvalue(neighbours + 1, dim=1).values
     return float((torch.cdist(points, manifold) <= radius).any(1).float().mean())
@@ -134,14 +135,6 @@ def quarters(reference: Float[Tensor, " n"], values: Float[Tensor, " m"]) -> tup
     counts = torch.bucketize(values.contiguous(), bounds).bincount(minlength=4)
     first, second, third, fourth = (counts / len(values)).tolist()
     return first, second, third, fourth
-
-
-def _check_samples(num: int, neighbours: int) -> None:
-    """A manifold reaches from every sample to its last neighbour, and no sample is its own."""
-    if num <= neighbours:
-        raise ValueError(
-            f"precision and recall by {neighbours} neighbours need at least {neighbours + 1} samples a side; got {num}"
-        )
 
 
 def fine_detail(images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, " n"]:
@@ -221,8 +214,8 @@ def measure_quality(
         samples=num,
         frechet=jackknife(frechet_distance, first, fake_features),
         frechet_renders=jackknife(frechet_distance, first, second),
-        precision=jackknife(lambda a, b: _covered(a, b, _NEIGHBOURS), first, fake_features),
-        recall=jackknife(lambda a, b: _covered(b, a, _NEIGHBOURS), first, fake_features),
+        precision=jackknife(covered, first, fake_features),
+        recall=jackknife(covered, fake_features, first),
         sure=_sure(scorer, fake_scores),
         sure_renders=_sure(scorer, real_scores[:num]),
         shares=_compare(_present(scorer, fake_scores), _present(scorer, real_scores)),
