@@ -14,11 +14,13 @@ from PIL import Image
 
 import higan as higan_package
 from higan import cli, load_generator, population
+from higan.cli import edit as edit_verbs
 from higan.cli.models import weights_digest
 from higan.export import about_codes, load_codes, load_directions, read_recipe, save_codes
 from higan.generators.loading import save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.rooms import RoomsGenerator
+from higan.inversion import invert
 from higan.rooms.dataset import sample_rooms
 
 ROOMS = ("--generator", "rooms")
@@ -206,6 +208,38 @@ def test_photographs_are_turned_upright_and_inverted(photographs):
     places = [sheet[6 : 6 + 128 : 2, x : x + 128 : 2] for x in range(60, 130)]
     best = min(np.abs(place - upright).mean() for place in places if place.shape == upright.shape)
     assert best < 12
+
+
+def test_an_interrupted_inversion_goes_on_with_what_is_finished(higan, photographs, tmp_path, monkeypatch):
+    pictures = [photographs / "sideways.jpg", photographs / "glass.png"]
+    line = ["invert", *pictures, *ROOMS, "--steps", 8, "--out"]
+    assert higan(*line, tmp_path / "at once.safetensors")[0] == 0
+    inverted = []
+
+    def interrupted(generator, picture, **how):
+        if len(inverted) == 1:
+            raise KeyboardInterrupt
+        inverted.append(invert(generator, picture, **how))
+        return inverted[-1]
+
+    monkeypatch.setattr(edit_verbs, "invert", interrupted)
+    out, kept = tmp_path / "codes.safetensors", tmp_path / "codes.safetensors-unfinished"
+    code, printed = higan(*line, out)
+    assert (code, out.exists(), len([*kept.iterdir()])) == (130, False, 1)
+    assert "The same command goes on where it stopped." in printed
+
+    def counted(generator, picture, **how):
+        inverted.append(invert(generator, picture, **how))
+        return inverted[-1]
+
+    monkeypatch.setattr(edit_verbs, "invert", counted)
+    # What is sought with other settings is something else, and leaves alone what is kept.
+    assert higan("invert", pictures[0], *ROOMS, "--steps", 9, "--out", out)[0] == 0
+    assert (len(inverted), len([*kept.iterdir()])) == (2, 1)
+    assert higan(*line, out)[0] == 0
+    assert len(inverted) == 3
+    assert torch.equal(load_codes(out), load_codes(tmp_path / "at once.safetensors"))
+    assert not kept.exists()
 
 
 def test_a_photograph_is_never_written_over(higan, photographs, tmp_path):

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from higan import population
-from higan.errors import GeneratorError
+from higan.errors import CorruptFileError, GeneratorError, UnknownFormatError
 from higan.generators.module import ModuleGenerator
 from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork, estimate_mean_code
 from higan.generators.toy import ToyGenerator
-from higan.inversion import code_space, invert
+from higan.inversion import code_space, invert, load_inversion, save_inversion
+from higan.weights import read_weights, write_weights
 
 
 def rooms():
@@ -76,6 +77,26 @@ def test_a_random_network_s_picture_is_explained_and_regularised():
     assert torch.equal(redrawn, loose.image)
     error = (loose.image.double() - picture.double()).square().mean().sqrt()
     assert loose.error == pytest.approx(float(error), abs=0.5)
+
+
+def test_an_inversion_is_kept_whole(toy, tmp_path):
+    generator, space = toy
+    picture = population.render(generator, population.sample(generator, [3]))[0]
+    found = invert(generator, picture, space=space, layer_steps=3, candidates=2)
+    save_inversion(tmp_path / "kept.safetensors", found)
+    again = load_inversion(tmp_path / "kept.safetensors")
+    assert torch.equal(again.code, found.code)
+    assert torch.equal(again.image, found.image)
+    for name in ("error", "start_error", "distance", "percentile", "layer_spread", "losses"):
+        assert getattr(again, name) == getattr(found, name)
+    tensors, header = read_weights(tmp_path / "kept.safetensors")
+    del header["told"]["error"]
+    write_weights(tmp_path / "kept.safetensors", tensors, header)
+    with pytest.raises(CorruptFileError, match=r"error.*invert the picture again"):
+        load_inversion(tmp_path / "kept.safetensors")
+    write_weights(tmp_path / "kept.safetensors", tensors, {"format": "something"})
+    with pytest.raises(UnknownFormatError, match="expected 'higan-inversion-1', got 'something'"):
+        load_inversion(tmp_path / "kept.safetensors")
 
 
 def test_features_take_part(toy):

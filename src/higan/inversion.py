@@ -10,19 +10,24 @@ are measured on sampled codes and need not work far from them.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from higan.errors import GeneratorError
+from higan.errors import CorruptFileError, GeneratorError, UnknownFormatError
 from higan.population import Progress, sample, sample_seeds, to_uint8
 from higan.types import Generator
+from higan.weights import read_weights, write_weights
 
-__all__ = ["CodeSpace", "Features", "Inversion", "code_space", "invert"]
+__all__ = ["CodeSpace", "Features", "Inversion", "code_space", "invert", "load_inversion", "save_inversion"]
+
+_FORMAT = "higan-inversion-1"
 
 Features = Callable[[Float[Tensor, "n 3 H W"]], Float[Tensor, "n f"]]
 """Images in [-1, 1] to features of a predictor, differentiable: the perceptual part of the loss."""
@@ -182,6 +187,31 @@ def invert(
         layer_spread=float(spread.mean().sqrt()) if generator.shared_code else 0.0,
         losses=tuple(losses),
     )
+
+
+def save_inversion(path: str | os.PathLike[str], inversion: Inversion) -> None:
+    """Writes an inversion, whole or not at all."""
+    tensors = {"code": inversion.code.contiguous(), "image": inversion.image.contiguous()}
+    told = {f.name: getattr(inversion, f.name) for f in fields(inversion) if f.name not in tensors}
+    write_weights(path, tensors, {"format": _FORMAT, "told": told})
+
+
+def load_inversion(path: str | os.PathLike[str]) -> Inversion:
+    """What `save_inversion` wrote.
+
+    Raises:
+        MissingWeightsError: there is no such file.
+        UnknownFormatError: it holds something else.
+        CorruptFileError: it is damaged.
+    """
+    tensors, header = read_weights(path)
+    if header.get("format") != _FORMAT:
+        raise UnknownFormatError(f"{path} holds no inversion: expected {_FORMAT!r}, got {header.get('format')!r}")
+    try:
+        told: dict[str, Any] = {**header["told"], "losses": tuple(header["told"]["losses"])}
+        return Inversion(code=tensors["code"], image=tensors["image"], **told)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path} contradicts itself: {error}; invert the picture again") from error
 
 
 class _Loss:

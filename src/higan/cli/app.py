@@ -70,8 +70,12 @@ Verify = Annotated[int, typer.Option("--verify", help="Fresh samples to re-score
 Adaptively = Annotated[
     bool, typer.Option("--adaptive", help="Stop measuring what is settled; --verify is then the most.")
 ]
-Top = Annotated[int, typer.Option("--top", help="How many strongest concepts --adaptive settles.")]
-Confidence = Annotated[float, typer.Option("--confidence", help="With which --adaptive settles.")]
+Top = Annotated[
+    int | None, typer.Option("--top", help="How many strongest concepts --adaptive settles, by default 10.")
+]
+Confidence = Annotated[
+    float | None, typer.Option("--confidence", help="With which --adaptive settles, by default 0.95.")
+]
 Step = Annotated[float, typer.Option("--step", help="λ, the length of an edit in code space.")]
 NumRandom = Annotated[int, typer.Option("--random", help="Random directions for the null.")]
 NumPermuted = Annotated[
@@ -82,7 +86,7 @@ StepModeName = Annotated[
 ]
 Fit = Annotated[Mode, typer.Option("--fit", help="extreme: the paper's SVM; all: ridge on all.")]
 NumExtreme = Annotated[float, typer.Option("--num-extreme", help="Samples per class; up to 1, a share of all.")]
-Penalty = Annotated[float, typer.Option("--C", help="Penalty of the classifier.")]
+Penalty = Annotated[float | None, typer.Option("--C", help="Penalty of --fit extreme; by default 1.")]
 LossName = Annotated[
     Loss, typer.Option("--loss", help="Of --fit extreme: squared_hinge, a linear SVM, or logistic regression.")
 ]

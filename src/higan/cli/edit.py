@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -22,7 +24,7 @@ from higan.cli.models import GeneratorOptions, Label, generator_options, open_ge
 from higan.cli.study import _models_of
 from higan.directions import Method, discover
 from higan.effects import matched, measure_effects, off_target, projected
-from higan.errors import RunMismatchError
+from higan.errors import HiganError, RunMismatchError
 from higan.export import (
     about_codes,
     contact_sheet,
@@ -36,7 +38,7 @@ from higan.export import (
     save_slider,
     save_video,
 )
-from higan.inversion import Features, invert
+from higan.inversion import Features, Inversion, code_space, invert, load_inversion, save_inversion
 from higan.layers import groups, parse_layers
 from higan.mixing import mixing_grid
 from higan.photographs import open_photograph
@@ -408,38 +410,68 @@ def invert_(
     regularise: Annotated[float, typer.Option(help="Larger stays nearer to what the generator samples.")] = 0.005,
     device: Device = "cpu",
 ) -> None:
-    """Projects photographs into the generator's codes, to be edited with `higan edit --codes`."""
+    """Projects photographs into the generator's codes, to be edited with `higan edit --codes`.
+
+    Interrupted, what is finished is kept in OUT-unfinished, beside the codes, until the same line has done the rest.
+    """
     _prepare(out, ".safetensors", ".npy")
     sheet = out.with_name(f"{out.stem}-inverted.png")
     _spare(photographs, out, sheet)
-    model = open_generator(generator, device, label, generator_options(generator_option))
+    options = generator_options(generator_option)
+    model = open_generator(generator, device, label, options)
     features = None if scorer is None else _features(load_scorer(scorer, device))
     pictures = [open_photograph(path, model.resolution) for path in photographs]
+    weights = weights_digest("generators", generator)
+    about = {
+        "generator": model.name,
+        "weights": weights,
+        "truncation": model.truncation.tolist(),
+        "photographs": [path.name for path in photographs],
+    }
+    eyes = None if scorer is None else (scorer, weights_digest("scorers", scorer))
+    how = [generator, weights, sorted(options.items()), label, about["truncation"], eyes, steps, regularise]
+    unfinished = out.with_name(f"{out.name}-unfinished")
     table = Table("photograph", "error / grey levels", "of mean code", "distance", "nearer samples", "layer spread")
-    found = []
-    with progress_bars(resumes=False) as bars:
-        for path, picture in zip(photographs, pictures, strict=True):
-            result = invert(
-                model, picture, features=features, shared_steps=steps * 3 // 8, layer_steps=steps - steps * 3 // 8,
-                regularise=regularise, progress=_progress(bars, path.name),
-            )  # fmt: skip
+    space, found = code_space(model), []
+    kept = [unfinished / f"{_key(how, picture)}.safetensors" for picture in pictures]
+    with progress_bars() as bars:
+        for path, picture, file in zip(photographs, pictures, kept, strict=True):
+            result = _finished(file)
+            if result is None:
+                result = invert(
+                    model, picture, space=space, features=features, shared_steps=steps * 3 // 8,
+                    layer_steps=steps - steps * 3 // 8, regularise=regularise, progress=_progress(bars, path.name),
+                )  # fmt: skip
+                unfinished.mkdir(exist_ok=True)
+                save_inversion(file, result)
             found.append(result)
             table.add_row(
                 path.name, f"{result.error:.1f}", f"{result.start_error:.1f}", f"{result.distance:.2f}",
                 f"{result.percentile:.0f} %", f"{result.layer_spread:.2f}",
             )  # fmt: skip
-    about = {
-        "generator": model.name,
-        "weights": weights_digest("generators", generator),
-        "truncation": model.truncation.tolist(),
-        "photographs": [path.name for path in photographs],
-    }
     save_codes(out, torch.stack([result.code for result in found]), about)
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
     captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
     save_sheet(sheet, contact_sheet(pairs, 2, captions=captions, rows=[path.name[:24] for path in photographs]))
+    for file in kept:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # Other settings may have left something there.
+        unfinished.rmdir()
     console.print(table)
     console.print(f"Codes: {out}, pictures: {sheet}", highlight=False, soft_wrap=True)
+
+
+def _key(how: Sequence[Any], picture: Tensor) -> str:
+    """Names an inversion by everything that it depends on."""
+    return hashlib.sha256(json.dumps(how).encode() + picture.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def _finished(path: Path) -> Inversion | None:
+    """What an interrupted line had finished; None where it had not, or where that is damaged."""
+    try:
+        return load_inversion(path)
+    except HiganError:
+        return None
 
 
 def _spare(photographs: list[Path], *written: Path) -> None:

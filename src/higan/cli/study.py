@@ -18,6 +18,7 @@ from rich.text import Text
 from torch import Tensor
 
 from higan import __version__, load_segmenter, store, study
+from higan.boundaries import Mode
 from higan.cli.app import (
     EMBEDDED,
     Adaptively,
@@ -108,8 +109,8 @@ def run(
     num: Num = 10_000,
     verify: Verify = 200,
     adaptive: Adaptively = False,
-    top: Top = 10,
-    confidence: Confidence = 0.95,
+    top: Top = None,
+    confidence: Confidence = None,
     step: Step = 2.0,
     num_random: NumRandom = 20,
     num_permuted: NumPermuted = 20,
@@ -117,7 +118,7 @@ def run(
     fit: Fit = "extreme",
     num_extreme: NumExtreme = 2000,
     loss: LossName = "squared_hinge",
-    penalty: Penalty = 1.0,
+    penalty: Penalty = None,
     batch_size: BatchSize = 64,
     images_at_once: ImagesAtOnce = None,
     seed: Seed = 0,
@@ -141,12 +142,12 @@ def run(
         out,
         num=num,
         verify=verify,
-        goal=study.Goal(top, confidence=confidence) if adaptive else None,
+        goal=_goal(adaptive, top, confidence),
         step=step,
         num_random=num_random,
         num_permuted=num_permuted,
         step_mode=step_mode,
-        fit={"mode": fit, "num_extreme": num_extreme, "loss": loss, "C": penalty},
+        fit={"mode": fit, "num_extreme": num_extreme, "loss": loss, "C": _penalty(fit, penalty)},
         batch_size=batch_size,
         images_at_once=images_at_once,
         seed=seed,
@@ -158,6 +159,21 @@ def run(
         shard_size=shard_size,
         photographs=photograph or (),
     )
+
+
+def _goal(adaptive: bool, top: int | None, confidence: float | None) -> study.Goal | None:
+    asked = [name for name, value in (("--top", top), ("--confidence", confidence)) if value is not None]
+    if adaptive:
+        return study.Goal(10 if top is None else top, confidence=0.95 if confidence is None else confidence)
+    if asked:
+        raise ValueError(f"only --adaptive has a use for {' and '.join(asked)}; give it too, or leave the rest out")
+    return None
+
+
+def _penalty(mode: Mode, penalty: float | None) -> float:
+    if mode == "all" and penalty is not None:
+        raise ValueError(f"--C is the penalty of --fit extreme, and --fit all has none; leave it out (got {penalty:g})")
+    return 1.0 if penalty is None else penalty
 
 
 def _study(
@@ -413,7 +429,7 @@ def fit_(
     mode: Fit = "extreme",
     num_extreme: NumExtreme = 2000,
     loss: LossName = "squared_hinge",
-    penalty: Penalty = 1.0,
+    penalty: Penalty = None,
     num_permuted: NumPermuted = 20,
     device: Device = "cpu",
     memory: Annotated[
@@ -421,6 +437,7 @@ def fit_(
     ] = None,
 ) -> None:
     """Fits one boundary per concept to the samples of a run."""
+    C = _penalty(mode, penalty)
     _say_scanty(0, num_permuted)
     with progress_bars() as bars:
         boundaries = study.fit_step(
@@ -429,7 +446,7 @@ def fit_(
             mode=mode,
             num_extreme=num_extreme,
             loss=loss,
-            C=penalty,
+            C=C,
             num_permuted=num_permuted,
             device=device,
             memory=None if memory is None else round(memory * 1e6),
@@ -446,8 +463,8 @@ def rescore(
     folder: Annotated[Path, typer.Argument(help="Folder of a run with boundaries.")],
     verify: Verify = 200,
     adaptive: Adaptively = False,
-    top: Top = 10,
-    confidence: Confidence = 0.95,
+    top: Top = None,
+    confidence: Confidence = None,
     step: Step = 2.0,
     num_random: NumRandom = 20,
     step_mode: StepModeName = "official",
@@ -467,7 +484,7 @@ def rescore(
         "step_mode": step_mode,
         "batch_size": batch_size,
         "images_at_once": images_at_once,
-        "adaptive": study.Goal(top, confidence=confidence) if adaptive else None,
+        "adaptive": _goal(adaptive, top, confidence),
     }
     opened = store.load_run(folder)
     models = _recipe_of(opened)

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.errors import CorruptRunError, RunMismatchError
+from higan.memory import keep_memory
 from higan.rooms.classes import CLASSES
 from higan.rooms.factors import FACTORS, factors
 from higan.rooms.render import check_resolution, render
@@ -181,6 +182,7 @@ def _finished(folder: Path) -> set[int]:
 
 def _write_block(folder: str, block: tuple[int, int], resolution: int, first_seed: int) -> None:
     torch.set_num_threads(1)
+    keep_memory()
     start, stop = block
     batch = sample_rooms(range(first_seed + start, first_seed + stop), resolution)
     for name, value in (("images", batch.images), ("masks", batch.masks), ("factors", batch.factors)):
