@@ -64,7 +64,10 @@ def test_run_announces_its_cost_and_names_the_report(finished):
     assert "toy (6 layers, 8 pixels) scored by toy (8 concepts): 26,580 images, about" in printed
     assert "planted 0" in printed
     assert "report.html" in printed
-    assert (folder / "report.html").stat().st_size > 10_000
+    report = (folder / "report.html").read_text("utf-8")
+    # How every step was taken, not only how the run was begun.
+    for name, value in (("step fit · C", "1.0"), ("step fit · loss", "squared_hinge"), ("step rescore · num", "60")):
+        assert f'<th scope="row">{name}</th><td><code>{value}</code></td>' in report
 
 
 def test_steps_are_compared_in_words(finished, higan, tmp_path):

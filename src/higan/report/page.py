@@ -21,6 +21,7 @@ from higan.report.curves import MODE_NAMES, mode_chart, response_chart
 from higan.report.pictures import Easel
 from higan.report.study import LIMIT, TARGET, Entry, Study, study
 from higan.store import Run
+from higan.study import steps_of
 from higan.types import LEVELS, Generator, Level, Scorer, Segmenter
 
 __all__ = ["Progress", "write_report"]
@@ -168,11 +169,20 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         permuted=found.rescoring.permuted is not None,
         num_permuted=0 if found.rescoring.permuted is None else len(found.rescoring.permuted),
         mode_name=MODE_NAMES.get(found.rescoring.step_mode, found.rescoring.step_mode),
-        settings=_flat(found.run.settings),
+        settings=_flat({**found.run.settings, **_settings_of_steps(found.run)}),
         provenance=_flat(found.run.provenance),
         command=found.run.provenance.get("command"),
         **drawn,
     )
+
+
+def _settings_of_steps(run: Run) -> dict[str, Any]:
+    """With what each step was last taken, but for what it repeats of the steps before it."""
+    steps = steps_of(run)
+    return {
+        f"step {name}": {key: value for key, value in step.get("settings", {}).items() if key not in steps}
+        for name, step in steps.items()
+    }
 
 
 def _headline(sentence: str) -> Markup:
