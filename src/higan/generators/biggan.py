@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.family import FamilyNetwork
 from higan.generators.layers import keep_layout, parameter, round_to, widened
 
 __all__ = ["BigGANConfig", "BigGANNetwork", "Conditioning"]
@@ -189,6 +190,7 @@ class Attention(nn.Module):
         return x + self.gamma.to(x.dtype) * self.out(attended)
 
 
+@FamilyNetwork.register
 class BigGANNetwork(nn.Module):
     """Embedding, blocks and RGB, with spectral normalisation already applied to the weights; no checks."""
 

@@ -20,8 +20,9 @@ from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError,
 from higan.generators.biggan import BigGANConfig, BigGANNetwork
 from higan.generators.conversion import convert
 from higan.generators.conversion.raw import load
+from higan.generators.family import FamilyNetwork
 from higan.generators.pggan import PGGANConfig, PGGANNetwork
-from higan.generators.pretrained import FamilyNetwork, Noise, Precision, PretrainedGenerator, wrap
+from higan.generators.pretrained import Noise, Precision, PretrainedGenerator, wrap
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network

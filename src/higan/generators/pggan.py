@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, check_resolution, faded_levels, keep_layout, parameter, pixel_norm, round_to
 
 __all__ = ["PGGANConfig", "PGGANNetwork"]
@@ -61,6 +62,7 @@ class NormalisedLayer(nn.Module):
         return pixel_norm(F.leaky_relu_(x, SLOPE))
 
 
+@FamilyNetwork.register
 class PGGANNetwork(nn.Module):
     """Layers and RGB, with effective weights; no checks."""
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, cast, get_args, runtime_checkable
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from higan.generators.checks import check_codes, check_latents
+from higan.generators.family import FamilyNetwork, StagedNetwork, StagedStyledNetwork, StyledNetwork
 from higan.generators.states import repeated
 
-__all__ = ["FamilyNetwork", "Noise", "Precision", "PretrainedGenerator", "Staged", "StagedGenerator", "wrap"]
+__all__ = ["Noise", "Precision", "PretrainedGenerator", "Staged", "StagedGenerator", "wrap"]
 
 Noise = Literal["stored", "none"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -22,56 +23,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 _KINDS_OF_LAYERS = 64
-
-
-@runtime_checkable
-class FamilyNetwork(Protocol):
-    """What a family provides: a module with effective weights that knows nothing of seeds, truncation or checks."""
-
-    family: ClassVar[str]
-    default_truncation: ClassVar[tuple[float, int | None]]
-    """psi, and the number of layers it applies to (None: all)."""
-
-    @property
-    def config(self) -> Any:
-        """Frozen dataclass with at least ``resolution``, ``latent_dim`` and ``num_classes``."""
-        ...
-
-    @property
-    def shared_code(self) -> bool:
-        """Whether every layer gets the same code."""
-        ...
-
-    @property
-    def mean_code(self) -> Tensor:
-        """(D,) or (L, D)."""
-        ...
-
-    @property
-    def layer_widths(self) -> tuple[int, ...]:
-        """Code width of every layer; codes are padded with zeros to the widest."""
-        ...
-
-    @property
-    def layer_resolutions(self) -> tuple[int, ...]:
-        """Pixels of what every layer makes."""
-        ...
-
-    def draw(self, generator: torch.Generator) -> Float[Tensor, " Dz"]:
-        """One latent from the prior, on the CPU."""
-        ...
-
-    def map(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Codes (n, L, D) from latents (n, Dz) and class indices (n,)."""
-        ...
-
-    def lower(self, dtype: torch.dtype) -> None:
-        """Compute feature maps in another precision from now on."""
-        ...
-
-    def synthesize(self, codes: Tensor, *, noise: bool) -> Tensor:
-        """Images (n, 1 or 3, H, W), unbounded, from truncated codes."""
-        ...
 
 
 class PretrainedGenerator:
@@ -320,18 +271,6 @@ class Staged:
     parts: tuple[Any, ...]
 
 
-class StagedNetwork(FamilyNetwork, Protocol):
-    """A family whose network can stop before the style of a layer and go on from there."""
-
-    def prepare(self, codes: Tensor, layer: int, *, noise: bool) -> Any:
-        """All that happens before the style of ``layer``."""
-        ...
-
-    def resume(self, state: Any, codes: Tensor, layer: int, *, noise: bool) -> Tensor:
-        """Images from that state."""
-        ...
-
-
 class StagedGenerator(PretrainedGenerator):
     """A generator that can stop before the style of a layer and go on from there, for edits of single layers."""
 
@@ -379,18 +318,6 @@ class StagedGenerator(PretrainedGenerator):
     def _check_layer(self, layer: int) -> None:
         if not 0 <= layer < self.num_layers:
             raise ValueError(f"layer must lie in 0–{self.num_layers - 1}; got {layer}")
-
-
-class StyledNetwork(FamilyNetwork, Protocol):
-    """A family whose layers read their codes through a linear map each."""
-
-    def style_weights(self, layer: int) -> Tensor:
-        """The matrix of a layer."""
-        ...
-
-
-class StagedStyledNetwork(StagedNetwork, StyledNetwork, Protocol):
-    """Both."""
 
 
 class StyledGenerator(PretrainedGenerator):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.family import FamilyNetwork
 from higan.generators.layers import (
     SLOPE,
     Mapping,
@@ -111,6 +112,7 @@ class StyleLayer(nn.Module):
         return affine_instance_norm(x, scale, shift)
 
 
+@FamilyNetwork.register
 class StyleGANNetwork(nn.Module):
     """Mapping, layers and RGB, with effective weights; no truncation, no checks."""
 

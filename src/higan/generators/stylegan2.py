@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, check_resolution, depthwise, keep_layout, parameter, round_to
 
 __all__ = ["Architecture", "StyleGAN2Config", "StyleGAN2Network"]
@@ -128,6 +129,7 @@ class ToRGB(nn.Module):
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
 
 
+@FamilyNetwork.register
 class StyleGAN2Network(nn.Module):
     """Mapping, layers and RGB, with effective weights; no truncation, no checks.
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter, round_to, widened
 
 __all__ = ["Geometry", "StyleGAN3Config", "StyleGAN3Network"]
@@ -230,6 +231,7 @@ class AliasFreeLayer(nn.Module):
         return F.conv2d(x, kernel.transpose(2, 3), stride=(down, 1), groups=channels)
 
 
+@FamilyNetwork.register
 class StyleGAN3Network(nn.Module):
     """Mapping, Fourier features, layers and RGB, with effective weights; no truncation, no checks."""
 

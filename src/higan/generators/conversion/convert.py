@@ -8,7 +8,7 @@ from dataclasses import replace
 from higan.checkpoints.types import Checkpoint, Format, Network
 from higan.errors import CheckpointError, CorruptFileError, UnknownFormatError
 from higan.generators.conversion import biggan, pggan, stylegan, stylegan2, stylegan3
-from higan.generators.pretrained import FamilyNetwork
+from higan.generators.family import FamilyNetwork
 
 __all__ = ["convert"]
 
