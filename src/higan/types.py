@@ -124,8 +124,12 @@ class Generator(Protocol):
         ...
 
 
+# What a generator may be besides. These name nothing that every generator has: from Python 3.12 on, `isinstance` does
+# not see buffers of a module, such as its truncation, and would take a generator that is one for less than it is.
+
+
 @runtime_checkable
-class RaggedGenerator(Generator, Protocol):
+class RaggedGenerator(Protocol):
     """A generator whose layers differ in width; what lies beyond a layer's width is padding that no edit may touch."""
 
     @property
@@ -135,7 +139,7 @@ class RaggedGenerator(Generator, Protocol):
 
 
 @runtime_checkable
-class StagedGenerator(Generator, Protocol):
+class StagedGenerator(Protocol):
     """A generator that can stop before a layer and go on from there, so that edits of late layers skip the early ones.
 
     ``resume(prepare(codes, l), edited, l)`` equals ``synthesize(edited)`` for codes that agree on all layers before l.
@@ -160,7 +164,7 @@ class RepeatedGenerator(StagedGenerator, Protocol):
 
 
 @runtime_checkable
-class StyledGenerator(Generator, Protocol):
+class StyledGenerator(Protocol):
     """A generator whose layers each read their code through a linear map, whose matrix it tells."""
 
     def style_weights(self, layer: int) -> Float[Tensor, "o D"]:

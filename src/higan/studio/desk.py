@@ -128,7 +128,7 @@ class Desk:
             if state is None:
                 state = generator.prepare(self.code(unedited)[None], first)
                 self._states.put(key, state)
-            return check_images(generator, generator.resume(state, codes, first), 1)
+            return check_images(self.bench.generator, generator.resume(state, codes, first), 1)
 
     def encoded(self, looks: Sequence[tuple[Look, int | None]]) -> list[Encoded]:
         """Pictures for the screen, each with its largest width."""
