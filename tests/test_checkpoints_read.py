@@ -6,7 +6,7 @@ import pickle
 import struct
 from argparse import Namespace
 from collections import OrderedDict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -25,6 +25,8 @@ from checkpoint_files import (
     write,
 )
 from higan.checkpoints import native
+from higan.checkpoints.arrays import PLAIN
+from higan.checkpoints.pickles import Budget, Machine
 from higan.checkpoints.read import read
 from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError, UnknownFormatError
 
@@ -176,6 +178,16 @@ def test_extras_of_rosinality_files(tmp_path):
     assert torch.equal(network.tensors["latent_avg"], torch.arange(3.0))
     assert "latent_avg" not in checkpoint.network("d").tensors
     assert checkpoint.provenance["ada_aug_p"] == "0.5"
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_paths_of_every_version_of_python_are_records(module):
+    stream = pickle.dumps(PurePosixPath("x"), protocol=2)
+    own = b"c" + type(PurePosixPath("x")).__module__.encode() + b"\nPurePosixPath\n"
+    assert own in stream
+    stream = stream.replace(own, f"c{module}\nPosixPath\n".encode())
+    found = Machine(stream, PLAIN, Budget.for_file(len(stream))).run()
+    assert (found.cls.module, found.cls.name) == ("pathlib", "PosixPath")
 
 
 def test_whole_modules(tmp_path):

@@ -235,8 +235,11 @@ PLAIN: Table = {
     "collections Counter": _dict,
     "collections defaultdict": _default_dict,
     "argparse Namespace": RECORD,
-    "pathlib PosixPath": RECORD,
-    "pathlib WindowsPath": RECORD,
+    **{
+        f"{module} {kind}": Global("pathlib", kind)
+        for module in ("pathlib", "pathlib._local")  # as Python 3.13 spells it
+        for kind in ("PosixPath", "WindowsPath")
+    },
     **{
         f"{builtins} {name}": meaning
         for builtins in ("builtins", "__builtin__")
