@@ -60,6 +60,24 @@ def test_slices_are_timed_beside_the_whole(monkeypatch, capsys):
         assert share.removesuffix("%").isdecimal()
 
 
+def test_more_samples_verify_more_single_layers(monkeypatch, capsys, tmp_path):
+    line = f"--generator toy --scorer toy --num 600 --verify 32 --cache {tmp_path}"
+    monkeypatch.setattr(sys, "argv", ["layer_power.py", *line.split()])
+    runpy.run_path(str(SCRIPTS / "layer_power.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    rows = [row.strip("| ").split(" | ") for row in printed.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["16, 2 times", "32, 1 times"]
+    # The toy plants six concepts in a layer each: whichever are verified are so there, and nowhere else.
+    concepts, at_the_strongest, cells = rows[1][1:]
+    assert concepts == at_the_strongest == cells
+    assert 4 <= float(concepts.split()[0]) <= 6
+    # What is recorded is not recorded again.
+    runpy.run_path(str(SCRIPTS / "layer_power.py"), run_name="__main__")
+    again = capsys.readouterr().out
+    assert "recorded" not in again
+    assert again.splitlines()[-2:] == printed.splitlines()[-2:]
+
+
 def test_transitions_are_counted_in_the_spread_of_all_samples(monkeypatch, capsys):
     """The chosen two differ by 2 in the first score reached, by 4 in the second; all samples by 10 and 5."""
     editing = script("editing")
