@@ -102,6 +102,7 @@ def test_a_biggan_has_no_truncated_layers(tmp_path):
         {"num_classes": 3, "label_dim": 6},
         {"filter_taps": [1.0]},
         {"filter_taps": [0.0, 0.0, 0.0, 0.0, 0.0]},
+        {"filter_taps": [1.0, -1.0, 1.0, -1.0]},
         {"colour": "red"},
     ],
 )

@@ -65,7 +65,7 @@ def test_studentised_interval_by_its_definition(truncated):
     found = statistics.interval(record(changes, torch.zeros(1, 2, 1)), num_resamples=20_000, truncated=truncated)[0]
     draw = np.random.default_rng(0)
     for p in range(2):
-        x = changes[0, p].numpy().clip(0 if truncated else None)
+        x = changes[0, p].numpy().clip(0 if truncated else -np.inf)
         resampled = x[draw.integers(60, size=(20_000, 60))]
         t = (resampled.mean(1) - x.mean()) / np.sqrt(resampled.var(1) + 0.05 * x.var())
         low, high = x.mean() - np.quantile(t, [0.975, 0.025]) * np.sqrt(1.05 * x.var())

@@ -372,7 +372,8 @@ def _compile(network: nn.Module) -> None:
     import torch._dynamo.config as dynamo
 
     # All layers of a network share one function, which is compiled for every width and resolution.
-    dynamo.recompile_limit = max(dynamo.recompile_limit, _KINDS_OF_LAYERS)
+    limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"  # The name in torch 2.5.
+    setattr(dynamo, limit, max(getattr(dynamo, limit), _KINDS_OF_LAYERS))
     for layers in network.children():
         for layer in layers if isinstance(layers, nn.ModuleList) else ():
             layer.compile()

@@ -50,6 +50,8 @@ class StyleGAN2Config:
 
     def __post_init__(self) -> None:
         check_resolution(self.resolution, len(self.channels))
+        if len(self.filter_taps) != 4 or not 0 < abs(sum(self.filter_taps)) < math.inf:
+            raise ValueError(f"filter_taps must be four numbers whose sum is not 0; got {self.filter_taps}")
 
     @property
     def num_layers(self) -> int:
