@@ -66,7 +66,7 @@ def test_run_announces_its_cost_and_names_the_report(finished):
     assert "report.html" in printed
     report = (folder / "report.html").read_text("utf-8")
     # How every step was taken, not only how the run was begun.
-    for name, value in (("step fit · C", "1.0"), ("step fit · loss", "squared_hinge"), ("step rescore · num", "60")):
+    for name, value in (("fit · C", "1.0"), ("fit · loss", "squared_hinge"), ("rescore · num", "60")):
         assert f'<th scope="row">{name}</th><td><code>{value}</code></td>' in report
 
 

@@ -177,10 +177,10 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
 
 
 def _settings_of_steps(run: Run) -> dict[str, Any]:
-    """With what each step was last taken, but for what it repeats of the steps before it."""
+    """With what every step was last taken, but for what it repeats of the steps before it."""
     steps = steps_of(run)
     return {
-        f"step {name}": {key: value for key, value in step.get("settings", {}).items() if key not in steps}
+        name: {key: value for key, value in step.get("settings", {}).items() if key not in steps}
         for name, step in steps.items()
     }
 
