@@ -237,7 +237,7 @@ PLAIN: Table = {
     "argparse Namespace": RECORD,
     **{
         f"{module} {kind}": Global("pathlib", kind)
-        for module in ("pathlib", "pathlib._local")  # as Python 3.13 spells it
+        for module in ("pathlib", "pathlib._local")  # As Python 3.13 spells it.
         for kind in ("PosixPath", "WindowsPath")
     },
     **{
