@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -430,20 +431,16 @@ def invert_(
     }
     eyes = None if scorer is None else (scorer, weights_digest("scorers", scorer))
     how = [generator, weights, sorted(options.items()), label, about["truncation"], eyes, steps, regularise]
-    unfinished = out.with_name(f"{out.name}-unfinished")
+    kept = [out.with_name(f"{out.name}-unfinished") / f"{_key(how, picture)}.safetensors" for picture in pictures]
     table = Table("photograph", "error / grey levels", "of mean code", "distance", "nearer samples", "layer spread")
     space, found = code_space(model), []
-    kept = [unfinished / f"{_key(how, picture)}.safetensors" for picture in pictures]
     with progress_bars() as bars:
         for path, picture, file in zip(photographs, pictures, kept, strict=True):
-            result = _finished(file)
-            if result is None:
-                result = invert(
-                    model, picture, space=space, features=features, shared_steps=steps * 3 // 8,
-                    layer_steps=steps - steps * 3 // 8, regularise=regularise, progress=_progress(bars, path.name),
-                )  # fmt: skip
-                unfinished.mkdir(exist_ok=True)
-                save_inversion(file, result)
+            make = partial(
+                invert, model, picture, space=space, features=features, shared_steps=steps * 3 // 8,
+                layer_steps=steps - steps * 3 // 8, regularise=regularise, progress=_progress(bars, path.name),
+            )  # fmt: skip
+            result = _kept_or_made(file, make)
             found.append(result)
             table.add_row(
                 path.name, f"{result.error:.1f}", f"{result.start_error:.1f}", f"{result.distance:.2f}",
@@ -453,10 +450,7 @@ def invert_(
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
     captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
     save_sheet(sheet, contact_sheet(pairs, 2, captions=captions, rows=[path.name[:24] for path in photographs]))
-    for file in kept:
-        file.unlink(missing_ok=True)
-    with suppress(OSError):  # Other settings may have left something there.
-        unfinished.rmdir()
+    _forget(kept)
     console.print(table)
     console.print(f"Codes: {out}, pictures: {sheet}", highlight=False, soft_wrap=True)
 
@@ -466,12 +460,22 @@ def _key(how: Sequence[Any], picture: Tensor) -> str:
     return hashlib.sha256(json.dumps(how).encode() + picture.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-def _finished(path: Path) -> Inversion | None:
-    """What an interrupted line had finished; None where it had not, or where that is damaged."""
-    try:
-        return load_inversion(path)
-    except HiganError:
-        return None
+def _kept_or_made(file: Path, make: Callable[[], Inversion]) -> Inversion:
+    """What an interrupted line had finished; made, and kept, where it had not or where that is damaged."""
+    with suppress(HiganError):
+        return load_inversion(file)
+    made = make()
+    file.parent.mkdir(exist_ok=True)
+    save_inversion(file, made)
+    return made
+
+
+def _forget(kept: Sequence[Path]) -> None:
+    """Removes what is no longer needed, and its folder unless lines with other settings have left something there."""
+    for file in kept:
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        kept[0].parent.rmdir()
 
 
 def _spare(photographs: list[Path], *written: Path) -> None:

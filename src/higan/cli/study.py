@@ -162,12 +162,11 @@ def run(
 
 
 def _goal(adaptive: bool, top: int | None, confidence: float | None) -> study.Goal | None:
-    asked = [name for name, value in (("--top", top), ("--confidence", confidence)) if value is not None]
-    if adaptive:
-        return study.Goal(10 if top is None else top, confidence=0.95 if confidence is None else confidence)
-    if asked:
-        raise ValueError(f"only --adaptive has a use for {' and '.join(asked)}; give it too, or leave the rest out")
-    return None
+    asked: dict[str, Any] = {"top": top, "confidence": confidence}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if asked and not adaptive:
+        raise ValueError(f"only --adaptive has a use for --{' and --'.join(asked)}; give it too, or leave the rest out")
+    return study.Goal(**asked) if adaptive else None
 
 
 def _penalty(mode: Mode, penalty: float | None) -> float:
