@@ -119,6 +119,71 @@ def test_sigmas_become_steps_whatever_steps_the_rescoring_took(mode):
         assert rise == pytest.approx(1, abs=0.1)
 
 
+class BentScorer(ToyScorer):
+    """A function of every planted value v."""
+
+    def __init__(self, bend):
+        super().__init__(4)
+        self.bend = bend
+
+    def score(self, images):
+        return self.bend(super().score(images))
+
+
+def bent(bend, step):
+    scorer = BentScorer(bend)
+    found = rescore(G, scorer, list(BOUNDARIES.values()), num=64, step=step, num_random=3)
+    return Workbench(G, BOUNDARIES, scorer, found)
+
+
+@pytest.mark.parametrize("sigmas", [-0.5, -1.0, -2.0])
+def test_sigmas_are_met_where_the_score_does_not_follow_the_step_evenly(sigmas):
+    """From a planted value of 0 on the score rises a quarter as fast; the re-scoring saw a large step upwards."""
+    bench = bent(lambda v: torch.where(v < 0, v, v / 4), 3.0)
+    codes = population.sample(G, range(2000, 2400))
+    (done,) = plan(bench, [f"planted 1={sigmas:+}s@1"], codes[:1])
+    std = float(bench.rescoring.score_std[1])
+
+    def mean_change(edits):
+        images = (population.render(G, codes), population.render(G, apply(codes, edits)))
+        before, after = (population.score(bench.scorer, shown)[:, 1].mean() for shown in images)
+        return float(after - before) / std
+
+    assert mean_change(done) == pytest.approx(sigmas, rel=0.15)
+    per_step = workbench.response(bench.rescoring, "planted 1", [1])
+    evenly = dataclasses.replace(done[0], strength=sigmas / per_step)
+    assert abs(mean_change([evenly]) / sigmas - 1) > 0.3
+
+
+def test_a_measured_response_that_holds_is_taken_as_it_is(bench, monkeypatch):
+    drawn = []
+    render = workbench.render
+    monkeypatch.setattr(
+        workbench, "render", lambda generator, codes: drawn.append(len(codes)) or render(generator, codes)
+    )
+    (done,) = plan(bench, ["planted 0=+1s@0"], population.sample(G, [0]))
+    per_step = workbench.response(bench.rescoring, "planted 0", [0])
+    assert done[0].strength == pytest.approx(1 / per_step)
+    assert drawn == [24, 24]
+
+
+def test_nearly_there_is_not_paid_for_with_pictures():
+    """Beyond v = 0.6 the score rises by a hundredth of what it did."""
+    bench = bent(lambda v: torch.where(v < 0.6, v, 0.6 + (v - 0.6) / 100), 1.0)
+    samples = 0.7 * (population.sample(G, range(1000, 1400))[:, 1] @ G.directions[1])
+    std = float(bench.rescoring.score_std[1])
+    most = float((0.6 - samples.clamp(max=0.6)).mean()) / std
+    told = []
+    bench = dataclasses.replace(bench, progress=lambda *at: told.append(at))
+    (done,) = plan(bench, [f"planted 1={1.1 * most}s@1"], population.sample(G, [0]))
+    assert done[0].strength < 10
+    looks = [look for _, look, _ in told]
+    assert looks[:-1] == [*range(1, len(looks))]
+    assert told[-1][1] == told[0][2] > looks[-2]
+    with pytest.raises(ValueError, match=r"moves by \+.* of \+.* standard deviations at layers 1 after \+.* steps"):
+        plan(bench, [f"planted 1={1.6 * most}s@1"], population.sample(G, [0]))
+
+
 @pytest.mark.parametrize(
     ("rise", "words"),
     [(1e-6, r"steps at layers 3; codes are found within .* was chance"),

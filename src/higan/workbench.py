@@ -8,6 +8,7 @@ One line edits a picture::
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,8 +50,11 @@ __all__ = [
 _REACH = 6.0
 _CALIBRATION = 24
 _STEPS = 14
-_LEAST = 0.25
+_CLOSE = 0.05
+"""Share of an amount that it may be missed by."""
 _DOUBLINGS = range(-3, 5)
+_FURTHER = 2.0 ** max(_DOUBLINGS)
+"""Times as far as codes are found that single layers may take."""
 _NEARLY = 0.8
 _NOTICED = 0.1
 """Standard deviations below which a gain may be chance."""
@@ -61,7 +65,8 @@ class Workbench:
     """What edits are made with.
 
     ``scorer`` is needed to reach scores, ``rescoring`` to recommend layers and for amounts in standard deviations.
-    ``weights`` is the digest of the generator's weight file, written into recipes.
+    ``weights`` is the digest of the generator's weight file, written into recipes. ``progress`` is told what is being
+    looked for, and how many of at most how many looks have been taken.
     """
 
     generator: Generator
@@ -69,6 +74,7 @@ class Workbench:
     scorer: Scorer | None = None
     rescoring: Rescoring | None = None
     weights: str = ""
+    progress: Callable[[str, int, int], None] | None = None
 
     def instructions(self, edits: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
         """Edits from text."""
@@ -180,23 +186,84 @@ def response(rescoring: Rescoring, concept: str, layers: Sequence[int]) -> float
     return None
 
 
-def calibrate(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float) -> float:
-    """Steps that change the boundary's own score by ``sigmas`` standard deviations on average, found by bisection.
+def calibrate(
+    bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float, *, guess: float | None = None
+) -> float:
+    """Steps that change the boundary's own score by ``sigmas`` standard deviations on average over samples.
 
-    For layers and directions that the re-scoring has not measured. 24 samples that probing never used are moved.
+    A score seldom follows the step evenly, and backwards hardly ever as it does forwards. Samples that probing never
+    used are moved: 24 by the guess, which is taken if the amount lies within two standard errors and a fifth of their
+    mean change; else 96 further and further and then in between, until their mean change is within a twentieth of the
+    amount. Four fifths of it are taken where twice as many steps do not get there.
+
+    Args:
+        bench: with a scorer that knows the boundary's concept.
+        boundary: its normal is followed, backwards where ``sigmas`` is below zero.
+        layers: to be edited.
+        sigmas: not zero.
+        guess: steps to try first, by what was measured; then a step may be longer than codes are found, which single
+            layers often need, as long as samples go along.
 
     Raises:
-        ValueError: not to be had within six standard deviations of the codes along the normal.
+        ValueError: not to be had within six standard deviations of the codes along the normal, or with a guess within
+            sixteen times as many.
     """
-    change = _changes(bench, boundary, layers)
+    sign = math.copysign(1.0, sigmas)
+    wanted = abs(sigmas)
+    if guess is not None:
+        changes = sign * _changes(bench, boundary, layers, _fresh(bench, _CALIBRATION))(guess)
+        error = float(changes.std()) / math.sqrt(len(changes))
+        if abs(float(changes.mean()) - wanted) <= max(_CLOSE * wanted, min(2 * error, (1 - _NEARLY) * wanted)):
+            return guess
+    change = _changes(bench, boundary, layers, _fresh(bench, 4 * _CALIBRATION))
     limit = _REACH * spread(bench.generator, boundary)
-    sign = 1.0 if sigmas >= 0 else -1.0
-    low, high = 0.0, limit / 16
-    while sign * change(sign * high) < abs(sigmas):
-        if high >= limit:
-            raise ValueError(_unreached(boundary, layers, sign * limit, change(sign * limit), sigmas))
-        low, high = high, min(2 * high, limit)
-    return sign * _shortest(lambda step: sign * change(sign * step) >= abs(sigmas), low, high)
+    first, longest = (limit / 16, limit) if guess is None else (min(abs(guess), limit), limit * _FURTHER)
+    looks = itertools.count(1)
+    most = 2 + math.ceil(math.log2(longest / first)) + _STEPS
+
+    def gain(steps: float) -> float:
+        gained = sign * float(change(sign * steps).mean())
+        _tell(bench, f"{boundary.concept.name} {sigmas:+g} σ", next(looks), most)
+        return gained
+
+    steps, gained = _sought(gain, wanted, first, longest)
+    _tell(bench, f"{boundary.concept.name} {sigmas:+g} σ", most, most)
+    if gained < _NEARLY * wanted:
+        raise ValueError(_unreached(boundary, layers, sign * steps, sign * gained, sigmas))
+    return sign * steps
+
+
+def _tell(bench: Workbench, what: str, done: int, total: int) -> None:
+    if bench.progress is not None:
+        bench.progress(what, done, total)
+
+
+def _sought(gain: Callable[[float], float], wanted: float, first: float, longest: float) -> tuple[float, float]:
+    """Steps whose gain is what is wanted, to within a twentieth, and that gain; else those that gain most.
+
+    Steps double until they gain enough, or have lost half of what they had gained; what is nearly there gets one more
+    doubling: pictures would pay for the rest.
+    """
+    least, most = (1 - _CLOSE) * wanted, (1 + _CLOSE) * wanted
+    tries = [(gain(first), first)]
+    while tries[-1][0] < least:
+        gained, steps = tries[-1]
+        best = max(tries)
+        turned = best[0] > _NOTICED and gained < best[0] / 2
+        if steps >= longest or turned or any(g >= _NEARLY * wanted for g, _ in tries[:-1]):
+            return best[1], best[0]
+        steps = min(2 * steps, longest)
+        tries.append((gain(steps), steps))
+    low, high = tries[-2] if len(tries) > 1 else (0.0, 0.0), tries[-1]
+    for _ in range(_STEPS):
+        if high[0] <= most:
+            break
+        # Where the line between the two would be there; never so near to one of them that nothing is learnt.
+        share = min(max((wanted - low[0]) / (high[0] - low[0]), 0.1), 0.9)
+        steps = low[1] + share * (high[1] - low[1])
+        gained = gain(steps)
+        low, high = ((gained, steps), high) if gained < least else (low, (gained, steps))
+    return high[1], high[0]
 
 
 def approach(
@@ -218,7 +285,11 @@ def approach(
     Returns:
         Steps, and the standard deviations that they gain; both zero where nothing is gained.
     """
-    change = _changes(bench, boundary, layers, codes)
+    changes = _changes(bench, boundary, layers, codes)
+
+    def change(steps: float) -> float:
+        return float(changes(steps).mean())
+
     unit = _REACH * spread(bench.generator, boundary)
     tries = [(0.0, 0.0)]
     for doubling in _DOUBLINGS:
@@ -246,23 +317,22 @@ def _shortest(enough: Callable[[float], bool], low: float, high: float) -> float
     return high
 
 
-def _changes(
-    bench: Workbench, boundary: Boundary, layers: Sequence[int], codes: Float[Tensor, "n L D"] | None = None
-) -> Callable[[float], float]:
-    """How a boundary's own score changes on average when samples are moved so many steps, in standard deviations.
+def _fresh(bench: Workbench, num: int) -> Float[Tensor, "n L D"]:
+    """Codes that probing and re-scoring never used."""
+    return sample(bench.generator, sample_seeds(num, purpose="verify", first=2**20))
 
-    Without samples of one's own they are 24 that probing never used.
-    """
+
+def _changes(
+    bench: Workbench, boundary: Boundary, layers: Sequence[int], codes: Float[Tensor, "n L D"]
+) -> Callable[[float], Float[Tensor, " n"]]:
+    """How a boundary's own score changes when samples are moved so many steps, in standard deviations."""
     column = bench.column(boundary.concept.name)
-    if codes is None:
-        codes = sample(bench.generator, sample_seeds(_CALIBRATION, purpose="verify", first=2**20))
-    start = codes
-    before = _mean_score(bench, start, column)
+    before = _score_together(bench, codes, column)
     std = _std(bench, boundary.concept.name)
 
-    def change(step: float) -> float:
-        moved = apply(start, [Edit(boundary, step, tuple(layers))])
-        return (_mean_score(bench, moved, column) - before) / std
+    def change(step: float) -> Float[Tensor, " n"]:
+        moved = apply(codes, [Edit(boundary, step, tuple(layers))])
+        return (_score_together(bench, moved, column) - before) / std
 
     return change
 
@@ -371,10 +441,11 @@ def _score(bench: Workbench, codes: Tensor, column: int) -> Float[Tensor, " n"]:
     return torch.cat([score(scorer, render(bench.generator, code[None]))[:, column].cpu() for code in codes])
 
 
-def _mean_score(bench: Workbench, codes: Tensor, column: int) -> float:
+def _score_together(bench: Workbench, codes: Tensor, column: int) -> Float[Tensor, " n"]:
+    """Of many pictures drawn together."""
     if bench.scorer is None:
         raise ValueError("a scorer is needed; none was given")
-    return float(score(bench.scorer, render(bench.generator, codes))[:, column].mean())
+    return score(bench.scorer, render(bench.generator, codes))[:, column].cpu()
 
 
 def _std(bench: Workbench, concept: str) -> float:
@@ -403,8 +474,8 @@ def plan(
     """For every sample the edits to be carried out, with strengths and layers; the order of edits does not matter.
 
     Layers that are not given are recommended by the re-scoring (`recommend`). Amounts in standard deviations become
-    steps by the measured response, or by `calibrate` where that was not measured. A score to be reached is sought
-    after all other edits have been made.
+    steps by `calibrate`, which starts from the response that the re-scoring measured; without a scorer, by that
+    response alone. A score to be reached is sought after all other edits have been made.
 
     Args:
         bench: the generator with its boundaries.
@@ -457,38 +528,27 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
     if instruction.unit == "steps" or instruction.amount == 0:
         return instruction.amount
     untouched = boundary is bench.boundaries[instruction.concept]
+    per_step = None
     if bench.rescoring is not None and untouched:
         per_step = response(bench.rescoring, instruction.concept, layers)
-        if per_step is not None and per_step <= 0:
-            raise ValueError(f"{instruction.concept!r} does not rise at layers {','.join(map(str, layers))}")
-        if per_step is not None:
-            return _followed(bench, boundary, layers, instruction.amount, instruction.amount / per_step)
-    return calibrate(bench, boundary, layers, instruction.amount)
-
-
-def _followed(bench: Workbench, boundary: Boundary, layers: Sequence[int], sigmas: float, steps: float) -> float:
-    """Steps by the measured response; where they lead out of the codes, only if samples go along for a part of the way.
-
-    A single layer often takes steps that would be far too long for all of them. But a response that is a rise by chance
-    would give millions.
-    """
+    if per_step is None:
+        return calibrate(bench, boundary, layers, instruction.amount)
+    if per_step <= 0:
+        raise ValueError(f"{instruction.concept!r} does not rise at layers {format_layers(layers)}")
+    steps = instruction.amount / per_step
     limit = _REACH * spread(bench.generator, boundary)
-    if abs(steps) <= limit:
-        return steps
+    far = f"{instruction.concept!r} would take {steps:+.3g} steps at layers {format_layers(layers)}; codes are found "
     if bench.scorer is None:
+        if abs(steps) > limit:
+            raise ValueError(
+                f"{far}within {limit:.1f}, and there is no scorer to look with; ask for less, or choose other layers"
+            )
+        return steps
+    if abs(steps) > limit * _FURTHER:
         raise ValueError(
-            f"{boundary.concept.name!r} would take {steps:+.3g} steps at layers {','.join(map(str, layers))}; codes "
-            f"are found within {limit:.1f}, and there is no scorer to look with; ask for less, or choose other layers"
+            f"{far}within {limit:.1f}: that it rises there was chance; ask for less, or choose other layers"
         )
-    if abs(steps) > limit * 2.0 ** max(_DOUBLINGS):
-        raise ValueError(
-            f"{boundary.concept.name!r} would take {steps:+.3g} steps at layers {','.join(map(str, layers))}; codes "
-            f"are found within {limit:.1f}: that it rises there was chance; ask for less, or choose other layers"
-        )
-    change = _changes(bench, boundary, layers)(steps)
-    if change / sigmas < _LEAST:
-        raise ValueError(_unreached(boundary, layers, steps, change, sigmas))
-    return steps
+    return calibrate(bench, boundary, layers, instruction.amount, guess=steps)
 
 
 def _refuse_unreached(instruction: Instruction, found: Reached) -> None:

@@ -112,25 +112,29 @@ def edit_(
         raise ValueError("start from --seed or from --codes, not from both")
     numbers = [] if codes is not None else seed or [0]
     begin = _codes_for(bench, codes) if codes is not None else starts(bench, numbers)
-    if sweep is not None:
-        strip = sweep_strip(bench, chosen, begin, parse_sweep(sweep), conditions=conditions)
-    elif grid:
-        if len(chosen) != 1:
-            raise ValueError(f"--grid shows one edit at every layer; got {len(chosen)}")
-        strip = grid_strip(bench, chosen[0], begin, conditions=conditions)
-    elif joint:
-        strip = joint_strip(bench, chosen, begin, conditions=conditions)
-    elif len(begin) == 1 and out.suffix == ".png":
-        made = _single(bench, chosen, begin, numbers, conditions)
+    made: Edited | Strip
+    with progress_bars(resumes=False) as bars:
+        bench = replace(bench, progress=bars)
+        if sweep is not None:
+            made = sweep_strip(bench, chosen, begin, parse_sweep(sweep), conditions=conditions)
+        elif grid:
+            if len(chosen) != 1:
+                raise ValueError(f"--grid shows one edit at every layer; got {len(chosen)}")
+            made = grid_strip(bench, chosen[0], begin, conditions=conditions)
+        elif joint:
+            made = joint_strip(bench, chosen, begin, conditions=conditions)
+        elif len(begin) == 1 and out.suffix == ".png":
+            made = _single(bench, chosen, begin, numbers, conditions)
+        else:
+            made = sweep_strip(bench, chosen, begin, (0.0, 1.0), conditions=conditions)
+    if isinstance(made, Edited):
         save_picture(out, made.image, made.recipe)
         _say_edits(made)
         console.print(f"{out}", highlight=False, soft_wrap=True)
         return
-    else:
-        strip = sweep_strip(bench, chosen, begin, (0.0, 1.0), conditions=conditions)
     names = [f"seed {number}" for number in numbers] or [f"code {k}" for k in range(len(begin))]
-    _save_strip(bench, out, strip, names, chosen, "Shown:" if grid or joint else "Strength ×")
-    console.print(f"{len(strip.images)} pictures in {out}", highlight=False, soft_wrap=True)
+    _save_strip(bench, out, made, names, chosen, "Shown:" if grid or joint else "Strength ×")
+    console.print(f"{len(made.images)} pictures in {out}", highlight=False, soft_wrap=True)
 
 
 def _prepare(out: Path, *endings: str) -> None:
