@@ -184,6 +184,30 @@ def test_nearly_there_is_not_paid_for_with_pictures():
         plan(bench, [f"planted 1={1.6 * most}s@1"], population.sample(G, [0]))
 
 
+def test_an_amount_is_had_at_the_next_layers_where_the_recommended_ones_do_not_have_it(bench):
+    """The re-scoring says that layer 3 raises planted 0 most, and it does nothing to it."""
+    rescoring = bench.rescoring
+    names = [place.name for place in rescoring.placements]
+    changes, effects = rescoring.changes.clone(), rescoring.effects.clone()
+    changes[0, names.index("layer 3")] = 1.5 * changes[0, names.index("layer 0")]
+    effects[0, names.index("layer 3")] = 0
+    misled = dataclasses.replace(bench, rescoring=dataclasses.replace(rescoring, changes=changes, effects=effects))
+    codes = population.sample(G, range(200))
+    assert recommend(misled.rescoring, "planted 0").name == "layer 3"
+    (done,) = plan(misled, ["planted 0=-1s"], codes[:1])
+    assert 0 in done[0].layers
+    before, after = (scores(population.render(G, c))[:, 0] for c in (codes, apply(codes, done)))
+    assert float((after - before).mean() / rescoring.score_std[0]) == pytest.approx(-1, abs=0.1)
+    # Steps are taken as they are; layers that are asked for are kept; where nothing has it, the nearest is told.
+    (done,) = plan(misled, ["planted 0=-1"], codes[:1])
+    assert done[0].layers == (3,)
+    with pytest.raises(ValueError, match="at layers 3 after"):
+        plan(misled, ["planted 0=-1s@3"], codes[:1])
+    flat = bent(lambda v: v.clamp(-0.3, 0.3), 1.0)
+    with pytest.raises(ValueError, match=r"'planted 0' moves by \+[1-9.]* of \+9 standard deviations at layers 0"):
+        plan(flat, ["planted 0=+9s"], codes[:1])
+
+
 @pytest.mark.parametrize(
     ("rise", "words"),
     [(1e-6, r"steps at layers 3; codes are found within .* was chance"),

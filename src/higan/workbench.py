@@ -43,6 +43,7 @@ __all__ = [
     "promising",
     "reach",
     "recommend",
+    "recommendations",
     "repeat",
     "response",
 ]
@@ -130,12 +131,23 @@ def recommend(rescoring: Rescoring, concept: str, *, least: float = WORTHWHILE) 
     Raises:
         ValueError: unknown concept, or its score rises at no placement.
     """
+    return recommendations(rescoring, concept, least=least)[0]
+
+
+def recommendations(rescoring: Rescoring, concept: str, *, least: float = WORTHWHILE) -> tuple[Placement, ...]:
+    """What `recommend` gives, then the other placements that reach the share ``least``, by their ratios.
+
+    Raises:
+        ValueError: as for `recommend`.
+    """
     c, wanted, strong = _strong(rescoring, concept, least)
     sure = wanted - 1.64 * standardise(rescoring, standard_errors(rescoring))[c]
     gain = sure if bool((sure[strong] > 0).any()) else wanted
     ratio = torch.where(strong, gain / _unwanted(rescoring, c), -torch.inf)
-    best = [p for p, r in zip(rescoring.placements, ratio.tolist(), strict=True) if r >= 0.9 * float(ratio.max())]
-    return min(best, key=lambda placement: len(placement.layers))
+    best = [p for p, r in enumerate(ratio.tolist()) if r >= 0.9 * float(ratio.max())]
+    first = min(best, key=lambda p: len(rescoring.placements[p].layers))
+    others = [p for p in ratio.argsort(descending=True).tolist() if bool(strong[p]) and p != first]
+    return tuple(rescoring.placements[p] for p in (first, *others))
 
 
 def promising(rescoring: Rescoring, concept: str, *, least: float = WORTHWHILE) -> tuple[Placement, ...]:
@@ -229,7 +241,11 @@ def calibrate(
     steps, gained = _sought(gain, wanted, first, longest)
     _tell(bench, f"{boundary.concept.name} {sigmas:+g} σ", most, most)
     if gained < _NEARLY * wanted:
-        raise ValueError(_unreached(boundary, layers, sign * steps, sign * gained, sigmas))
+        raise _ShortError(
+            f"{boundary.concept.name!r} moves by {sign * gained:+.2f} of {sigmas:+g} standard deviations at layers "
+            f"{format_layers(layers)} after {sign * steps:+.3g} steps; ask for less, or choose other layers",
+            share=gained / wanted,
+        )
     return sign * steps
 
 
@@ -337,11 +353,12 @@ def _changes(
     return change
 
 
-def _unreached(boundary: Boundary, layers: Sequence[int], step: float, change: float, sigmas: float) -> str:
-    return (
-        f"{boundary.concept.name!r} moves by {change:+.2f} of {sigmas:+g} standard deviations at layers "
-        f"{','.join(map(str, layers))} after {step:+.3g} steps; ask for less, or choose other layers"
-    )
+class _ShortError(ValueError):
+    """An amount is not to be had; how much of it is."""
+
+    def __init__(self, message: str, *, share: float) -> None:
+        super().__init__(message)
+        self.share = share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -473,7 +490,8 @@ def plan(
 ) -> tuple[tuple[Edit, ...], ...]:
     """For every sample the edits to be carried out, with strengths and layers; the order of edits does not matter.
 
-    Layers that are not given are recommended by the re-scoring (`recommend`). Amounts in standard deviations become
+    Layers that are not given are recommended by the re-scoring (`recommend`); for an amount in standard deviations, the
+    first of the `recommendations` at which it is to be had. Amounts in standard deviations become
     steps by `calibrate`, which starts from the response that the re-scoring measured; without a scorer, by that
     response alone. A score to be reached is sought after all other edits have been made.
 
@@ -494,11 +512,10 @@ def plan(
     for instruction in sorted(instructions, key=str):
         boundary = bench.boundaries[instruction.concept]
         boundary = project_out(boundary, others) if others else boundary
-        layers = layers_of(bench, instruction)
         if instruction.unit in ("at least", "at most"):
-            targets.append((instruction, boundary, layers))
+            targets.append((instruction, boundary, layers_of(bench, instruction)))
         else:
-            fixed.append(Edit(boundary, _steps(bench, instruction, boundary, layers), layers))
+            fixed.append(_measured(bench, instruction, boundary))
     plans = [tuple(fixed)] * len(codes)
     for instruction, boundary, layers in targets:
         start = apply(codes, fixed)
@@ -522,6 +539,25 @@ def layers_of(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
     if bench.rescoring is None:
         raise ValueError(f"no re-scoring to recommend layers for {instruction.concept!r} by; give them, as in @0-3")
     return recommend(bench.rescoring, instruction.concept).layers
+
+
+def _measured(bench: Workbench, instruction: Instruction, boundary: Boundary) -> Edit:
+    """The edit at the layers that are asked for, or at the first recommended ones where it reaches its amount.
+
+    Raises:
+        ValueError: it does so nowhere; of several places the one that came nearest is told.
+    """
+    tries = [layers_of(bench, instruction)]
+    free = instruction.layers is None and instruction.unit == "sigmas"
+    if free and bench.rescoring is not None and bench.scorer is not None:
+        tries = [placement.layers for placement in recommendations(bench.rescoring, instruction.concept)]
+    short: list[_ShortError] = []
+    for layers in tries:
+        try:
+            return Edit(boundary, _steps(bench, instruction, boundary, layers), layers)
+        except _ShortError as error:
+            short.append(error)
+    raise max(short, key=lambda error: error.share)
 
 
 def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layers: tuple[int, ...]) -> float:
