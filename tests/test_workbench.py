@@ -198,6 +198,12 @@ def test_an_amount_is_had_at_the_next_layers_where_the_recommended_ones_do_not_h
     assert 0 in done[0].layers
     before, after = (scores(population.render(G, c))[:, 0] for c in (codes, apply(codes, done)))
     assert float((after - before).mean() / rescoring.score_std[0]) == pytest.approx(-1, abs=0.1)
+    # So is a score to be reached, by each sample that does not have it already.
+    found = plan(misled, ["planted 0=>0.4"], codes[:20])
+    had = scores(population.render(G, codes[:20]))[:, 0] >= 0.4
+    assert 0 < int(had.sum()) < 20
+    for (done,), there in zip(found, had.tolist(), strict=True):
+        assert (done.strength == 0 and done.layers == (3,)) if there else (done.strength > 0 and 0 in done.layers)
     # Steps are taken as they are; layers that are asked for are kept; where nothing has it, the nearest is told.
     (done,) = plan(misled, ["planted 0=-1"], codes[:1])
     assert done[0].layers == (3,)

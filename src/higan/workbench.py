@@ -490,10 +490,10 @@ def plan(
 ) -> tuple[tuple[Edit, ...], ...]:
     """For every sample the edits to be carried out, with strengths and layers; the order of edits does not matter.
 
-    Layers that are not given are recommended by the re-scoring (`recommend`); for an amount in standard deviations, the
-    first of the `recommendations` at which it is to be had. Amounts in standard deviations become
-    steps by `calibrate`, which starts from the response that the re-scoring measured; without a scorer, by that
-    response alone. A score to be reached is sought after all other edits have been made.
+    Layers that are not given are recommended by the re-scoring (`recommend`); for an amount in standard deviations or a
+    score to be reached, they are the first of the `recommendations` at which it is to be had. Amounts in standard
+    deviations become steps by `calibrate`, which starts from the response that the re-scoring measured; without a
+    scorer, by that response alone. A score to be reached is sought after all other edits have been made.
 
     Args:
         bench: the generator with its boundaries.
@@ -508,22 +508,18 @@ def plan(
     check_consistent(instructions, bench.boundaries, conditions)
     others = [bench.boundaries[name] for name in conditions]
     fixed: list[Edit] = []
-    targets: list[tuple[Instruction, Boundary, tuple[int, ...]]] = []
+    targets: list[tuple[Instruction, Boundary]] = []
     for instruction in sorted(instructions, key=str):
         boundary = bench.boundaries[instruction.concept]
         boundary = project_out(boundary, others) if others else boundary
         if instruction.unit in ("at least", "at most"):
-            targets.append((instruction, boundary, layers_of(bench, instruction)))
+            targets.append((instruction, boundary))
         else:
             fixed.append(_measured(bench, instruction, boundary))
     plans = [tuple(fixed)] * len(codes)
-    for instruction, boundary, layers in targets:
-        start = apply(codes, fixed)
-        below = instruction.unit == "at most"
-        found = reach(bench, start, boundary, layers, instruction.amount, below=below)
-        _refuse_unreached(instruction, found)
-        strengths = found.strengths.tolist()
-        plans = [(*p, Edit(boundary, s, layers)) for p, s in zip(plans, strengths, strict=True)]
+    for instruction, boundary in targets:
+        reaching = _reaching(bench, instruction, boundary, apply(codes, fixed))
+        plans = [(*before, last) for before, last in zip(plans, reaching, strict=True)]
     return tuple(plans)
 
 
@@ -541,18 +537,22 @@ def layers_of(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
     return recommend(bench.rescoring, instruction.concept).layers
 
 
+def _places(bench: Workbench, instruction: Instruction) -> list[tuple[int, ...]]:
+    """The layers that an edit names; else all that are recommended, where it can be seen which of them have it."""
+    open_to_others = instruction.layers is None and instruction.unit != "steps" and bench.scorer is not None
+    if open_to_others and bench.rescoring is not None:
+        return [placement.layers for placement in recommendations(bench.rescoring, instruction.concept)]
+    return [layers_of(bench, instruction)]
+
+
 def _measured(bench: Workbench, instruction: Instruction, boundary: Boundary) -> Edit:
     """The edit at the layers that are asked for, or at the first recommended ones where it reaches its amount.
 
     Raises:
         ValueError: it does so nowhere; of several places the one that came nearest is told.
     """
-    tries = [layers_of(bench, instruction)]
-    free = instruction.layers is None and instruction.unit == "sigmas"
-    if free and bench.rescoring is not None and bench.scorer is not None:
-        tries = [placement.layers for placement in recommendations(bench.rescoring, instruction.concept)]
     short: list[_ShortError] = []
-    for layers in tries:
+    for layers in _places(bench, instruction):
         try:
             return Edit(boundary, _steps(bench, instruction, boundary, layers), layers)
         except _ShortError as error:
@@ -587,15 +587,38 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
     return calibrate(bench, boundary, layers, instruction.amount, guess=steps)
 
 
-def _refuse_unreached(instruction: Instruction, found: Reached) -> None:
-    missed = (~found.reached).nonzero().flatten().tolist()
-    if missed:
-        k = missed[0]
-        raise ValueError(
-            f"{instruction.concept!r} cannot reach {instruction.amount:g}: sample {k} of {len(found.reached)} ends at "
-            f"{float(found.scores[k]):.3g} after {float(found.strengths[k]):+.1f} steps; ask for less, choose other "
-            "layers, or start from another sample"
-        )
+def _reaching(
+    bench: Workbench, instruction: Instruction, boundary: Boundary, start: Float[Tensor, "n L D"]
+) -> list[Edit]:
+    """For every sample, whatever its company, the edit at the first layers where its score gets there.
+
+    Raises:
+        ValueError: a sample's does nowhere; the place where it came nearest is told.
+    """
+    below = instruction.unit == "at most"
+    edits: dict[int, Edit] = {}
+    ends: dict[int, tuple[float, Edit]] = {}
+    for layers in _places(bench, instruction):
+        todo = [k for k in range(len(start)) if k not in edits]
+        if not todo:
+            break
+        found = reach(bench, start[todo], boundary, layers, instruction.amount, below=below)
+        told = zip(todo, found.reached.tolist(), found.scores.tolist(), found.strengths.tolist(), strict=True)
+        for k, there, end, strength in told:
+            done = Edit(boundary, strength, layers)
+            if there:
+                edits[k] = done
+            elif k not in ends or (end < ends[k][0]) == below:
+                ends[k] = (end, done)
+    for k in range(len(start)):
+        if k not in edits:
+            end, nearest = ends[k]
+            raise ValueError(
+                f"{instruction.concept!r} cannot reach {instruction.amount:g}: sample {k} of {len(start)} ends at "
+                f"{end:.3g} after {nearest.strength:+.1f} steps at layers {format_layers(nearest.layers)}; ask for "
+                "less, choose other layers, or start from another sample"
+            )
+    return [edits[k] for k in range(len(start))]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
