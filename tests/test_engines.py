@@ -176,6 +176,9 @@ def test_engines_by_name():
         64, "ray://head:10001", "cuda"
     )
     assert open_engine("ray", workers=2) == RayCluster(2)
+    assert open_engine("processes", threads=cores) == Processes(1, threads=cores)
+    assert open_engine(workers=3, threads=2) == Processes(3, threads=2)
+    assert open_engine("ray", workers=2, threads=5) == RayCluster(2, threads=5)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +188,8 @@ def test_engines_by_name():
         ({"name": "local", "workers": 2}, "'local' is one worker on one device"),
         ({"name": "processes", "address": "auto"}, "an address is of a Ray cluster; the engine is 'processes'"),
         ({"name": "processes", "workers": 0}, "workers must be at least 1; got 0"),
+        ({"workers": 2, "threads": 0}, "threads must be at least 1; got 0"),
+        ({"threads": 4}, "for this process set OMP_NUM_THREADS"),
         ({"name": "ray", "workers": -1}, "workers must be at least 1; got -1"),
         ({"name": "ray", "devices": ["cpu", "cuda"]}, "of one kind"),
         ({"name": "ray", "devices": ["mps"]}, "device is cpu or cuda, and Ray chooses which; got 'mps'"),

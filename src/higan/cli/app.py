@@ -63,6 +63,7 @@ EngineChoice = Annotated[
     EngineName | None, typer.Option("--engine", help="Where samples are made: local, processes or ray.")
 ]
 Workers = Annotated[int | None, typer.Option("--workers", help="How many; by default one for each device or core.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Of each worker, by default one.")]
 Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; without it Ray starts one here.")]
 ShardSize = Annotated[int, typer.Option("--shard-size", help="Samples per file, the unit of work.")]
 Num = Annotated[int, typer.Option("--num", help="Samples to probe.")]

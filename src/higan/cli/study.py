@@ -45,6 +45,7 @@ from higan.cli.app import (
     ShardSize,
     Step,
     StepModeName,
+    Threads,
     Top,
     Verify,
     Workers,
@@ -60,7 +61,7 @@ from higan.cli.models import generator_options as generator_options_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.devices import open_device
 from higan.editing import StepMode
-from higan.engines import Engine, RayCluster, open_engine
+from higan.engines import Engine, Processes, RayCluster, open_engine
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.hierarchy import finding, profile
 from higan.photographs import open_photograph
@@ -130,6 +131,7 @@ def run(
     label: Label = None,
     engine: EngineChoice = None,
     workers: Workers = None,
+    threads: Threads = None,
     address: Address = None,
     shard_size: ShardSize = 2000,
     photograph: PhotographFiles = None,
@@ -155,7 +157,7 @@ def run(
         options=scorer_options(concept, against, option),
         generator_options=generator_options_of(generator_option),
         label=label,
-        engine=open_engine(engine, workers=workers, devices=device.split(","), address=address),
+        engine=open_engine(engine, workers=workers, devices=device.split(","), address=address, threads=threads),
         shard_size=shard_size,
         photographs=photograph or (),
     )
@@ -209,7 +211,7 @@ def _study(
     segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, here)
     pictures = _opened(photographs, generator)
     beside = {"segmenter": segmenter_name, "photographs": list(photographs)}
-    folder = _open(out, generator, scorer, models, beside, num=num, seed=seed, shard_size=shard_size)
+    folder = _open(out, generator, scorer, models, beside, num=num, seed=seed, shard_size=shard_size, engine=engine)
     say_guesses(scorer)
     rescoring: dict[str, Any] = {
         "num": verify,
@@ -259,6 +261,7 @@ def _open(
     num: int,
     seed: int,
     shard_size: int = 2000,
+    engine: Engine | None = None,
 ) -> store.Run:
     """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them.
 
@@ -276,6 +279,8 @@ def _open(
         "device": str(generator.device),
         "command": shlex.join(["higan", *sys.argv[1:]]),
     }
+    if isinstance(engine, Processes | RayCluster):
+        provenance["threads"] = engine.threads
     typed = [models.generator, models.scorer, beside.get("segmenter"), *beside.get("photographs", ())]
     if any(names_files(str(name)) for name in [*typed, *models.options.values()]):
         provenance["folder"] = str(Path.cwd())
@@ -399,16 +404,17 @@ def sample(
     label: Label = None,
     engine: EngineChoice = None,
     workers: Workers = None,
+    threads: Threads = None,
     address: Address = None,
     shard_size: ShardSize = 2000,
 ) -> None:
     """Samples codes, renders and scores them into a run folder."""
     options = scorer_options(concept, against, option)
-    workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
+    workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address, threads=threads)
     digests = digests_of(generator, scorer, options)
     models = Models(generator, scorer, options, label, digests, generator_options_of(generator_option))
     loaded, predictor = models(_device_here(device, workforce))
-    folder = _open(out, loaded, predictor, models, num=num, seed=seed, shard_size=shard_size)
+    folder = _open(out, loaded, predictor, models, num=num, seed=seed, shard_size=shard_size, engine=workforce)
     say_guesses(predictor)
     left = study.unsampled(folder)
     if left:
@@ -472,10 +478,11 @@ def rescore(
     device: Devices = "cpu",
     engine: EngineChoice = None,
     workers: Workers = None,
+    threads: Threads = None,
     address: Address = None,
 ) -> None:
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
-    workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address)
+    workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address, threads=threads)
     rescoring: dict[str, Any] = {
         "num": verify,
         "step": step,

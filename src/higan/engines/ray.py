@@ -29,7 +29,7 @@ class RayCluster:
     Its usage reports are switched off unless the environment says otherwise.
 
     Args:
-        workers: how many; each takes one core, and one GPU where ``device`` is ``cuda``.
+        workers: how many; each takes a core a thread, and one GPU where ``device`` is ``cuda``.
         address: of a running cluster, as in ``ray://head:10001`` or ``auto``; None starts one here, on the loopback.
         device: ``cpu`` or ``cuda``; Ray shows every worker its own GPU.
         threads: of torch in each worker.
@@ -129,14 +129,14 @@ class _Crew(Generic[U]):
         if count <= 0:
             return
         if not self.ray.is_initialized():
-            _connect(self.ray, self.engine.address, self.engine.workers)
+            _connect(self.ray, self.engine.address, self.engine.workers * self.engine.threads)
             self.ours = True
         self.workers += [self._worker() for _ in range(count)]
 
     def _worker(self) -> Any:
         """One more, once there is room."""
         device = self.engine.device
-        hire = self.ray.remote(_Worker).options(num_cpus=1, num_gpus=int(device == "cuda"))
+        hire = self.ray.remote(_Worker).options(num_cpus=self.engine.threads, num_gpus=int(device == "cuda"))
         return hire.remote(self.open_job, device, self.engine.threads)
 
     def _replace(self, worker: Any) -> Any:
@@ -180,11 +180,11 @@ def _late(under_way: Mapping[Any, _Task[U]], missing: Collection[U]) -> U:
     return min(units, key=units.count)
 
 
-def _connect(ray: Any, address: str | None, workers: int) -> None:
+def _connect(ray: Any, address: str | None, cores: int) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         # Never a cluster that happens to be there: only one that was named.
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
         options |= {"_node_ip_address": "127.0.0.1"}
     else:
         options |= {"address": address}
