@@ -83,7 +83,7 @@ def main():
             print("| " + " | ".join(cells) + " |", flush=True)
     off = {how: math.sqrt(sum(m * m for m in ms) / len(ms)) for how, ms in missed.items()}
     print(
-        f"\n{refused} refused; of the others the straight line misses {off['straight']:.0%}, what "
+        f"\n{refused} refused; of the others the straight line misses by {off['straight']:.0%}, what "
         f"was looked for by {off['found']:.0%} (root mean square)."
     )
 

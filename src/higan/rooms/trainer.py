@@ -286,7 +286,7 @@ class Trainer:
         write_weights(path, dict(self._tensors()), header)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint. From a slim one the optimisers start anew.
+        """Go on from a checkpoint. From a slim one the optimisers start anew and the generator is its average.
 
         Stages may have been added, their lengths, rates and γ changed since it was written; the network, seed, style
         mixing and loss may not, where the checkpoint tells them.
@@ -434,18 +434,21 @@ class Trainer:
 
 
 def slim_checkpoint(path: Path, target: Path) -> None:
-    """Copy a checkpoint without the optimisers and in float16, a fifth of the size; training can go on from it.
+    """Copy a checkpoint in float16, without the optimisers and the generator of the moment, an eighth of the size.
+
+    Training can go on from it: with new optimisers, and from the average.
 
     Raises:
         as `Trainer.load`.
     """
     tensors, header = read_checkpoint(path)
-    kept = {name: tensor.half() for name, tensor in tensors.items() if not name.startswith("optimiser_")}
+    parted = ("optimiser_", "generator.")
+    kept = {name: tensor.half() for name, tensor in tensors.items() if not name.startswith(parted)}
     write_weights(target, kept, header)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a checkpoint.
+    """Tensors and header of a checkpoint; where the generator was left out, it is its average.
 
     Raises:
         MissingWeightsError: there is no such file.
@@ -457,6 +460,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UnknownFormatError(
             f"{path} is no training checkpoint: expected {_FORMAT!r}, got {header.get('format')!r}"
         )
+    if not any(name.startswith("generator.") for name in tensors):
+        averaged = {name: tensor for name, tensor in tensors.items() if name.startswith("average.")}
+        tensors |= {f"generator.{name.removeprefix('average.')}": tensor.clone() for name, tensor in averaged.items()}
     return tensors, header
 
 
