@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import time
 from pathlib import Path
+
+from scipy.stats import t as student
 
 from higan import load_generator, load_scorer
 from higan.editing import apply
@@ -26,8 +29,8 @@ from higan.studio.shipped import SHIPPED
 from higan.types import Edit
 from higan.workbench import open_workbench, plan, recommend, response
 
-T_95 = 1.985
-"""Of 95 degrees of freedom; of 47 it is 2.01."""
+SHORT = re.compile(r"moves by (\S+) of .* at layers (\S+) after")
+"""What `higan edit` says where an amount is not to be had."""
 
 
 def main():
@@ -49,7 +52,7 @@ def main():
         name = done.boundary.concept.name
         after = score(scorer, render(generator, apply(codes, [done])))
         changes = (after - before)[:, bench.column(name)] / float(rescoring.score_std[names.index(name)])
-        half = T_95 * float(changes.std()) / math.sqrt(len(changes))
+        half = student.ppf(0.975, len(changes) - 1) * float(changes.std()) / math.sqrt(len(changes))
         return float(changes.mean()), f"{float(changes.mean()):+.2f} ({half:.2f})"
 
     print(
@@ -72,8 +75,8 @@ def main():
                 ((found,),) = plan(bench, [f"{name}={amount:+g}s"], codes[:1])
             except ValueError as error:
                 refused += 1
-                most, where = str(error).split("moves by")[1].split("standard deviations at layers")
-                cells += ["refused", where.split("after")[0].strip(), f"at most {most.split('of')[0].strip()}"]
+                said = SHORT.search(str(error))
+                cells += ["refused", said[2], f"at most {said[1]}"] if said else ["refused", "", str(error)]
             else:
                 missed["straight"].append(change / amount - 1)
                 change, told = moved(found)

@@ -580,6 +580,7 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
                 f"{far}within {limit:.1f}, and there is no scorer to look with; ask for less, or choose other layers"
             )
         return steps
+    # A response that is a rise by chance would give millions of steps.
     if abs(steps) > limit * _FURTHER:
         raise ValueError(
             f"{far}within {limit:.1f}: that it rises there was chance; ask for less, or choose other layers"
