@@ -134,6 +134,10 @@ def test_statistics_are_those_of_the_samples_that_were_taken(both):
         expected = statistics.interval(short)[c, p]
         tolerance = 0.25 * float(expected[1] - expected[0]) + 1e-6
         torch.testing.assert_close(ends[c, p], expected, atol=tolerance, rtol=0)
+    for p, m in enumerate(ragged.null_counts.tolist()):
+        assert bool(ragged.null_changes[:, p, m:].isnan().all())
+        null = ragged.null_changes[:, p, :m].mean(-1)
+        torch.testing.assert_close(null, ragged.null.mean(0)[p], atol=1e-5, rtol=0)
     verified = [{row.concept.name for row in statistics.rank(r) if row.verified} for r in (ragged, fixed)]
     assert verified[0] == verified[1] == {f"planted {layer}" for layer in range(6)}
     assert all(math.isfinite(value) for value in profile(ragged, num_resamples=50).centre.tolist())

@@ -380,6 +380,14 @@ def test_projection_refuses():
         project_out(boundary([1.0, 0.0]), [boundary([1.0, 0.0, 0.0])])
 
 
+def test_layers_that_a_direction_leaves_alone_stay_so():
+    main = boundary([[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]])
+    found = project_out(main, [boundary([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])])
+    torch.testing.assert_close(found.normal, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
+    with pytest.raises(ValueError, match="nothing of the direction"):
+        project_out(main, [boundary([[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]])])
+
+
 def test_random_directions():
     directions = random_directions(2000, 16, seed=3)
     assert float(directions.norm(dim=1).sub(1).abs().max()) < 1e-6

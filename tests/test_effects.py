@@ -114,6 +114,22 @@ def test_matched_edits_move_their_own_score_alike():
         assert found[name].strength == pytest.approx(steps, abs=0.03)
 
 
+class Saturating(ToyScorer):
+    """Scores that, like probabilities, come to an end: tanh of the toy's."""
+
+    def score(self, images):
+        return super().score(images).tanh()
+
+
+def test_what_saturates_before_the_target_is_left_out():
+    scorer = Saturating(4)
+    for target, reached in ((0.5, {"clean", "leaning"}), (1.8, set())):
+        found = matched(G, scorer, EDITS, std=ONES, target=target)
+        assert set(found) == reached
+    moved = mean_effects(measure_effects(G, scorer, matched(G, scorer, EDITS, std=ONES, target=0.5), std=ONES, num=64))
+    assert [float(moved[e, own]) for e, own in enumerate((0, 1))] == pytest.approx([0.5, 0.5], abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("edits", "num", "words"),
     [({}, 8, "0 edits"), (EDITS, 1, "1 samples"), ({"x": edit(0, LEANING)}, 0, "0 samples")],

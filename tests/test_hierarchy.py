@@ -165,9 +165,54 @@ def test_one_level_or_none_has_no_order(concepts):
     found = hierarchy.profile(record([[4.0, 0.0], [0.0, 4.0]], ["object", "colour"]), concepts=concepts)
     assert len(found.levels) == len(concepts)
     assert math.isnan(found.in_order)
-    missing = "attributes" if concepts else "objects, attributes"
+    unverified = "colour scheme" if concepts else "objects and colour scheme"
+    assert hierarchy.finding(found) == (
+        f"The order of the four levels cannot be judged; no concept of {unverified} could be verified; "
+        "no concept of layout and attributes was tried."
+    )
+
+
+def test_one_layer_has_no_order():
+    found = hierarchy.profile(record([[4.0], [4.0]], ["object", "colour"]))
+    assert found.levels == ("object", "colour")
+    assert math.isnan(found.in_order)
     assert hierarchy.finding(found).startswith("The order of the four levels cannot be judged; no concept of layout")
-    assert missing in hierarchy.finding(found)
+
+
+def test_levels_that_share_the_first_layer_are_in_order_by_chance_only():
+    """Four levels at layer 0: cut off at zero their centres would tie, and every tie would count as agreement."""
+    rescoring = record([[4.0] + [0.0] * 5] * 4, [*LEVELS])
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(40):
+        scatter = torch.randn(rescoring.changes.shape, generator=draw) * 0.2
+        noisy = dataclasses.replace(rescoring, changes=rescoring.changes + scatter, null=rescoring.null + 0.08)
+        found.append(hierarchy.profile(noisy, num_resamples=200))
+    assert sum(profile.in_order for profile in found) / 40 == pytest.approx(1 / 24, abs=0.05)
+    tied = next(p for p in found if p.centre[0] == p.centre[1] == 0)
+    assert "objects no later than layout" in hierarchy.finding(tied)
+
+
+def test_a_null_of_few_samples_widens_what_is_said_against_it():
+    """Samples answer to all directions more or less alike; the null was measured on the first 16 of 100 of them."""
+    draw = torch.Generator().manual_seed(0)
+    base = record([[0.0] * 6], ["object"], num=100)
+    P = len(base.placements)
+    located = {True: 0, False: 0}
+    for _ in range(60):
+        scale = torch.randn(100, generator=draw).exp()
+        changes = scale * torch.rand(1, P, 100, generator=draw)
+        changes[:, 0] += 5
+        meaningless = scale * torch.rand(20, P, 100, generator=draw)
+        null_changes = meaningless.mean(0)[None].clone()
+        null_changes[..., 16:] = math.nan
+        early = dataclasses.replace(base, changes=changes, null=meaningless[..., :16].mean(-1)[..., None])
+        for told in located:
+            found = dataclasses.replace(early, null_changes=null_changes if told else None)
+            located[told] += bool(hierarchy.profile(found, concepts=["c0"], num_resamples=200).levels)
+    # No single layer does more than the null. With the null taken for certain a tenth or more is said to.
+    assert located[True] <= 4
+    assert located[False] >= 8
 
 
 def test_reliability_is_one_without_noise_and_nothing_where_all_is_noise():
@@ -210,7 +255,7 @@ def test_a_reversed_hierarchy_is_reported_as_such():
     assert hierarchy.finding(hierarchy.profile(rescoring)) == (
         "The levels do not come in the paper's order: colour scheme before layout (mean layer of 0-3: "
         "layout at 3.0, colour scheme at 0.0; the paper's order appears in 0% of bootstrap resamples); "
-        "no concept of objects and attributes could be verified."
+        "no concept of objects and attributes was tried."
     )
 
 
@@ -227,7 +272,18 @@ def test_nothing_verified_is_said_and_not_an_error():
     assert hierarchy.peaks(profile) == ()
     assert hierarchy.finding(profile) == (
         "The order of the four levels cannot be judged; "
-        "no concept of layout, objects, attributes and colour scheme could be verified."
+        "no concept of layout and colour scheme could be verified; no concept of objects and attributes was tried."
+    )
+
+
+def test_what_no_single_layer_moves_is_not_said_to_be_unverified():
+    rescoring = record([[4.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 4.0], [0.0] * 4], ["layout", "colour", "object"])
+    changes = rescoring.changes.clone()
+    changes[2, 0] = 4.0
+    profile = hierarchy.profile(dataclasses.replace(rescoring, changes=changes))
+    assert profile.unplaced == ("object",)
+    assert hierarchy.finding(profile).endswith(
+        "; objects verified, but not moved surely by any single layer; no concept of attributes was tried."
     )
 
 

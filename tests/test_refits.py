@@ -78,6 +78,14 @@ def test_stability_is_the_cosine_between_fits_to_the_halves():
     assert float(found) == pytest.approx(float(normals[0] @ normals[1]), abs=1e-6)
 
 
+def test_few_extremes_are_enough_for_the_null_and_for_the_halves():
+    """Where the fit itself works: extremes that are not held out, and a share that leaves one in half the samples."""
+    population = a_population(num=1000)
+    for seed in range(3):
+        assert len(refits.permuted(population, 20, mode="all", num_extreme=5, seed=seed)) == 20
+    assert refits.stabilities(a_population(num=20), num_extreme=0.1).isfinite().all()
+
+
 def test_stability_of_layerwise_normals_is_their_mean():
     found = refits.stabilities(a_population(layers=2), ["first"])
     # The second layer's codes have nothing to do with the score: its cosine is near zero, the first's near one.

@@ -119,6 +119,13 @@ def test_charts_without_any_level():
     assert of_class(stage_chart(profile), "point") == []
 
 
+def test_mean_layers_from_ten_on_keep_their_tenth():
+    deep = a_profile([[0.0] * 10 + [0.1, 0.9]], [[0.0, 0.0, 0.0, 1.0]], ["colour"])
+    svg = profile_chart(deep, groups(12), {})
+    assert "mean 10.9" in texts(svg)
+    assert "mean layer 10.9" in ET.fromstring(svg).get("aria-label")
+
+
 def test_effect_bar_is_to_scale():
     svg = effect_bar(effect=1.0, low=0.5, high=2.0, null=0.25, longest=2.0)
     (bar,), (whisker,), (null,) = of_class(svg, "bar"), of_class(svg, "whisker"), of_class(svg, "null")

@@ -332,6 +332,21 @@ def test_what_the_null_gains_is_told_sample_by_sample(study):
     wanted[8:, 0] = False
     assert plan.run(rescoring.seeds[:2], wanted=wanted)["null_rises"].shape == (40, 8, 0)
     assert "null_rises" not in plan.run(rescoring.seeds[:2])
+    torch.testing.assert_close(made["null_changes"].mean(-1), rescoring.null.mean(0).T)
+
+
+def test_units_of_another_truncation_are_not_taken(study):
+    generator, scorer, boundaries, _ = study
+    keys = {
+        rs.key_of(
+            rs.plan_of(
+                ToyGenerator(shared_code=generator.shared_code, psi=psi), scorer, boundaries, num=2, step=2.0, seed=0,
+                places=None, num_random=3, permuted=(), step_mode="official", batch_size=2,
+            ), 0, 2, 2,
+        )
+        for psi in (1.0, 0.5)
+    }  # fmt: skip
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize(("resolution", "images"), [(64, 512), (256, 256), (1024, 16)])

@@ -126,6 +126,22 @@ def test_pooling_finds_in_a_large_table_what_single_cells_cannot():
         statistics.p_values(record(changes, torch.rand(2, 20, 20)), pooled=True)
 
 
+def test_placements_of_the_same_layers_are_pooled_once():
+    """A stage of one layer says nothing new, and no more directions than there are can be beaten."""
+    draw = torch.Generator().manual_seed(0)
+    changes, null = torch.rand(10, 5, 1, generator=draw), torch.rand(15, 5, 10, generator=draw)
+    changes[0, 0] = 50
+    once = record(changes, null)
+    again = [0, 1, 2, 3, 4, 1, 2, 3]
+    twice = record(changes[:, again], null[:, again])
+    twice = dataclasses.replace(twice, placements=tuple(once.placements[p] for p in again))
+    p = statistics.p_values(once, pooled=True)
+    torch.testing.assert_close(statistics.p_values(twice, pooled=True), p[:, again])
+    torch.testing.assert_close(
+        statistics.table(twice, num_resamples=2).q, statistics.table(once, num_resamples=2).q[:, again]
+    )
+
+
 def test_randomised_exact_tests_are_uniform_where_others_tie():
     """Half of all values are zero, as after truncation, and R + 1 = 21 is no multiple of 20."""
     draw = torch.Generator().manual_seed(0)

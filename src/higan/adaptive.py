@@ -7,7 +7,7 @@ first m. What is decided is measured no more::
 
     a concept is in    when it surely beats all but k others            (and out when k others surely beat it)
     a layer is out     when the concept's strongest layer surely beats it
-    a concept is left  when its change is surely smaller than those of a twentieth of the random directions
+    a concept is left  when its change is surely smaller than those of more than a twentieth of the random directions
     a stage is left    when it surely changes too little to be recommended, and after 64 samples
     random directions  go on at ``all`` only, and only while a concept could still fall on either side of them
 
@@ -366,7 +366,6 @@ def rescore_adaptively(
     race = Race(plan.places, len(boundaries), num, generator.num_layers, top, order, confidence)
     budget = cost(len(boundaries), plan.places, num=num, num_random=num_random, num_permuted=len(permuted))
     seeds = sample_seeds(num, seed=seed, purpose="verify")
-    # Not "adaptive-": what earlier versions kept under that name lacks the null sample by sample.
     key = f"adaptively-{key_of(plan, seed, num, batch_size)}"
     ledger = _Ledger.empty(plan, num)
     done = 0
@@ -454,6 +453,7 @@ class _Ledger:
     changes: Tensor
     effects: Tensor
     null: Tensor
+    null_changes: Tensor
     null_rises: Tensor
     counts: Tensor
     null_counts: Tensor
@@ -466,6 +466,7 @@ class _Ledger:
             changes=torch.full((C, P, num), math.nan),
             effects=torch.zeros(C, P, C, dtype=torch.float64),
             null=torch.zeros(N - C, P, C, dtype=torch.float64),
+            null_changes=torch.full((C, P, num), math.nan),
             null_rises=torch.full((N - C, C, num), math.nan),
             counts=torch.zeros(C, P, dtype=torch.int64),
             null_counts=torch.zeros(P, dtype=torch.int64),
@@ -478,6 +479,7 @@ class _Ledger:
         self.changes[..., start : start + size] = unit["changes"]
         self.effects += unit["effects"]
         self.null += unit["null"]
+        self.null_changes[..., start : start + size] = unit["null_changes"]
         self.null_rises[..., start : start + unit["null_rises"].shape[-1]] = unit["null_rises"]
         self.counts += measured.sum(-1)
         self.null_counts += size * wanted[C:].any(0)
@@ -519,6 +521,7 @@ def _summary(
         step_mode=step_mode,
         image_changes=plan.image_changes(seed) if step_mode == "equal_change" else None,
         null_counts=ledger.null_counts,
+        null_changes=ledger.null_changes,
     )
     top, peaks = race.verdict(ledger.changes, std)
     return Adaptive(

@@ -418,7 +418,9 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: fl
     basis, weight, _ = torch.linalg.svd(stacked, full_matrices=False)
     removed = weight.square() / (weight.square() + ridge) if ridge > 0 else (weight > 1e-6 * weight[..., :1]).to(weight)
     rest = normal - ((basis * removed[..., None, :]) @ (basis.mT @ normal[..., None]))[..., 0]
-    length = rest.norm(dim=-1)
+    # Layers that the direction leaves alone have nothing to lose.
+    untouched = normal.norm(dim=-1) == 0
+    length = torch.where(untouched, 1.0, rest.norm(dim=-1))
     if not bool((length > 1e-4).all()):
         names = ", ".join(repr(c.concept.name) for c in conditions)
         raise ValueError(f"nothing of the direction of {boundary.concept.name!r} is left without {names}")

@@ -33,6 +33,9 @@ __all__ = [
     "scaled",
 ]
 
+_NEAR = 0.2
+"""How far from the change that was asked for, as a share of it, the measured one may lie."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Effects:
@@ -218,26 +221,31 @@ def matched(
     """The edits with strengths at which each moves its own score by ``target`` standard deviations on average.
 
     Only then can side effects be compared: an edit that does nothing has none. Strengths are found by repeated
-    proportion on samples of their own; an edit that stays beyond ``longest`` steps, or moves its score backwards, is
-    left out of the result.
+    proportion on samples of their own. Left out of the result is an edit that would need more than ``longest`` steps,
+    moves its score backwards, or is still further than a fifth of ``target`` from it after the last round, as where a
+    score saturates.
 
     Raises:
         ValueError: as for `measure_effects`, or fewer than one round.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1; got {rounds}")
+
+    def own_changes(edits: Mapping[str, Edit]) -> dict[str, float]:
+        effects = measure_effects(generator, scorer, edits, std=std, num=num, seed=seed, first=2**22)
+        moved = mean_effects(effects)
+        return {name: float(moved[e, effects.own[e]]) for e, name in enumerate(edits)}
+
     current = dict(edits)
     for _ in range(rounds):
-        effects = measure_effects(generator, scorer, current, std=std, num=num, seed=seed, first=2**22)
-        moved = mean_effects(effects)
         following = {}
-        for e, (name, edit) in enumerate(current.items()):
-            own = float(moved[e, effects.own[e]])
+        for name, own in own_changes(current).items():
             # Saturating scores answer less the further they are pushed: no single proportion may go astray.
             factor = min(max(target / own, 0.25), 4.0) if own > 0 else 0.0
-            if 0 < abs(edit.strength * factor) <= longest:
-                following[name] = scaled(edit, factor)
+            if 0 < abs(current[name].strength * factor) <= longest:
+                following[name] = scaled(current[name], factor)
         current = following
         if not current:
-            break
-    return current
+            return {}
+    reached = own_changes(current)
+    return {name: edit for name, edit in current.items() if abs(reached[name] - target) <= _NEAR * target}

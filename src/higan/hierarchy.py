@@ -42,9 +42,11 @@ class Profile:
 
     ``centre`` is the mean layer, weighted by what each layer gains above the null, which may be less than nothing;
     ``centre_low`` and ``centre_high`` are its bootstrap interval. ``in_order`` is the share of resamples in which the
-    centres rise from level to level as the paper says; NaN where there is no more than one level, and nothing to order.
+    centres rise from level to level as the paper says; NaN where there is one level or one layer, and nothing to order.
     ``reliability`` of the profile over layers is that of `reliabilities`, for a level's mean over its concepts.
     ``over_concepts`` says whether resamples draw the concepts of a level anew as well.
+    ``unplaced`` are levels with verified concepts none of which single layers move surely, ``untried`` those of which
+    no concept was tried.
     """
 
     levels: tuple[Level, ...]
@@ -57,6 +59,8 @@ class Profile:
     in_order: float
     reliability: Float[Tensor, " V"]
     over_concepts: bool = False
+    unplaced: tuple[Level, ...] = ()
+    untried: tuple[Level, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +119,15 @@ def profile(
     at_group = _columns(rescoring, list(stages))
     weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
     halves = _halves(rescoring.changes.shape[-1], seed)
-    point, null = delta(rescoring), null_level(rescoring)
+    point = delta(rescoring) - null_level(rescoring)
 
     def gains_of(c: int, columns: list[int], weights: Tensor) -> Tensor:
-        return _gains(rescoring, c, columns, point=point, null=null, weights=weights)
+        return _gains(rescoring, c, columns, point, weights)
 
     chance = torch.Generator().manual_seed(seed + 1)
 
     levels: list[Level] = []
+    unplaced: list[Level] = []
     names: list[tuple[str, ...]] = []
     spread: list[tuple[Tensor, Tensor]] = []
     centres: list[Tensor] = []
@@ -131,8 +136,10 @@ def profile(
         members = [c for c, concept in enumerate(rescoring.concepts) if concept.level == level]
         members = [c for c in members if rescoring.concepts[c].name in counted]
         # A concept that moves only when all layers move together says nothing about where it lives.
-        gains = {c: gains_of(c, at_layer, weights) for c in members if bool((point > null)[c, at_group].any())}
+        gains = {c: gains_of(c, at_layer, weights) for c in members if bool((point[c, at_group] > 0).any())}
         gains = {c: found for c, found in gains.items() if _is_located(found)}
+        if members and not gains:
+            unplaced.append(level)
         members = [*gains]
         if not members:
             continue
@@ -153,8 +160,10 @@ def profile(
 
     over_layers, over_groups = collect(0, num_layers), collect(1, len(stages))
     middle = torch.stack(centres) if centres else torch.empty(0, 1 + num_resamples)
+    # Before they are cut off, which would make ties of what lies at the first or last layer.
+    rising = (middle[1:, 1:] > middle[:-1, 1:]).all(0)
+    middle = middle.clamp(0, num_layers - 1)
     low, high = _ends(middle[:, 1:], confidence)
-    rising = (middle[1:, 1:] >= middle[:-1, 1:]).all(0)
     return Profile(
         levels=tuple(levels),
         concepts=tuple(names),
@@ -165,9 +174,11 @@ def profile(
         centre=middle[:, 0],
         centre_low=low,
         centre_high=high,
-        in_order=float(rising.double().mean()) if len(levels) > 1 else math.nan,
+        in_order=float(rising.double().mean()) if len(levels) > 1 and num_layers > 1 else math.nan,
         reliability=torch.tensor(reliability),
         over_concepts=over_concepts,
+        unplaced=tuple(unplaced),
+        untried=tuple(level for level in LEVELS if level not in {concept.level for concept in rescoring.concepts}),
     )
 
 
@@ -185,12 +196,9 @@ def reliabilities(rescoring: Rescoring, *, seed: int = 0) -> Float[Tensor, " C"]
     num_layers = 1 + max(layer for placement in rescoring.placements for layer in placement.layers)
     at = _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)])
     halves = _halves(rescoring.changes.shape[-1], seed)
-    point, null = delta(rescoring), null_level(rescoring)
+    point = delta(rescoring) - null_level(rescoring)
     return torch.tensor(
-        [
-            _reliability(_shares(_gains(rescoring, c, at, point=point, null=null, weights=halves))[1:])
-            for c in range(len(rescoring.concepts))
-        ]
+        [_reliability(_shares(_gains(rescoring, c, at, point, halves))[1:]) for c in range(len(rescoring.concepts))]
     )
 
 
@@ -249,11 +257,19 @@ def _shares(gains: Float[Tensor, "b X"]) -> Float[Tensor, "b X"]:
 
 
 def _gains(
-    rescoring: Rescoring, concept: int, columns: list[int], *, point: Tensor, null: Tensor, weights: Tensor
+    rescoring: Rescoring, concept: int, columns: list[int], point: Float[Tensor, "C P"], weights: Float[Tensor, "B K"]
 ) -> Float[Tensor, "b X"]:
-    """Δs above the mean of the null at each place: measured in the first row, then in every bootstrap resample."""
-    resampled = resampled_means(rescoring.changes[concept, columns].clamp(min=0), weights).T
-    return torch.cat([point[concept, columns][None], resampled]) - null[concept, columns]
+    """Δs above the mean of the null at each place: as measured (``point``), then in every bootstrap resample.
+
+    Where the null stopped early, a resample draws its samples too: few of them say little about it. Where it has all
+    samples, it counts as known, which makes intervals a little too wide: samples that answer more to one direction do
+    so to the others.
+    """
+    resampled = resampled_means(rescoring.changes[concept, columns].clamp(min=0), weights)
+    null = null_level(rescoring)[concept, columns, None]
+    if rescoring.null_changes is not None:
+        null = resampled_means(rescoring.null_changes[concept, columns], weights)
+    return torch.cat([point[concept, columns, None], resampled - null], 1).T
 
 
 def _is_located(gains: Float[Tensor, "b L"]) -> bool:
@@ -263,10 +279,10 @@ def _is_located(gains: Float[Tensor, "b L"]) -> bool:
 
 
 def _centre(gains: Float[Tensor, "b L"]) -> Float[Tensor, " b"]:
-    """Mean layer, weighted by gains that may be negative; no further out than the layers are."""
+    """Mean layer, weighted by gains that may be negative; no further out than once the layers' depth."""
     last = gains.shape[1] - 1
     total = gains.sum(1).clamp(min=torch.finfo(gains.dtype).tiny)
-    return ((gains @ torch.arange(last + 1, dtype=gains.dtype)) / total).clamp(0, last)
+    return ((gains @ torch.arange(last + 1, dtype=gains.dtype)) / total).clamp(-last, 2 * last)
 
 
 def _summary(
@@ -313,22 +329,21 @@ _PLURAL: dict[Level, str] = {
 
 def finding(profile: Profile) -> str:
     """One sentence: whether the levels come in the paper's order, judged by their mean layers, and how sure that is."""
-    missing = [_PLURAL[level] for level in LEVELS if level not in profile.levels]
-    unseen = f"; no concept of {_join(missing)} could be verified" if missing else ""
+    unseen = _unseen(profile)
     centres = [
         f"{_PLURAL[level]} at {centre:.1f}"
         for level, centre in zip(profile.levels, profile.centre.tolist(), strict=True)
     ]
-    if len(centres) < 2:
+    if math.isnan(profile.in_order):
         return f"The order of the four levels cannot be judged{unseen}."
     last = profile.by_layer.layers[-1][0]
     where = f"mean layer of 0-{last}: {', '.join(centres)}"
     wrong = [
-        f"{_PLURAL[later]} before {_PLURAL[earlier]}"
+        f"{_PLURAL[later]} {'before' if b < a else 'no later than'} {_PLURAL[earlier]}"
         for earlier, later, a, b in zip(
             profile.levels, profile.levels[1:], profile.centre[:-1], profile.centre[1:], strict=False
         )
-        if b < a
+        if b <= a
     ]
     if not wrong:
         return (
@@ -339,6 +354,17 @@ def finding(profile: Profile) -> str:
         f"The levels do not come in the paper's order: {_join(wrong)} ({where}; the paper's order appears in "
         f"{profile.in_order:.0%} of bootstrap resamples){unseen}."
     )
+
+
+def _unseen(profile: Profile) -> str:
+    """What to add of the levels that are not in the profile."""
+    missing = [level for level in LEVELS if level not in (*profile.levels, *profile.unplaced, *profile.untried)]
+    said = (
+        ("{} verified, but not moved surely by any single layer", profile.unplaced),
+        ("no concept of {} could be verified", missing),
+        ("no concept of {} was tried", profile.untried),
+    )
+    return "".join("; " + text.format(_join([_PLURAL[level] for level in levels])) for text, levels in said if levels)
 
 
 def _join(words: list[str]) -> str:

@@ -69,7 +69,9 @@ def permuted(
         tuple(varied[m % len(varied)] for m in range(num)),
         tuple(torch.randperm(len(samples), generator=generator) for _ in range(num)),
     )
-    return fit(shuffled, mode=mode, num_extreme=num_extreme, loss=loss, C=C, seed=seed, memory=memory)
+    # In mode "all" extremes say how accurate a boundary is and no more: here nobody asks, and few may not be held out.
+    extremes = 0.5 if mode == "all" else num_extreme
+    return fit(shuffled, mode=mode, num_extreme=extremes, loss=loss, C=C, seed=seed, memory=memory)
 
 
 def check_permuted(num: int) -> None:
@@ -114,12 +116,13 @@ def stabilities(
     columns = columns_of(samples, concepts)
     if len(samples) < _FEWEST:
         return torch.full((len(columns),), torch.nan)
-    share = num_extreme if num_extreme <= 1 else max(2, min(int(num_extreme), len(samples) // 2) // 2)
+    half = len(samples) // 2
+    extremes = max(2, int(num_extreme * half) if num_extreme <= 1 else min(int(num_extreme), half) // 2)
     halves = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).chunk(2)
     parts = [Part(samples, half.sort().values) for half in halves]
     one, other = (
         torch.stack(
-            [b.normal for b in fit(part, concepts, mode=mode, num_extreme=share, loss=loss, C=C, memory=memory)]
+            [b.normal for b in fit(part, concepts, mode=mode, num_extreme=extremes, loss=loss, C=C, memory=memory)]
         )
         for part in parts
     )

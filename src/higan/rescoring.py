@@ -175,7 +175,7 @@ def rescore(
     )
 
 
-_SAMPLES_ALONG = {"originals": 0, "changes": -1, "null_rises": -1}
+_SAMPLES_ALONG = {"originals": 0, "changes": -1, "null_changes": -1, "null_rises": -1}
 
 
 def together(units: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -231,8 +231,8 @@ def plan_of(
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
     random = meaningless_directions(boundaries[0], num_random, seed, widths)
     steps = placement_steps(generator, places, step, step_mode, directions=random[:_MEASURED], seed=seed)
-    directions, measured = [*boundaries, *random, *permuted], min(num_random, _MEASURED)
-    return Plan(generator, scorer, columns, directions, places, steps, images_at_once, measured)
+    directions = [*boundaries, *random, *permuted]
+    return Plan(generator, scorer, columns, directions, num_random, places, steps, images_at_once)
 
 
 def check_counts(*, num: int, step: float = 2.0, **counts: int) -> None:
@@ -310,18 +310,18 @@ class Move:
 class Plan:
     """Everything a unit of work needs besides its seeds.
 
-    The first directions are the boundaries, one for each of ``columns``; the others make the null. Equal changes of the
-    picture are measured along the first ``measured`` of those.
+    The first directions are the boundaries, one for each of ``columns``; the others make the null: ``num_random``
+    random ones, then those fitted to permuted scores.
     """
 
     generator: Generator
     scorer: Scorer
     columns: list[int]
     directions: list[Boundary]
+    num_random: int
     places: tuple[Placement, ...]
     steps: Float[Tensor, "P L"]
     images_at_once: int | None = None
-    measured: int = _MEASURED
 
     @property
     def everything(self) -> int | None:
@@ -340,8 +340,8 @@ class Plan:
 
     def image_changes(self, seed: int) -> Float[Tensor, " P"]:
         """How much the steps change pictures along the directions that equal changes are measured with."""
-        null = self.directions[len(self.columns) :]
-        return image_changes(self.generator, self.places, self.steps, null[: self.measured], seed=seed)
+        null = self.directions[len(self.columns) :][: self.num_random]
+        return image_changes(self.generator, self.places, self.steps, null[:_MEASURED], seed=seed)
 
     def run(
         self,
@@ -354,8 +354,9 @@ class Plan:
         """Originals and every edit of these samples, or those edits only that are ``wanted`` of N directions.
 
         What is not wanted has changes of NaN, and sums of zero. Sums are kept in double precision, so that adding units
-        up does not depend on how many there are. Where something is ``wanted``, ``null_rises`` are what all scores gain
-        under the null's directions at all layers, sample by sample, (N - C, C, n); of no samples if that is not wanted.
+        up does not depend on how many there are. Where something is ``wanted``, what all scores gain under meaningless
+        directions is told sample by sample: in ``null_changes`` the mean over random ones at every placement,
+        (C, P, n), in ``null_rises`` every one at all layers, (N - C, C, n); of no samples if that is not wanted.
         """
         codes = sample(self.generator, seeds)
         done = 0
@@ -366,6 +367,7 @@ class Plan:
         changes = torch.full((num_concepts, num_places, len(codes)), math.nan)
         effects = torch.zeros(num_concepts, num_places, num_concepts, dtype=torch.float64)
         null = torch.zeros(num_directions - num_concepts, num_places, num_concepts, dtype=torch.float64)
+        by_chance = torch.full_like(changes, math.nan)
         everything = self.everything
         single = wanted is not None and everything is not None and bool(wanted[num_concepts:, everything].any())
         rises = torch.full((num_directions - num_concepts, num_concepts, len(codes) if single else 0), math.nan)
@@ -377,15 +379,18 @@ class Plan:
                     if d < num_concepts:
                         changes[d, p] = change[:, d]
                         effects[d, p] = change.double().sum(0)
-                    else:
-                        null[d - num_concepts, p] = change.double().clamp(min=0).sum(0)
-                        if single and p == everything:
-                            rises[d - num_concepts] = change.clamp(min=0).T
+                        continue
+                    gained = change.clamp(min=0)
+                    null[d - num_concepts, p] = gained.double().sum(0)
+                    if wanted is not None and d < num_concepts + self.num_random:
+                        by_chance[:, p] = by_chance[:, p].nan_to_num(0.0) + gained.T / self.num_random
+                    if single and p == everything:
+                        rises[d - num_concepts] = gained.T
             done += len(scores)
             if progress is not None:
                 progress(done, 0)
         made = {"originals": originals, "changes": changes, "effects": effects, "null": null}
-        return made if wanted is None else made | {"null_rises": rises}
+        return made if wanted is None else made | {"null_changes": by_chance, "null_rises": rises}
 
     def distinct(self) -> list[tuple[tuple[int, ...], list[int]]]:
         """Sets of layers, each once, with the placements that ask for it; ordered by first layer."""
@@ -457,7 +462,7 @@ class Plan:
 
 
 def key_of(plan: Plan, seed: int, num: int, batch_size: int) -> str:
-    """Names a re-scoring by everything its numbers depend on, so that units of different ones never mix."""
+    """Names a re-scoring by all that its numbers depend on but the models' weights, so that units never mix."""
     digest = hashlib.sha256()
     settings = {
         "generator": plan.generator.name,
@@ -469,6 +474,7 @@ def key_of(plan: Plan, seed: int, num: int, batch_size: int) -> str:
         "num": num,
         "batch_size": batch_size,
         "images_at_once": plan.images_at_once,
+        "truncation": plan.generator.truncation.tolist(),
     }
     digest.update(json.dumps(settings).encode())
     for direction in plan.directions:

@@ -194,6 +194,7 @@ class _OpenPlan:
     expected: tuple[str, ...]
     columns: tuple[int, ...]
     directions: tuple[_Sent, ...]
+    num_random: int
     places: tuple[Placement, ...]
     steps: np.ndarray
     images_at_once: int | None
@@ -202,7 +203,8 @@ class _OpenPlan:
     def of(cls, plan: Plan, open_models: OpenModels) -> _OpenPlan:
         return cls(
             open_models, _names(plan.generator, plan.scorer), tuple(plan.columns),
-            tuple(map(_Sent.of, plan.directions)), plan.places, plan.steps.cpu().numpy(), plan.images_at_once,
+            tuple(map(_Sent.of, plan.directions)), plan.num_random, plan.places, plan.steps.cpu().numpy(),
+            plan.images_at_once,
         )  # fmt: skip
 
     def __call__(self, device: str) -> Job[Piece]:
@@ -211,7 +213,8 @@ class _OpenPlan:
             raise RunMismatchError("a worker opens other models than the re-scoring was begun with")
         directions = [sent.opened() for sent in self.directions]
         steps = torch.tensor(self.steps, device=generator.device)
-        plan = Plan(generator, scorer, list(self.columns), directions, self.places, steps, self.images_at_once)
+        columns = list(self.columns)
+        plan = Plan(generator, scorer, columns, directions, self.num_random, self.places, steps, self.images_at_once)
         return partial(_make, plan)
 
 

@@ -208,7 +208,9 @@ def p_values(
     single cell whose null is more skewed than the others' is rejected more often, one less skewed more seldom; and far
     out in the tail R directions that all cells share are fewer than they look, so that q-values from one null alone are
     optimistic where nothing at all is there. `table` therefore asks for both nulls where it has them, which more than
-    makes up for it (``benchmarks/calibration.py`` has the figures).
+    makes up for it (``benchmarks/calibration.py`` has the figures). Placements of the same layers are pooled once. A
+    cell in which all directions gain the same, say nothing, has no scale to pool by: it keeps its exact p-value, and
+    can hardly be verified.
 
     The exact test rejects less often than α unless α (R + 1) is whole, and where directions tie. ``randomised``, the
     seed of a draw, breaks both: the p-value is then uniform where nothing is there. It is meant for calibration, since
@@ -233,7 +235,8 @@ def p_values(
     if R < _FEWEST_TO_POOL:
         raise ValueError(f"pooling needs at least {_FEWEST_TO_POOL} random directions; got {R}")
     flat = null.amax(-1) - null.amin(-1) <= 1e-9 * null.abs().amax(-1)
-    others = _studentise_left_out(null)[~flat].flatten().sort().values
+    once = _distinct(rescoring)
+    others = _studentise_left_out(null)[:, once][~flat[:, once]].flatten().sort().values
     std = null.std(-1).clamp(min=torch.finfo(torch.float64).tiny)
     z = (observed - null.mean(-1)) / (std * math.sqrt(1 + 1 / R))
     reached = len(others) - torch.searchsorted(others, z.contiguous())
@@ -348,12 +351,18 @@ def _p(rescoring: Rescoring, against: Null, pooled: bool | None) -> Float[Tensor
 
 
 def _q_by_layers(rescoring: Rescoring, p: Float[Tensor, "C P"]) -> Float[Tensor, "C P"]:
+    kept = _distinct(rescoring)
+    layers = [rescoring.placements[column].layers for column in kept]
+    back = [layers.index(placement.layers) for placement in rescoring.placements]
+    return q_values(p[:, kept])[:, back]
+
+
+def _distinct(rescoring: Rescoring) -> list[int]:
+    """The first placement of every set of layers: a stage of one layer is that layer."""
     first: dict[tuple[int, ...], int] = {}
     for column, placement in enumerate(rescoring.placements):
         first.setdefault(placement.layers, column)
-    kept = [*first.values()]
-    back = [kept.index(first[placement.layers]) for placement in rescoring.placements]
-    return q_values(p[:, kept])[:, back]
+    return [*first.values()]
 
 
 @dataclass(frozen=True, slots=True)

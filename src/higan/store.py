@@ -661,7 +661,7 @@ def save_rescoring(run: Run, rescoring: Rescoring, name: str = "rescoring") -> N
     }
     names = (
         "seeds", "originals", "changes", "effects", "null", "score_std", "permuted", "steps", "image_changes",
-        "null_counts",
+        "null_counts", "null_changes",
     )  # fmt: skip
     tensors = {name: tensor for name in names if (tensor := getattr(rescoring, name)) is not None}
     _save_tensors(run.path / f"{name}.safetensors", tensors, content)

@@ -315,6 +315,9 @@ class Rescoring:
     """Mean change of the picture under meaningless directions, in grey levels, where steps were fitted to it."""
     null_counts: Int64[Tensor, " P"] | None = None
     """Over how many of the first samples ``null`` and ``permuted`` are means at each placement; over all K if None."""
+    null_changes: Float[Tensor, "C P K"] | None = None
+    """Where ``null`` stopped early, its samples one by one: the zero-truncated change of a concept's own score, a mean
+    over the R random directions; NaN for samples that were not taken."""
 
     def step_at(self, placement: int) -> float | None:
         """The step that all layers of that placement took; None where some took a longer one than others."""

@@ -13,7 +13,7 @@ from html import escape
 from itertools import pairwise
 
 from higan.hierarchy import Peak, Profile, Shares, peaks
-from higan.report.words import LEVEL_NAMES, number, percent, signed
+from higan.report.words import LEVEL_NAMES, depth, number, percent, signed
 from higan.types import LEVELS, Level
 
 __all__ = ["HeatRow", "effect_bar", "heat_map", "profile_chart", "share_chart", "stage_chart"]
@@ -124,7 +124,7 @@ def _level_row(profile: Profile, peak: Peak, base: _Number, slot: _Number, top: 
     parts.append(tag("path", d=f"M{m:.1f} {y - 5}l5 5-5 5-5-5z", class_="diamond"))
     parts.append(text(0, base - 26, LEVEL_NAMES[peak.level], class_="name"))
     parts.append(text(0, base - 10, _concepts(len(profile.concepts[v])), class_="tick"))
-    parts.append(text(0, base + 5, f"mean {number(ends[1], 2)}", class_="tick"))
+    parts.append(text(0, base + 5, f"mean {depth(ends[1])}", class_="tick"))
     return tag("g", *parts, class_=f"level-{peak.level}")
 
 
@@ -135,7 +135,7 @@ def _concepts(num: int) -> str:
 def _spoken(profile: Profile, found: Sequence[Peak]) -> str:
     lines = [
         f"{LEVEL_NAMES[peak.level]}: strongest at layer {peak.layer}, in {percent(peak.layer_confidence)} of "
-        f"resamples; mean layer {number(centre, 2)}"
+        f"resamples; mean layer {depth(centre)}"
         for peak, centre in zip(found, profile.centre.tolist(), strict=True)
     ]
     return "Share of each level's effect over single layers. " + (". ".join(lines) or "No level could be verified")
@@ -317,7 +317,7 @@ def _cell(
         parts.append(tag("rect", class_=sign, fill_opacity=f"{shade:.2f}", **inner))
     if own:
         parts.append(tag("rect", class_="own", **inner))
-    tone = "value" + (" inverse" if shade > 0.5 else "") + ("" if found else " faded")
+    tone = "value" if found else "value faded"
     if shown:
         parts.append(text(x + wide / 2, y + tall / 2 + 3.5, shown, anchor="middle", class_=tone))
     return tag("g", *parts)

@@ -8,7 +8,7 @@ from html import escape
 
 from higan.hierarchy import Profile
 from higan.report.charts import svg, tag, text
-from higan.report.words import LEVEL_NAMES, number, readable, signed
+from higan.report.words import LEVEL_NAMES, depth, readable, signed
 from higan.types import LEVELS, Level, Responses
 
 __all__ = ["MODE_NAMES", "mode_chart", "response_chart"]
@@ -98,9 +98,9 @@ def mode_chart(profiles: Mapping[str, Profile]) -> str:
             if level in profile.levels:
                 v = profile.levels.index(level)
                 low, mean, high = (float(p[v]) for p in (profile.centre_low, profile.centre, profile.centre_high))
-                tip = f"{LEVEL_NAMES[level]}, {MODE_NAMES.get(mode, mode)}: {number(mean, 2)}"
+                tip = f"{LEVEL_NAMES[level]}, {MODE_NAMES.get(mode, mode)}: {depth(mean)}"
                 lines.append(tag("line", x1=x(low), x2=x(high), y1=middle, y2=middle, class_="reach"))
-                diamond = tag("title", escape(f"{tip} ({number(low, 2)} to {number(high, 2)})"))
+                diamond = tag("title", escape(f"{tip} ({depth(low, 2)} to {depth(high, 2)})"))
                 lines.append(tag("path", diamond, d=f"M{x(mean):.1f} {middle - 5}l5 5-5 5-5-5z", class_="diamond"))
                 spoken.append(tip)
             y += row

@@ -131,6 +131,7 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         number=words.number,
+        depth=words.depth,
         signed=words.signed,
         percent=words.percent,
         probability=words.probability,

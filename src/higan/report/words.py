@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from higan.types import Level
 
 __all__ = [
-    "LEVEL_NAMES", "between", "count", "layer_span", "listing", "number", "percent", "probability", "readable", "share",
-    "signed", "sortable",
+    "LEVEL_NAMES", "between", "count", "depth", "layer_span", "listing", "number", "percent", "probability", "readable",
+    "share", "signed", "sortable",
 ]  # fmt: skip
 
 LEVEL_NAMES: dict[Level, str] = {
@@ -28,6 +28,11 @@ def number(value: float | int, digits: int = 3) -> str:
     decimals = next((d for d in range(digits) if size >= 10 ** (digits - 1 - d)), digits)
     text = f"{size:.{decimals}f}"
     return _MINUS + text if value < 0 and float(text) != 0 else text
+
+
+def depth(layer: float | int, decimals: int = 1) -> str:
+    """A mean layer. Significant digits would tell whole layers of deep generators, and tenths of the first ten."""
+    return f"{layer:.{decimals}f}"
 
 
 def signed(value: float | int, decimals: int = 1) -> str:
