@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from higan import store, study
-from higan.errors import RunMismatchError, ScorerError
+from higan.errors import RunBusyError, RunMismatchError, ScorerError
 from higan.generators.toy import ToyGenerator
+from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
 from higan.statistics import delta, rank, table
 from higan.types import Concept, Placement, Rescoring
@@ -19,7 +20,7 @@ def run_all(folder, report=None, num=120, seed=0):
     run = study.open_study(folder, GENERATOR, SCORER, num=600, shard_size=200, seed=seed)
     study.sample_step(run, GENERATOR, SCORER, report=report)
     study.fit_step(run, report=report)
-    study.rescore_step(run, GENERATOR, SCORER, num=num, num_random=20, report=report)
+    study.rescore_step(run, GENERATOR, SCORER, num=num, num_random=40, report=report)
     return run
 
 
@@ -341,3 +342,40 @@ def test_adaptive_equal_changes_keep_what_they_measured(tmp_path):
     found = study.rescore_step(run, GENERATOR, SCORER, adaptive=study.Goal(top=2), **how)
     assert found.image_changes is not None
     torch.testing.assert_close(found.image_changes, fixed.image_changes)
+
+
+def test_boundaries_fitted_before_the_folder_was_free_count(tmp_path, monkeypatch):
+    """Another process may fit anew between a look at the boundaries and the lock."""
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200)
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run, num_permuted=0)
+    writing = store.writing
+
+    def late(of):
+        monkeypatch.setattr(store, "writing", writing)
+        study.fit_step(of, num_permuted=0, C=1e-4)
+        return writing(of)
+
+    monkeypatch.setattr(store, "writing", late)
+    rescoring = study.rescore_step(run, GENERATOR, SCORER, num=8, num_random=2)
+    expected = rescore(GENERATOR, SCORER, store.load_boundaries(run), num=8, num_random=2)
+    torch.testing.assert_close(rescoring.changes, expected.changes)
+    told = study.steps_of(run)["rescore"]["settings"]["boundaries"]
+    assert told == study.digest(store.load_boundaries(run))
+
+
+def test_a_fit_is_refused_before_it_is_made(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200)
+    study.sample_step(run, GENERATOR, SCORER)
+    told = []
+    with store.writing(run), pytest.raises(RunBusyError):
+        study.fit_step(run, report=lambda *call: told.append(call))
+    assert told == [("fit", 0, 3)]
+
+
+@pytest.mark.parametrize("text", ['{"fit": null}', "[]", "3"])
+def test_a_damaged_record_of_steps_counts_for_nothing(tmp_path, text):
+    run = run_all(tmp_path / "run")
+    (run.path / "steps.json").write_text(text)
+    assert study.steps_of(run) == {}
+    assert len(study.fit_step(run)) == len(SCORER.concepts)

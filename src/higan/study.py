@@ -331,7 +331,8 @@ def sample_step(
     else:
         made = distribute(run, open_models, engine, batch_size=batch_size, progress=progress)
     if made or "sample" not in steps_of(run):
-        _record(run, "sample", {"batch_size": batch_size}, time.monotonic() - start)
+        with store.writing(run):
+            _record(run, "sample", {"batch_size": batch_size}, time.monotonic() - start)
 
 
 def fit_step(
@@ -365,17 +366,17 @@ def fit_step(
     start = time.monotonic()
     tell = _named(report, "fit") or (lambda done, total: None)
     tell(0, 3)
-    population = OnDisk.open(run, device)
     how: dict[str, Any] = {
         "mode": mode, "num_extreme": num_extreme, "loss": loss, "C": C, "seed": seed, "memory": memory,
     }  # fmt: skip
-    fitted = fit(population, concepts, **how)
-    tell(1, 3)
-    stable = stabilities(population, concepts, **how)
-    boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
-    tell(2, 3)
-    null = permuted(population, num_permuted, concepts, **how)
     with store.writing(run):
+        population = OnDisk.open(run, device)
+        fitted = fit(population, concepts, **how)
+        tell(1, 3)
+        stable = stabilities(population, concepts, **how)
+        boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
+        tell(2, 3)
+        null = permuted(population, num_permuted, concepts, **how)
         if steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries") != digest([*boundaries, *null]):
             _forget(run, "rescore")
             store.drop_rescoring(run)
@@ -444,27 +445,30 @@ def rescore_step(
     """
     _check_models(run, generator, scorer)
     seed = run.seed if seed is None else seed
-    boundaries, null = store.load_boundaries(run), store.load_permuted(run)
-    settings = _rescore_settings([*boundaries, *null], num, step, num_random, step_mode, seed, adaptive)
+    fitted = [*store.load_boundaries(run), *store.load_permuted(run)]
+    settings = _rescore_settings(fitted, num, step, num_random, step_mode, seed, adaptive)
     if _is_done(run, "rescore", settings) and (kept := _kept(store.load_rescoring, run)) is not None:
         return kept
     start = time.monotonic()
-    how: dict[str, Any] = {
-        "num": num,
-        "step": step,
-        "num_random": num_random,
-        "permuted": null,
-        "step_mode": step_mode,
-        "seed": seed,
-        "images_at_once": images_at_once,
-        "checkpoint": store.Units(run),
-        "progress": _named(report, "rescore"),
-    }
     here = engine is None or isinstance(engine, InProcess)
     workforce: dict[str, Any] = {} if here else {"engine": engine, "open_models": open_models}
     if workforce and open_models is None:
         raise ValueError(_NO_MODELS)
     with store.writing(run):
+        # Again, for another process may have fitted before the folder was this one's.
+        boundaries, null = store.load_boundaries(run), store.load_permuted(run)
+        settings = _rescore_settings([*boundaries, *null], num, step, num_random, step_mode, seed, adaptive)
+        how: dict[str, Any] = {
+            "num": num,
+            "step": step,
+            "num_random": num_random,
+            "permuted": null,
+            "step_mode": step_mode,
+            "seed": seed,
+            "images_at_once": images_at_once,
+            "checkpoint": store.Units(run),
+            "progress": _named(report, "rescore"),
+        }
         if adaptive is not None:
             found = rescore_adaptively(generator, scorer, boundaries, **asdict(adaptive), **how, **workforce)
             rescoring, outcome = found.rescoring, found.outcome()
@@ -692,8 +696,9 @@ def steps_of(run: store.Run) -> dict[str, dict[str, Any]]:
     """Settings and seconds of every finished step. Where the record is damaged, no step counts as finished."""
     path = run.path / _STEPS
     try:
-        return dict(json.loads(path.read_text("utf-8", "replace")))
-    except (FileNotFoundError, ValueError, TypeError):
+        steps = json.loads(path.read_text("utf-8", "replace"))
+        return {name: step for name, step in steps.items() if isinstance(step, dict)}
+    except (FileNotFoundError, ValueError, AttributeError):
         return {}
 
 
