@@ -1,11 +1,29 @@
 """Shared by every test: one thread per process, so that parallel workers do not fight over cores; the command line."""
 
+import contextlib
 import sys
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_file_above():
+    """A context in which no file may grow beyond so many bytes: a full disk, in the middle of writing."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture

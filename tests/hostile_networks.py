@@ -18,12 +18,16 @@ from higan.errors import CheckpointError
 from higan.generators.biggan import BigGANConfig, BigGANNetwork
 from higan.generators.loading import inspect_file, load_generator
 from higan.generators.rooms import RoomsConfig
+from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 from higan.scorers.rooms import RoomsScorer
 from higan.segmenters.rooms import RoomsSegmenter
 from higan.weights import write_weights
 
 Case = tuple[str, Callable[[Path], None], Callable[[Path], object]]
 """Name, what writes the file, what opens it."""
+
+NOISELESS = "4096 pixels without noise maps"
+"""The one file that is opened: no map may be made up for it."""
 
 
 def rooms_generator(**settings: int) -> Callable[[Path], None]:
@@ -68,11 +72,36 @@ def biggan_of_attention(count: int) -> Callable[[Path], None]:
     return lambda path: torch.save(state, path)
 
 
-def biggan_shifting(path: Path) -> None:
-    """Doubles the resolution as often as two numbers in the header say, the sum of which is zero."""
+def biggan(**settings: object) -> Callable[[Path], None]:
     config = BigGANConfig(16, (1, 1, 1), (True, True), latent_dim=1, num_classes=1, label_dim=1, deep=False)
-    shifts = asdict(config) | {"resolution": 4, "up": [10**11, -(10**11)]}
-    native.write(path, "biggan", shifts, BigGANNetwork(config).state_dict())
+    return lambda path: native.write(path, "biggan", asdict(config) | settings, BigGANNetwork(config).state_dict())
+
+
+def stylegan3(**settings: object) -> Callable[[Path], None]:
+    config = StyleGAN3Config(16, (1,) * 6, 1, (1,))
+    return lambda path: native.write(
+        path, "stylegan3", asdict(config) | settings, StyleGAN3Network(config).state_dict()
+    )
+
+
+def biggan_of_classes(count: int) -> Callable[[Path], None]:
+    """Norms with an embedding each, whose classes would be rows of as many numbers."""
+    state = {"linear.weight": torch.ones(16, 1), "linear.bias": torch.zeros(16)}
+    state |= {"blocks.0.0.bn1.gain.weight": torch.zeros(count, 1), "blocks.0.0.conv1.weight": torch.zeros(1, 1, 3, 3)}
+    return lambda path: torch.save(state, path)
+
+
+def rosinality(levels: int, latent_dim: int = 1, **others: torch.Tensor) -> Callable[[Path], None]:
+    """A StyleGAN2 of one channel without noise maps, which leaves them to the network."""
+    one = torch.ones(1)
+    styled = {"conv.modulation.weight": torch.ones(1, 1), "conv.modulation.bias": one}
+    layer = styled | {"conv.weight": torch.ones(1, 1, 1, 3, 3), "noise.weight": one, "activate.bias": one}
+    rgb = styled | {"conv.weight": torch.ones(1, 3, 1, 1, 1), "bias": torch.ones(1, 3, 1, 1)}
+    state = {"style.1.weight": torch.ones(1, latent_dim), "style.1.bias": one, "input.input": torch.ones(1, 1, 4, 4)}
+    names = {"conv1": layer, **{f"convs.{k}": layer for k in range(2 * (levels - 1))}}
+    names |= {"to_rgb1": rgb, **{f"to_rgbs.{k}": rgb for k in range(levels - 1)}}
+    state |= {f"{name}.{leaf}": tensor.clone() for name, part in names.items() for leaf, tensor in part.items()}
+    return lambda path: torch.save({"g_ema": state, **others}, path)
 
 
 def header_alone(text: str) -> Callable[[Path], None]:
@@ -94,10 +123,21 @@ def corpus() -> Iterator[Case]:
     yield "one tensor for 50 layers", stylegan_sharing(50, 1024), load_generator
     yield "one tensor for 20,000 layers", stylegan_sharing(20_000, 1), load_generator
     yield "20,000 attention layers", biggan_of_attention(20_000), load_generator
-    yield "shifts by huge numbers", biggan_shifting, inspect_file
+    yield "20,000 classes", biggan_of_classes(20_000), load_generator
+    yield "latents wider than the file", rosinality(1, 50_000), load_generator
+    yield NOISELESS, rosinality(11, latent_avg=torch.zeros(1)), inspect_file
+    # The sum of how often the resolution doubles is zero.
+    yield "shifts by huge numbers", biggan(resolution=4, up=[10**11, -(10**11)]), inspect_file
+    yield "widths in a dict", biggan(widths={"a": 1, "b": 1, "c": 1}), inspect_file
+    yield "no number of classes", stylegan3(num_classes=None), inspect_file
+    yield "truncation beyond the prior's", biggan(truncation=2), load_generator
+    yield "channels in a dict", stylegan3(channels={"a": 1}), inspect_file
+    yield "cutoff of zero", stylegan3(first_cutoff=0), inspect_file
+    yield "clamp beyond all numbers", stylegan3(clamp=1e300), load_generator
     listed = {"resolution": 4, "channels": [1], "mapping": [1] * 50_000}
     listing = json.dumps({"family": "stylegan2", "config": listed})
     yield "configuration longer than its file", header_alone(listing), load_generator
+    yield "endless number", header_alone('{"format":' + "9" * 5000 + "}"), RoomsScorer.load
     yield "header in a list", header_alone('["x"]'), RoomsScorer.load
     yield "deep header", header_alone("[" * 100_000 + "]" * 100_000), RoomsScorer.load
 

@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import re
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -33,6 +35,8 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.drop_after: list[int] = []
         """Connections break after so many bytes of the body, one entry per request."""
+        self.waits: list[tuple[int, threading.Event]] = []
+        """After so many bytes it is waited for the event, one entry per request."""
         self.ranges = True
         self.validator = True
         self.length = True
@@ -78,6 +82,11 @@ class Handler(BaseHTTPRequestHandler):
         body = content[start:]
         if server.drop_after:
             body = body[: server.drop_after.pop(0)]
+        if server.waits:
+            at, event = server.waits.pop(0)
+            self.wfile.write(body[:at])
+            assert event.wait(30)
+            body = body[at:]
         self.wfile.write(body)
 
 
@@ -140,6 +149,32 @@ def test_file_that_changed_meanwhile_starts_over(server, tmp_path):
     changed = torch_file({"w": torch.ones(10)})
     server.files[f"/{FILE}"] = changed
     assert download.pull(NAME, server.address, tmp_path).read_bytes() == changed
+
+
+def test_calls_at_once_fetch_it_once(server, tmp_path):
+    """From a server that cannot resume a second transfer would start over in the file that the first is filling."""
+    server.validator = False
+    first, second = threading.Event(), threading.Event()
+    server.waits = [(3 << 19, first), (1 << 10, second)]  # beyond the megabyte that is written at once; within it
+    told: list[int] = []
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(download.pull, NAME, server.address, tmp_path, lambda at, _: told.append(at))]
+        while not told:
+            time.sleep(0.01)
+        calls.append(pool.submit(download.pull, NAME, server.address, tmp_path))
+        time.sleep(0.5)
+        first.set()
+        calls[0].exception(30)
+        second.set()
+        assert [call.result(30).read_bytes() == CONTENT for call in calls] == [True, True]
+    assert len(server.requests) == 1
+    assert names(tmp_path) == [FILE, f"{FILE}.sha256"]
+
+
+def test_a_lock_that_a_killed_call_left_keeps_nobody_waiting(server, tmp_path):
+    (tmp_path / f".{FILE}.lock").touch()
+    assert download.pull(NAME, server.address, tmp_path).read_bytes() == CONTENT
+    assert names(tmp_path) == [FILE, f"{FILE}.sha256"]
 
 
 def test_other_address_starts_over(server, tmp_path):
@@ -225,6 +260,22 @@ def test_digest_is_recorded_on_first_use(server, tmp_path):
     with pytest.raises(CorruptFileError, match=r"recorded in .*\.sha256"):
         download.pull(NAME, server.address, tmp_path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"0" * 63 + b"  " + FILE.encode(), b"\xff" * 64])
+def test_a_damaged_record_is_told_and_not_taken_for_none(server, tmp_path, damage):
+    path = download.pull(NAME, server.address, tmp_path)
+    record = path.with_name(f"{FILE}.sha256")
+    record.write_bytes(damage)
+    path.write_bytes(CONTENT[:-1] + b"\x01")
+    with pytest.raises(CorruptFileError, match=rf"{FILE}\.sha256 is damaged: .* delete it, and {FILE} too"):
+        download.pull(NAME, server.address, tmp_path)
+    path.unlink()
+    with pytest.raises(CorruptFileError, match="is damaged"):
+        download.pull(NAME, server.address, tmp_path)
+    assert len(server.requests) == 1
+    record.unlink()
+    assert download.pull(NAME, server.address, tmp_path).read_bytes() == CONTENT
 
 
 def test_damage_in_the_cache_is_noticed(server, tmp_path):

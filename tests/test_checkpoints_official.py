@@ -441,3 +441,19 @@ def test_a_refused_export_writes_nothing_that_would_block_the_mended_one(tmp_pat
     with pytest.raises(ValueError, match=r"two concepts get the same name in attribute\.npy"):
         official.export_official(tmp_path / "out", population)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_that_fails_is_not_in_the_way_of_the_next(tmp_path, no_file_above, there):
+    folder, source = tmp_path / "out", population(100)
+    if there:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    # There is room for the codes, and none for the direction that comes last.
+    with no_file_above(6000), pytest.raises(OSError, match=r"requested and|File too large"):
+        official.export_official(folder, source, [boundary(14, 512)])
+    assert sorted(tmp_path.rglob("*")) == before
+    written = official.export_official(folder, source, [boundary(14, 512)])
+    assert sorted(tmp_path.rglob("*")) == sorted({*before, folder, *written})
+    assert len(official.import_official(folder, 14).population) == 100

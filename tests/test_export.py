@@ -2,8 +2,10 @@
 
 import json
 import re
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -58,6 +60,18 @@ def test_pictures_without_a_recipe(tmp_path):
         read_recipe(tmp_path / "j.jpg")
     with pytest.raises(FileNotFoundError):
         read_recipe(tmp_path / "none.png")
+
+
+def test_a_picture_too_large_to_open_is_not_decoded(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 6, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    with pytest.raises(CorruptFileError, match="100,000,000 pixels; pictures of up to 60,000,000 are opened"):
+        read_recipe(path)
 
 
 def test_a_damaged_picture_never_gives_another_recipe(tmp_path):
@@ -219,3 +233,34 @@ def test_directions_for_the_official_tool(tmp_path):
         save_directions(tmp_path / "out", boundaries()[:1] * 2)
     with pytest.raises(ValueError, match="one space"):
         save_directions(tmp_path / "d.safetensors", [])
+
+
+def noise(side):
+    return torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def direction(size):
+    return Boundary(Concept("wood", "attribute"), torch.ones(size, size) / size**0.5, torch.zeros(size), 0.9)
+
+
+WRITERS = {
+    "codes.npy": lambda path, size: save_codes(path, torch.full((size, 2, size), 0.5)),
+    "codes.safetensors": lambda path, size: save_codes(path, torch.full((size, 2, size), 0.5)),
+    "p.png": lambda path, size: save_picture(path, noise(size)),
+    "p.gif": lambda path, size: save_animation(path, noise(size)[None]),
+    "wood_boundary.npy": lambda path, size: official.write_boundary(path, direction(size)),
+    "wood_boundary of layers.npy": lambda path, size: official.write_boundary(path, direction(size), "0-3"),
+    "d.safetensors": lambda path, size: save_directions(path, [direction(size)]),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_what_was_there(tmp_path, no_file_above, name):
+    path = tmp_path / name
+    WRITERS[name](path, 8)
+    before = path.read_bytes()
+    assert len(before) < 4000
+    with no_file_above(4000), pytest.raises(OSError, match=r"File too large|requested and"):
+        WRITERS[name](path, 128)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -1,5 +1,6 @@
 """Opening, saving and inspecting weight files, and the pieces converters are made of."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from higan.checkpoints import native
 from higan.checkpoints.types import Checkpoint, Network
 from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError, UnknownFormatError
 from higan.generators import inspect_file, load_generator, save_generator
+from higan.generators.biggan import BigGANConfig
 from higan.generators.conversion import convert
 from higan.generators.conversion.raw import Raw, rename
 from higan.generators.layers import affine_instance_norm, faded_levels, fold_upsampling
 from higan.generators.pretrained import wrap
+from higan.generators.stylegan2 import StyleGAN2Network
 
 
 @pytest.fixture
@@ -104,6 +107,13 @@ def test_a_biggan_has_no_truncated_layers(tmp_path):
         {"filter_taps": [0.0, 0.0, 0.0, 0.0, 0.0]},
         {"filter_taps": [1.0, -1.0, 1.0, -1.0]},
         {"colour": "red"},
+        {"architecture": "gothic"},
+        {"num_classes": None},
+        {"joint_norm": 1},
+        {"channels": {"a": 1}},
+        {"clamp": 1e300},
+        {"clamp": 1e6},
+        {"clamp": -1.0},
     ],
 )
 def test_a_damaged_configuration_is_refused(saved, tmp_path, change):
@@ -112,6 +122,66 @@ def test_a_damaged_configuration_is_refused(saved, tmp_path, change):
     native.write(path, "stylegan2", vars_of(generator) | change, generator.network.state_dict())
     with pytest.raises(CorruptFileError):
         load_generator(path)
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("stylegan3 t", {"first_cutoff": 0.0}),
+        ("stylegan3 t", {"first_cutoff": -2.0}),
+        ("stylegan3 t", {"first_stopband": 1e-300}),
+        ("stylegan3 t", {"last_stopband_rel": 0.0}),
+        ("stylegan3 t", {"channels": {"a": 1}}),
+        ("stylegan3 t", {"filter_size": 0}),
+        ("stylegan3 t", {"kernel": 0}),
+        ("stylegan3 t", {"clamp": 1e300}),
+        ("stylegan", {"lod": None}),
+        ("pggan", {"channels": {"a": 1, "b": 1, "c": 1}}),
+        ("biggan deep", {"widths": {"a": 1, "b": 1, "c": 1}}),
+        ("biggan deep", {"widths": [16, 8, 8, 8]}),
+        ("biggan deep", {"num_classes": None}),
+        ("biggan deep", {"resolution": 17}),
+        ("biggan deep", {"truncation": 2}),
+        ("biggan deep", {"truncation": 0.0}),
+        ("biggan deep", {"epsilon": -1.0}),
+        ("biggan deep", {"conditioning": "strictly"}),
+    ],
+)
+def test_a_damaged_configuration_of_any_family_is_refused(tmp_path, family, change):
+    generator = wrap(FAMILIES[family](), "x")
+    path = tmp_path / "damaged.safetensors"
+    native.write(path, generator.family, vars_of(generator) | change, generator.network.state_dict())
+    for use in (load_generator, inspect_file):
+        with pytest.raises(CorruptFileError, match=r"damaged\.safetensors: "):
+            use(path)
+
+
+def test_a_biggan_deep_that_grows_is_refused():
+    with pytest.raises(ValueError, match=r"never grow; got \(8, 16\)"):
+        BigGANConfig(8, (8, 16), (True,))
+
+
+def test_a_file_without_noise_maps_has_none_in_memory_either(tmp_path):
+    loud = FAMILIES["stylegan2 skip"]()
+    network = StyleGAN2Network(dataclasses.replace(loud.config, noise=False))
+    network.load_state_dict({k: t for k, t in loud.state_dict().items() if "noise" not in k})
+    path = tmp_path / "x.safetensors"
+    save_generator(wrap(network, "x"), path)
+    opened = load_generator(path)
+    assert not [name for name in opened.network.state_dict() if "noise" in name]
+    codes = opened.map(opened.latents([0, 1]))
+    assert torch.equal(opened.synthesize(codes), wrap(loud, "x", noise="none").synthesize(codes))
+    lowered = load_generator(path, precision="bfloat16").synthesize(codes)
+    assert torch.allclose(lowered, opened.synthesize(codes), atol=0.1)
+
+
+def test_the_truncation_of_a_biggan_is_the_file_s_again_once_saved(tmp_path):
+    path, again = tmp_path / "b.safetensors", tmp_path / "again.safetensors"
+    save_generator(wrap(FAMILIES["biggan deep"](), "b"), path)
+    opened = load_generator(path, truncation_psi=0.9)
+    assert opened.network.config.truncation == 0.9
+    save_generator(opened, again)
+    assert load_generator(again).network.config.truncation == 0.6
 
 
 def vars_of(generator):

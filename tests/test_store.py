@@ -13,6 +13,7 @@ import duckdb
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from higan import population as pop
 from higan import store
@@ -281,6 +282,31 @@ def test_folders_that_are_no_run_are_refused(tmp_path):
         store.load_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"settings": None}, "lacks settings or provenance"),
+        ({"settings": [1]}, "lacks settings or provenance"),
+        ({"provenance": "me"}, "lacks settings or provenance"),
+        ({"settings": {}}, "the setting num_samples must be a whole number of at least 1; got None"),
+        ({"settings": SETTINGS | {"shard_size": 0}}, "the setting shard_size must be"),
+        ({"settings": SETTINGS | {"seed": "3"}}, "the setting seed must be"),
+    ],
+)
+def test_a_manifest_of_other_types_is_refused(tmp_path, change, words):
+    manifest = store.open_run(tmp_path, SETTINGS).path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change) + "\n")
+    for use in (store.load_run, store.verify, lambda path: store.open_run(path, SETTINGS)):
+        with pytest.raises(CorruptRunError, match=rf"manifest\.json is damaged \(.*{words}"):
+            use(tmp_path)
+
+
+def test_a_manifest_of_endless_lists_is_refused(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(CorruptRunError, match="is damaged"):
+        store.load_run(tmp_path)
+
+
 def test_a_manifest_cut_off_by_a_kill_does_not_block_the_folder(tmp_path):
     (tmp_path / ".manifest.json.tmp").write_text("{")
     assert filled(tmp_path).num_shards == 3
@@ -394,6 +420,16 @@ def test_damaged_boundaries_are_noticed(tmp_path, position):
         store.load_boundaries(run)
     with pytest.raises(CorruptRunError):
         store.verify(run.path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float32])
+def test_a_foreign_file_of_tensors_is_refused_whatever_its_type(tmp_path, dtype):
+    run = filled(tmp_path / "run")
+    file = run.path / "boundaries.safetensors"
+    save_file({"a": torch.zeros(3).to(dtype), "b": torch.zeros(()).to(dtype)}, file)
+    for use in (lambda: store.load_boundaries(run), lambda: store.load_boundary(file), lambda: store.verify(run.path)):
+        with pytest.raises(CorruptRunError, match="was not written by this program"):
+            use()
 
 
 def test_single_boundary_files(tmp_path):

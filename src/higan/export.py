@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from higan.checkpoints import npy, official
 from higan.errors import CorruptFileError, MissingExtraError, MissingWeightsError, UnknownFormatError
+from higan.files import replacing, write_whole
+from higan.photographs import MOST_PIXELS
 from higan.recipes import Recipe, format_layers
 from higan.types import Boundary, Concept
 from higan.weights import read_weights, write_weights
@@ -62,7 +65,7 @@ def save_picture(path: str | os.PathLike[str], image: UInt8[Tensor, "3 H W"], re
         text.add_itxt(_KEY, recipe.to_json())
     buffer = io.BytesIO()
     _picture(image).save(buffer, "PNG", pnginfo=text)
-    _write(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
@@ -71,10 +74,17 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     Raises:
         FileNotFoundError: there is no such file.
         UnknownFormatError: the file is no PNG, or carries no recipe.
-        CorruptFileError: the file or its recipe is damaged.
+        CorruptFileError: the file or its recipe is damaged, or the picture larger than photographs may be.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            picture = Image.open(path, formats=["PNG"])
+        with picture:
+            # The header alone has been read so far: nothing is decoded before its size is known.
+            size = picture.width * picture.height
+            if size > MOST_PIXELS:
+                raise CorruptFileError(f"{path} has {size:,} pixels; pictures of up to {MOST_PIXELS:,} are opened")
             picture.load()
             text = picture.info.get(_KEY)
     except UnidentifiedImageError as error:
@@ -84,7 +94,9 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CorruptFileError(f"{path} is damaged: {error}") from error
     if not isinstance(text, str):
-        raise UnknownFormatError(f"{path} carries no recipe: it was not made by `higan edit`, or was saved again since")
+        raise UnknownFormatError(
+            f"{path} carries no recipe: it is no single picture that `higan edit` made, or was saved again since"
+        )
     if len(text) > _LONGEST_TEXT:
         raise CorruptFileError(f"{path} carries a recipe of {len(text):,} characters")
     return Recipe.from_json(text)
@@ -190,7 +202,7 @@ def save_animation(
         frames[0].save(buffer, "GIF", disposal=1, **options)
     else:
         frames[0].save(buffer, "WEBP", lossless=True, **options)
-    _write(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def save_video(
@@ -216,8 +228,7 @@ def save_video(
         import av
     except ImportError as error:
         raise MissingExtraError("mp4 needs PyAV: pip install 'higan[video]'; or write .gif or .webp") from error
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
-    with av.open(str(partial), "w", format="mp4") as container:
+    with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=frames_per_second)
         stream.width, stream.height = frames[0].width // 2 * 2, frames[0].height // 2 * 2
         stream.pix_fmt = "yuv420p"
@@ -226,7 +237,6 @@ def save_video(
             even = frame.crop((0, 0, stream.width, stream.height))
             container.mux(stream.encode(av.VideoFrame.from_image(even)))
         container.mux(stream.encode())
-    partial.replace(path)
 
 
 def save_slider(
@@ -263,7 +273,8 @@ def save_slider(
     data = json.dumps({"images": [_data_uri(image) for image in images], "labels": list(labels)}).replace(
         "<", "\\u003c"
     )
-    _write(path, _SLIDER.format(title=escape(title), what=escape(what), data=data, last=n - 1, start=start).encode())
+    page = _SLIDER.format(title=escape(title), what=escape(what), data=data, last=n - 1, start=start)
+    write_whole(path, page.encode())
 
 
 _SLIDER = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -428,13 +439,3 @@ def _data_uri(image: Tensor) -> str:
 def _check_suffix(path: Path, *endings: str) -> None:
     if path.suffix not in endings:
         raise ValueError(f"the name must end in {' or '.join(endings)}; got {path}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from higan.errors import CorruptFileError, UnknownFormatError
 
-__all__ = ["open_photograph"]
+__all__ = ["MOST_PIXELS", "open_photograph"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-_MOST_PIXELS = 60_000_000
+MOST_PIXELS = 60_000_000
+"""Larger pictures are refused before they are decoded."""
 _MOST_BYTES = 200 << 20
 _WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
@@ -27,7 +28,7 @@ def open_photograph(
     path: str | os.PathLike[str],
     resolution: int,
     *,
-    most_pixels: int = _MOST_PIXELS,
+    most_pixels: int = MOST_PIXELS,
     formats: Sequence[str] = _FORMATS,
 ) -> UInt8[Tensor, "3 H W"]:
     """A picture as a generator of that resolution would draw it.

@@ -31,7 +31,6 @@ import math
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,7 @@ from torch import Tensor
 
 from higan.checkpoints.official import read_boundary
 from higan.errors import CorruptRunError, RunBusyError, RunError, RunMismatchError, RunWriteError
+from higan.files import lock, write_whole
 from higan.types import Boundary, Concept, Placement, Population, Rescoring, Responses
 
 __all__ = [
@@ -129,10 +129,8 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
         RunWriteError: the folder cannot be written.
         CorruptRunError: the manifest cannot be read, and what else is there does not show that the run is this one.
     """
-    for name, least in (("num_samples", 1), ("shard_size", 1), ("seed", 0)):
-        value = settings.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"the setting {name} must be a whole number of at least {least}; got {value!r}")
+    if wrong := _wrong_setting(settings):
+        raise ValueError(wrong)
     path = Path(path)
     wanted = json.loads(json.dumps(dict(settings)))
     manifest = {"format": _FORMAT, "settings": wanted, "provenance": dict(provenance or {})}
@@ -158,6 +156,15 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
     return run
 
 
+def _wrong_setting(settings: Mapping[str, Any]) -> str | None:
+    """What is wrong with the numbers that every run has, or None."""
+    for name, least in (("num_samples", 1), ("shard_size", 1), ("seed", 0)):
+        value = settings.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            return f"the setting {name} must be a whole number of at least {least}; got {value!r:.60}"
+    return None
+
+
 def load_run(path: str | Path) -> Run:
     """Open a run folder that exists.
 
@@ -170,13 +177,20 @@ def load_run(path: str | Path) -> Run:
         manifest = json.loads((path / _MANIFEST).read_bytes())
     except FileNotFoundError:
         raise RunError(f"{path} is no run folder: it has no {_MANIFEST}") from None
-    except ValueError as error:
-        raise CorruptRunError(
-            f"{path / _MANIFEST} is damaged ({error}); restore it or start in another folder"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged_manifest(path, error) from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise CorruptRunError(f"{path / _MANIFEST} is not a manifest of format {_FORMAT}")
-    return Run(path, manifest["settings"], manifest["provenance"])
+    settings, provenance = manifest.get("settings"), manifest.get("provenance")
+    if not isinstance(settings, dict) or not isinstance(provenance, dict):
+        raise _damaged_manifest(path, "it lacks settings or provenance")
+    if wrong := _wrong_setting(settings):
+        raise _damaged_manifest(path, wrong)
+    return Run(path, settings, provenance)
+
+
+def _damaged_manifest(path: Path, problem: object) -> CorruptRunError:
+    return CorruptRunError(f"{path / _MANIFEST} is damaged ({problem}); restore it or start in another folder")
 
 
 def complete(run: Run, provenance: Mapping[str, Any]) -> Run:
@@ -211,50 +225,26 @@ def writing(run: Run) -> Iterator[None]:
     path = run.path / _LOCK
     try:
         _make_folder(run.path)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
         try:
-            _lock(lock)
+            lock(file)
         except BlockingIOError:
-            owner = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+            owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
             raise RunBusyError(
                 f"{run.path} is being written by {owner}; wait until it is done, or choose another folder"
             ) from None
         with contextlib.suppress(OSError):  # a full disk: then without a name in it
-            os.ftruncate(lock, 0)
-            os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
+            os.ftruncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
         try:
             yield
         finally:
-            os.ftruncate(lock, 0)
+            os.ftruncate(file, 0)
     finally:
-        os.close(lock)
-
-
-def _lock(file: int) -> None:
-    """Taken at once or not at all.
-
-    Raises:
-        BlockingIOError: somebody else has it.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError from error
-    else:
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            return
+        os.close(file)
 
 
 def _beside_manifest(path: Path) -> list[str]:
@@ -273,7 +263,7 @@ def _is_cut_off(manifest: Path) -> bool:
     data = manifest.read_bytes()
     try:
         json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return not data.endswith(b"\n")
 
@@ -788,7 +778,8 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().data)
+        # As bytes, since NumPy knows fewer types than torch: a file may hold any of them.
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -798,19 +789,11 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         RunWriteError: the disk is full or refuses.
     """
-    temporary = _temporary(path)
     try:
         _make_folder(path.parent)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, data, _temporary(path))
         _sync_folder(path.parent)
     except OSError as error:
-        # Half a file would only keep a full disk full.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
+from higan.files import write_whole
 
 __all__ = ["digest_of", "filled", "misfit", "read_weights", "write_weights"]
 
@@ -24,14 +25,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def write_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Writes tensors and a JSON header so that the file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    content = safetensors.torch.save(dict(tensors), {"higan": json.dumps(header)})
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_whole(path, safetensors.torch.save(dict(tensors), {"higan": json.dumps(header)}))
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -57,7 +51,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         raise UnknownFormatError(f"{path} was not written by higan: its header lacks the entry 'higan'")
     try:
         header = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} has a damaged header: {error}") from error
     if not isinstance(header, dict):
         raise CorruptFileError(f"{path} has a damaged header: expected a JSON object, got {type(header).__name__}")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from higan.checkpoints.read import kind_of
 from higan.checkpoints.zoo import Model, find
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
+from higan.files import lock, sync, write_whole
+from higan.weights import digest_of
 
 __all__ = ["Progress", "default_cache", "pull"]
 
@@ -26,6 +30,8 @@ Progress = Callable[[int, int | None], None]
 _CHUNK = 1 << 20
 _LARGEST = 8 << 30
 """Where a server does not say how much it will send, more than this is not a model."""
+_PATIENCE = 0.2
+"""Seconds between two looks at whether another call is done."""
 _DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 
 
@@ -62,7 +68,8 @@ def pull(
 
     An interrupted download goes on where it stopped, now or at the next call. The file is checked against the
     published SHA-256; where there is none, the digest is recorded beside the file (``FILE.sha256``, as ``sha256sum
-    -c`` reads it) and every later use is checked against that.
+    -c`` reads it) and every later use is checked against that. Of several calls for one model at once, one fetches it
+    and the others wait.
 
     Args:
         name: as in :data:`higan.checkpoints.zoo.MODELS`.
@@ -87,18 +94,54 @@ def pull(
         target = folder / filename
         if not target.is_file():
             source = _source(model, filename, origin, mirror)
-            partial = folder / f"{filename}.partial"
-            if isinstance(source, Path):
-                shutil.copyfile(source, partial)
-            else:
-                _fetch(model, source, partial, progress, attempts, timeout)
-            if filename == model.filename:
-                _check_kind(model, partial, source)
-            _check_digest(model, partial, target)
-            partial.replace(target)
-        else:
-            _check_digest(model, target, target)
+            with _alone(folder / f".{filename}.lock"):
+                # Another call may have fetched it while this one waited.
+                if not target.is_file():
+                    _obtain(model, source, target, progress, attempts, timeout)
+                    continue
+        _check_digest(model, target, target)
     return folder / model.filename
+
+
+def _obtain(
+    model: Model, source: str | Path, target: Path, progress: Progress | None, attempts: int, timeout: float
+) -> None:
+    """Put one file into the cache, once it is whole and checked."""
+    _expected_digest(model, target)  # a damaged record is told before anything is fetched
+    partial = target.with_name(f"{target.name}.partial")
+    if isinstance(source, Path):
+        shutil.copyfile(source, partial)
+    else:
+        _fetch(model, source, partial, progress, attempts, timeout)
+    if target.name == model.filename:
+        _check_kind(model, partial, source)
+    _check_digest(model, partial, target)
+    sync(partial)
+    partial.replace(target)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until no other call, of whatever process, holds the lock at ``path``; then holds it."""
+    while True:
+        with path.open("ab") as file:
+            if _holds(file.fileno(), path):
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):  # Windows removes no open file; there it stays.
+                        path.unlink()
+                return
+        time.sleep(_PATIENCE)
+
+
+def _holds(file: int, path: Path) -> bool:
+    """Whether a file could be locked, and is still at its path: whoever held the lock before has removed it."""
+    try:
+        lock(file)
+        return os.path.samestat(os.fstat(file), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 # ---- where from ---------------------------------------------------------------------------------------------------
@@ -161,7 +204,7 @@ def _fetch(model: Model, url: str, partial: Path, progress: Progress | None, att
 
 
 def _transfer(url: str, partial: Path, progress: Progress | None, timeout: float) -> bool:
-    """Fetch what is missing; whether the file is now whole. Bytes go to their own place, so two calls do no harm."""
+    """Fetch what is missing; whether the file is now whole."""
     notes = partial.with_name(f"{partial.name}.json")
     have, headers = 0, {"User-Agent": "higan", "Accept-Encoding": "identity"}
     known = _notes(notes)
@@ -225,20 +268,39 @@ def _check_kind(model: Model, partial: Path, source: str | Path) -> None:
 
 def _check_digest(model: Model, path: Path, target: Path) -> None:
     """Compare with the published digest, else with the one recorded on first use, else record it."""
-    record = target.with_name(f"{target.name}.sha256")
-    published = model.sha256 if target.name == model.filename else ""
-    expected = published or (record.read_text(encoding="utf-8").split(" ")[0] if record.is_file() else "")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    expected, origin = _expected_digest(model, target)
+    found = digest_of(path)
     if expected and found != expected:
         if path != target:
             path.unlink()
-        origin = "published" if published else f"recorded in {record}; delete that too if the change is meant"
         raise CorruptFileError(
             f"{target} has SHA-256 {found}, expected {expected} ({origin}); it is damaged or another file. Delete it "
             "and pull again"
         )
+    record = _record_of(target)
     if not record.is_file():
-        waiting = record.with_name(f"{record.name}.{os.getpid()}")
-        waiting.write_text(f"{found}  {target.name}\n", encoding="utf-8", newline="\n")
-        waiting.replace(record)
+        write_whole(record, f"{found}  {target.name}\n".encode())
+
+
+def _expected_digest(model: Model, target: Path) -> tuple[str, str]:
+    """The digest that a file must have, none where it is not known yet, and who says so.
+
+    Raises:
+        CorruptFileError: the record of it is damaged.
+    """
+    record = _record_of(target)
+    if model.sha256 and target.name == model.filename:
+        return model.sha256, "published"
+    if not record.is_file():
+        return "", ""
+    digest = record.read_text(encoding="utf-8", errors="replace").partition(" ")[0].strip().lower()
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise CorruptFileError(
+            f"{record} is damaged: it should start with the 64 digits of a SHA-256; delete it, and {target.name} too "
+            "unless you know that it is whole, and pull again"
+        )
+    return digest, f"recorded in {record}; delete that too if the change is meant"
+
+
+def _record_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")

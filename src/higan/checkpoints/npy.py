@@ -16,6 +16,7 @@ from higan.checkpoints.arrays import WITH_OBJECT_ARRAYS, ObjectArray
 from higan.checkpoints.files import opened
 from higan.checkpoints.pickles import Budget, Data, Machine
 from higan.errors import CorruptFileError, UnknownFormatError
+from higan.files import replacing, write_whole
 
 __all__ = ["read", "write", "write_dict"]
 
@@ -71,8 +72,9 @@ def _object(data: mmap, start: int) -> dict[Data, Data]:
 
 
 def write(path: str | Path, array: Array) -> None:
-    """Write an array of numbers."""
-    np.save(Path(path), np.ascontiguousarray(array), allow_pickle=False)
+    """Write an array of numbers; the file appears whole or not at all."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def write_dict(path: str | Path, content: Mapping[str, Data]) -> None:
@@ -86,8 +88,7 @@ def write_dict(path: str | Path, content: Mapping[str, Data]) -> None:
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
     padded = header + b" " * (-(10 + len(header) + 1) % 64) + b"\n"
     body = _array_opcodes((), "O8", "|", 63, b"](" + _opcodes(content) + b"e")
-    with Path(path).open("wb") as file:
-        file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded + b"\x80\x03" + body + b".")
+    write_whole(path, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded + b"\x80\x03" + body + b".")
 
 
 def _opcodes(value: Data) -> bytes:

@@ -12,10 +12,12 @@ Nothing is unpickled, and nothing is pickled with objects in it: what is written
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -28,6 +30,7 @@ from torch import Tensor
 from higan.checkpoints import npy
 from higan.checkpoints.pickles import Data
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
+from higan.files import write_whole
 from higan.types import LEVELS, Boundary, Concept, Level, Population
 
 __all__ = [
@@ -197,7 +200,7 @@ def write_boundary_list(path: str | Path, entries: Iterable[ListedBoundary]) -> 
                 "paths of ':' (write the list from within the folder, with relative paths)"
             )
         lines.append(f"({entry.name}, {entry.space}): {target}\n")
-    Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
+    write_whole(path, "".join(lines).encode())
 
 
 def _space(text: str) -> Space:
@@ -335,7 +338,7 @@ def export_official(
     only. Blanks and slashes in names become underscores, as in the tool's own names.
 
     Args:
-        folder: made if it does not exist.
+        folder: made if it does not exist; if the disk fills up, nothing is left in it.
         population: its codes must be shared by all layers; the tool keeps layer-wise codes truncated.
         boundaries: written as ``NAME_boundary.npy`` and listed in ``boundary_list.txt``.
         layers: advice on layers, by concept name, in the syntax ``0,3-5``.
@@ -358,24 +361,44 @@ def export_official(
             "where all layers share one"
         )
     tables = {file: _scores_for(file, population) for file in _LEVEL_FILES}
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / f"{space}.npy"]
-    npy.write(written[0], population.codes[:, 0].detach().cpu().float().numpy())
-    for file, table in tables.items():
-        if table.names:
-            write_scores(folder / file, table)
-            written.append(folder / file)
-    listed = []
-    for boundary in boundaries:
-        name = _official_name(boundary.concept.name)
-        path = folder / f"{name}{_SUFFIX}.npy"
-        write_boundary(path, boundary, (layers or {}).get(boundary.concept.name))
-        written.append(path)
-        listed.append(ListedBoundary(name, "wp" if boundary.normal.ndim == 2 else space, Path(path.name)))
-    if listed:
-        write_boundary_list(folder / "boundary_list.txt", listed)
-        written.append(folder / "boundary_list.txt")
-    return tuple(written)
+    written = [f"{space}.npy"]
+    with _filling(folder) as partial:
+        npy.write(partial / written[0], population.codes[:, 0].detach().cpu().float().numpy())
+        for file, table in tables.items():
+            if table.names:
+                write_scores(partial / file, table)
+                written.append(file)
+        listed = []
+        for boundary in boundaries:
+            name = _official_name(boundary.concept.name)
+            written.append(f"{name}{_SUFFIX}.npy")
+            write_boundary(partial / written[-1], boundary, (layers or {}).get(boundary.concept.name))
+            listed.append(ListedBoundary(name, "wp" if boundary.normal.ndim == 2 else space, Path(written[-1])))
+        if listed:
+            write_boundary_list(partial / "boundary_list.txt", listed)
+            written.append("boundary_list.txt")
+    return tuple(folder / name for name in written)
+
+
+@contextlib.contextmanager
+def _filling(folder: Path) -> Iterator[Path]:
+    """A folder to write to; its files are put into ``folder`` when the body ends, and go if it fails.
+
+    Half an export would be in the way of the next.
+    """
+    there, name = folder.exists(), f".{folder.name}.{os.getpid()}.partial"
+    partial = folder / name if there else folder.with_name(name)
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if there:
+            for file in partial.iterdir():
+                file.replace(folder / file.name)
+        else:
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _scores_for(file: str, population: Population) -> Scores:

@@ -10,6 +10,7 @@ normalisation that were measured under the same truncation are used where the fi
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.checks import check_config
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import keep_layout, parameter, round_to, widened
 
@@ -52,9 +54,17 @@ class BigGANConfig:
     truncation: float | None = None
 
     def __post_init__(self) -> None:
-        other = [up for up in self.up if not isinstance(up, bool)]
-        if other:
-            raise ValueError(f"up must be true or false for every block; got {other[0]!r}")
+        check_config(self)
+        if len(self.widths) != len(self.up) + 1 or not self.up:
+            raise ValueError(f"{len(self.up)} blocks have {len(self.up) + 1} widths; got {len(self.widths)}")
+        if self.deep and any(after > before for before, after in itertools.pairwise(self.widths)):
+            raise ValueError(f"widths of a BigGAN-deep never grow; got {self.widths}")
+        if self.resolution < 1 or self.bottom << sum(self.up) != self.resolution:
+            raise ValueError(f"{self.resolution} pixels cannot be halved {sum(self.up)} times")
+        if self.statistics < 1 or not self.epsilon > 0:
+            raise ValueError(f"statistics and epsilon must be above 0; got {self.statistics} and {self.epsilon}")
+        if self.truncation is not None and not 0 < self.truncation <= 1:
+            raise ValueError(f"truncation must lie in (0, 1], or be none; got {self.truncation}")
 
     @property
     def chunk(self) -> int:
@@ -200,6 +210,8 @@ class BigGANNetwork(nn.Module):
     def __init__(self, config: BigGANConfig) -> None:
         super().__init__()
         self.config = config
+        self.original = config
+        """The configuration before `truncate` changed it."""
         self.embedding = parameter(config.num_classes, config.label_dim)
         widths = self.layer_widths
         self.dense_weight = parameter(config.widths[0] * config.bottom**2, widths[0])

@@ -1,13 +1,18 @@
-"""What every adapter refuses."""
+"""What every adapter and every configuration refuses."""
 
 from __future__ import annotations
 
+import types
 from collections.abc import Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_codes", "check_latents"]
+__all__ = ["check_clamp", "check_codes", "check_config", "check_latents"]
+
+_LARGEST = torch.finfo(torch.float32).max
+_LARGEST_CLAMP = torch.finfo(torch.float16).max
 
 
 def check_latents(z: Tensor, latent_dim: int) -> None:
@@ -41,6 +46,46 @@ def check_codes(codes: Tensor, widths: Sequence[int]) -> None:
             raise ValueError(
                 f"codes must be zero beyond each layer's width; layer {layer} has width {widths[layer]} of {widest}"
             )
+
+
+def check_config(config: Any) -> None:
+    """Refuse a configuration whose values are not what its fields say: a header may hold anything.
+
+    Raises:
+        ValueError: a whole number is negative, another one not finite in float32, or a value of another kind.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not _is_a(value, kind):
+            shown = kind.__name__ if isinstance(kind, type) else kind
+            raise ValueError(
+                f"{name} must be {shown}, whole numbers from 0 on and others within float32; got {value!r:.60}"
+            )
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(part, inner[0]) for part in value)
+    if origin is types.UnionType:
+        return any(_is_a(value, one) for one in inner)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    return isinstance(value, kind)
+
+
+def check_clamp(clamp: float | None) -> None:
+    """Refuse bounds of activations that are none, or that half precision, which they are for, cannot hold.
+
+    Raises:
+        ValueError: the bound is not in (0, 65504].
+    """
+    if clamp is not None and not 0 < clamp <= _LARGEST_CLAMP:
+        raise ValueError(f"clamp must lie in (0, {_LARGEST_CLAMP:.0f}], or be none; got {clamp}")
 
 
 def _check_finite(values: Tensor, what: str) -> None:

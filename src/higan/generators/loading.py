@@ -205,7 +205,7 @@ def network_of(checkpoint: Checkpoint) -> FamilyNetwork:
         return load(network_type, config, source.tensors)
     except CheckpointError as error:
         raise type(error)(f"{checkpoint.path}: {error}") from error
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{checkpoint.path}: the configuration in the header is damaged: {error}") from error
 
 
@@ -227,7 +227,8 @@ def save_generator(generator: PretrainedGenerator, path: str | Path) -> None:
     if generator.precision != "float32":
         raise ValueError(f"the weights were rounded to {generator.precision}; load them in float32 to save them")
     provenance = {"name": generator.name, **generator.provenance, "written by": f"higan {version('higan')}"}
-    native.write(path, network.family, asdict(network.config), network.state_dict(), provenance)
+    config = network.original if isinstance(network, BigGANNetwork) else network.config
+    native.write(path, network.family, asdict(config), network.state_dict(), provenance)
 
 
 @dataclass(frozen=True, slots=True)

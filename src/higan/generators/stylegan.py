@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.checks import check_config
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import (
     SLOPE,
@@ -51,6 +52,7 @@ class StyleGANConfig:
     image_channels: int = 3
 
     def __post_init__(self) -> None:
+        check_config(self)
         check_resolution(self.resolution, len(self.channels))
 
     @property

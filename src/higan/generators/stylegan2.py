@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.checks import check_clamp, check_config
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, check_resolution, depthwise, keep_layout, parameter, round_to
 
@@ -33,7 +34,8 @@ class StyleGAN2Config:
 
     ``channels`` lists the widths at 4, 8, 16, … pixels. ``skip`` adds up the RGB of all resolutions, ``resnet`` has
     residual blocks, ``orig`` neither. ``clamp`` bounds activations where the network was trained in half precision.
-    ``joint_norm`` tells whether latent and class embedding are normalised as one vector.
+    ``joint_norm`` tells whether latent and class embedding are normalised as one vector, ``noise`` whether layers have
+    noise maps: where a file has none, none take up memory.
     """
 
     resolution: int
@@ -47,8 +49,11 @@ class StyleGAN2Config:
     clamp: float | None = None
     filter_taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
     image_channels: int = 3
+    noise: bool = True
 
     def __post_init__(self) -> None:
+        check_config(self)
+        check_clamp(self.clamp)
         check_resolution(self.resolution, len(self.channels))
         if len(self.filter_taps) != 4 or not 0 < abs(sum(self.filter_taps)) < math.inf:
             raise ValueError(f"filter_taps must be four numbers whose sum is not 0; got {self.filter_taps}")
@@ -73,10 +78,10 @@ class ModulatedLayer(nn.Module):
         super().__init__()
         self.up = up
         self.gain = gain
-        self.clamp = None if config.clamp is None else config.clamp * gain / math.sqrt(2)
+        self.clamp = None if config.clamp is None else config.clamp * (gain / math.sqrt(2))
         self.weight = parameter(inputs, outputs, 3, 3) if up else parameter(outputs, inputs, 3, 3)
         self.bias = parameter(outputs)
-        self.noise = parameter(1, 1, resolution, resolution)
+        self.noise = parameter(1, 1, resolution, resolution) if config.noise else None
         self.style_weight = parameter(inputs, config.code_dim)
         self.style_bias = parameter(inputs)
         self.register_buffer("fir", _filter(config.filter_taps), persistent=False)
@@ -104,7 +109,7 @@ class ModulatedLayer(nn.Module):
         else:
             x = F.conv2d(x, self.weight, padding=1)
         x = _in_place_without_graph(x, demodulation[:, :, None, None]).add_(self.bias[:, None, None])
-        if noise:
+        if noise and self.noise is not None:
             x = x.add_(self.noise)
         x = F.leaky_relu_(x, SLOPE)
         if self.clamp is None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from higan.generators.checks import check_clamp, check_config
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter, round_to, widened
 
@@ -60,6 +61,19 @@ class StyleGAN3Config:
     radial: bool = False
     clamp: float | None = 256.0
     output_scale: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_config(self)
+        check_clamp(self.clamp)
+        sizes = (self.kernel, self.filter_size, self.lrelu_upsampling)
+        if min(sizes) < 1:
+            raise ValueError(f"kernel, filter_size and lrelu_upsampling must be at least 1; got {sizes}")
+        bands = (self.first_cutoff, 2 * self.first_stopband, self.resolution * self.last_stopband_rel)
+        if not bands[0] > 0 or min(bands[1:]) < 1:
+            raise ValueError(
+                "first_cutoff must be above 0, and stopbands must leave one sample per image or more; got first_cutoff "
+                f"{self.first_cutoff}, first_stopband {self.first_stopband}, last_stopband_rel {self.last_stopband_rel}"
+            )
 
     @property
     def depth(self) -> int:

@@ -24,6 +24,10 @@ from higan.generators.conversion.raw import Raw, Rule, count, load, rename
 __all__ = ["from_hugging_face", "from_original"]
 
 
+_FEW = 1 << 20
+"""How many numbers rows of classes may have besides those of the file."""
+
+
 def _plain(x: Tensor) -> Tensor:
     return x.reshape(1) if x.ndim == 0 else x
 
@@ -168,7 +172,7 @@ def from_original(source: Network) -> BigGANNetwork:
         # Embeddings of every norm by itself: linear in the class as a one-hot vector.
         for name in [name for name in raw if re.fullmatch(r"blocks\.\d+\.norms\.\d+\.(gain|offset)", name)]:
             raw[name] = raw[name].t()
-        raw["embedding"] = torch.eye(raw["blocks.0.norms.0.gain"].shape[1])
+        raw["embedding"] = _one_hot(raw)
     label_dim = raw["embedding"].shape[1]
     if deep:
         latent_dim -= label_dim
@@ -189,6 +193,18 @@ def from_original(source: Network) -> BigGANNetwork:
         conditioning=conditioning,
         deep=deep,
     )
+
+
+def _one_hot(raw: Raw) -> Tensor:
+    """One row per class of the gains (width, classes).
+
+    Raises:
+        CorruptFileError: the rows would have more numbers than the file.
+    """
+    classes, held = raw["blocks.0.norms.0.gain"].shape[1], sum(tensor.numel() for tensor in raw.values())
+    if classes**2 > held + _FEW:
+        raise CorruptFileError(f"the file has {held:,} numbers for {classes:,} classes; no BigGAN has so few")
+    return torch.eye(classes)
 
 
 def _build(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from higan.checkpoints.types import Network
-from higan.errors import UnknownFormatError
+from higan.errors import CorruptFileError, UnknownFormatError
 from higan.generators.conversion.raw import (
     Raw,
     Rule,
@@ -36,6 +36,7 @@ from higan.generators.stylegan2 import Architecture, StyleGAN2Config, StyleGAN2N
 __all__ = ["from_genforce", "from_nvidia_tf", "from_nvidia_torch", "from_rosinality"]
 
 _GAIN = math.sqrt(2)
+_WIDEST = 4096
 
 
 def _plus_one(x: Tensor) -> Tensor:
@@ -258,9 +259,22 @@ def from_rosinality(source: Network) -> StyleGAN2Network:
         raw["mean_code"] = torch.zeros(raw["layers.0.style.weight"].shape[1])
     network = _build(raw, _Training(scaled=True))
     if not known:
-        z = torch.randn(16_384, network.config.latent_dim, generator=torch.Generator().manual_seed(0))
-        network.mean_code.copy_(network.mapping(z, None).mean(0))
+        network.mean_code.copy_(_mean_code(network))
     return network
+
+
+def _mean_code(network: StyleGAN2Network) -> Tensor:
+    """Mean of the codes of 16,384 latents of a fixed seed, part by part.
+
+    Raises:
+        CorruptFileError: the mapping network is wider than any; the latents alone would take more memory than the file.
+    """
+    widest = max(network.config.latent_dim, *network.config.mapping)
+    if widest > _WIDEST:
+        raise CorruptFileError(f"a mapping layer takes or makes {widest:,} numbers; expected at most {_WIDEST:,}")
+    generator = torch.Generator().manual_seed(0)
+    parts = (torch.randn(1024, network.config.latent_dim, generator=generator) for _ in range(16))
+    return torch.stack([network.mapping(z, None).mean(0) for z in parts]).mean(0)
 
 
 def _by_level(flat: Raw) -> Raw:
@@ -302,6 +316,7 @@ def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
         clamp=training.clamp,
         filter_taps=training.taps,
         image_channels=raw[f"rgb.{levels - 1}.conv"].shape[0],
+        noise=any(_is_noisy(raw, k) for k in range(2 * levels - 1)),
     )
     state = {"mean_code": raw["mean_code"].reshape(-1), "constant": raw["const"].reshape(1, -1, 4, 4)}
     if embedding is not None:
@@ -313,6 +328,8 @@ def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
     for k in range(2 * levels - 1):
         gain = 1.0 if architecture == "resnet" and k > 0 and k % 2 == 0 else _GAIN
         state |= {f"layers.{k}.{name}": t for name, t in _layer(raw, k, gain, scaled=training.scaled).items()}
+        if config.noise:
+            state[f"layers.{k}.noise"] = _noise(raw, k) * gain
     for level in range(levels) if architecture == "skip" else (levels - 1,):
         state |= {f"rgb.{level}.{name}": t for name, t in _rgb(raw, level).items()}
     for level in range(1, levels) if architecture == "resnet" else ():
@@ -334,17 +351,22 @@ def _layer(raw: Raw, k: int, gain: float, *, scaled: bool) -> dict[str, Tensor]:
     if scaled:
         conv = conv / math.sqrt(conv[0].numel())
     style = raw[f"layers.{k}.style.weight"]
-    resolution = 4 << (k + 1) // 2
-    noise = torch.zeros(1, 1, resolution, resolution)
-    if f"layers.{k}.noise" in raw and f"layers.{k}.noise_strength" in raw:
-        noise = raw[f"layers.{k}.noise"].reshape(noise.shape) * raw[f"layers.{k}.noise_strength"].reshape(()) * gain
     return {
         "weight": conv.transpose(0, 1) if k % 2 else conv,
         "bias": raw[f"layers.{k}.bias"] * gain,
-        "noise": noise,
         "style_weight": style / math.sqrt(style.shape[1]),
         "style_bias": raw[f"layers.{k}.style.bias"],
     }
+
+
+def _is_noisy(raw: Raw, k: int) -> bool:
+    return f"layers.{k}.noise" in raw and f"layers.{k}.noise_strength" in raw
+
+
+def _noise(raw: Raw, k: int) -> Tensor:
+    resolution = 4 << (k + 1) // 2
+    noise = raw[f"layers.{k}.noise"].reshape(1, 1, resolution, resolution)
+    return noise * raw[f"layers.{k}.noise_strength"].reshape(())
 
 
 def _rgb(raw: Raw, level: int) -> dict[str, Tensor]:
