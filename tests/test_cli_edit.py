@@ -13,7 +13,7 @@ from adapters import FAMILIES
 from PIL import Image
 
 import higan as higan_package
-from higan import cli, load_generator, population
+from higan import cli, load_generator, population, store
 from higan.cli import edit as edit_verbs
 from higan.cli.models import weights_digest
 from higan.export import about_codes, load_codes, load_directions, read_recipe, save_codes
@@ -389,6 +389,25 @@ def test_transition_draws_and_counts(higan, finished, tmp_path):
     assert not (tmp_path / "u").exists()
 
 
+def test_transitions_are_refused_before_the_work(higan, finished, tmp_path):
+    """Of a folder that is a file, of a number beside codes, and without a segmenter of the generator's own world."""
+    (tmp_path / "t").write_text("a file")
+    line = ["transition", "bedroom", "living_room", "--run", finished]
+    code, printed = higan(*line, "--out", tmp_path / "t")
+    assert (code, "--out is a folder" in printed) == (2, True)
+    code, printed = higan(*line, "--codes", tmp_path / "x.npy", "--num", 3, "--out", tmp_path / "u")
+    assert (code, "--codes brings its own" in printed) == (2, True)
+    toy = tmp_path / "toy"
+    assert higan("run", "--generator", "toy", "--scorer", "toy", "--num", 60, "--verify", 4, "--out", toy)[0] == 0
+    code, printed = higan("transition", "planted 0", "planted 1", "--run", toy, "--out", tmp_path / "v")
+    assert (code, "this run has no segmenter to count objects with" in printed) == (2, True)
+    line = ["transition", "planted 0", "planted 1", "--run", toy, "--num", 2, "--layers", 0, "--strength", 2]
+    code, printed = higan(*line, "--segmenter", "rooms", "--out", tmp_path / "v")
+    assert code == 0, printed
+    assert json.loads((tmp_path / "v" / "transition.json").read_text())["segmenter"] == "rooms"
+    assert "in the eyes of the segmenter rooms" in (tmp_path / "v" / "transition.html").read_text()
+
+
 def test_side_effects_before_and_after(higan, finished, tmp_path):
     line = ["side-effects", "--run", finished, "--num", 6, "--concept", "indoor_lighting", "--concept", "warm_colours"]
     code, printed = higan(*line, "--out", tmp_path / "s.html")
@@ -409,6 +428,64 @@ def planted(tmp_path_factory):
     assert call("fit", folder, "--permuted", 0) == 0
     assert call("rescore", folder, "--verify", 6, "--random", 3) == 0
     return folder
+
+
+def test_sigma_is_that_of_the_samples_of_the_run(higan, planted, tmp_path, monkeypatch):
+    """Not of the few that side effects and directions are measured on, re-scored or not."""
+    told = []
+    for name in ("matched", "measure_effects", "discover"):
+        real = getattr(edit_verbs, name)
+        monkeypatch.setattr(edit_verbs, name, lambda *a, real=real, **k: told.append(k["std"]) or real(*a, **k))
+    line = ("side-effects", "--run", planted, "--num", 4, "--concept", "planted 1", "--out", tmp_path / "s.html")
+    assert higan(*line)[0] == 0
+    sampled = tmp_path / "sampled"
+    assert higan("sample", "--generator", "toy", "--scorer", "toy", "--num", 300, "--out", sampled)[0] == 0
+    for run in (planted, sampled):
+        assert higan("discover", "--run", run, "--method", "pca", "--num", 1, "--samples", 4)[0] == 0
+    expected = store.read_population(store.load_run(planted)).scores.double().std(0).float()
+    assert len(told) == 6
+    for std in told:
+        torch.testing.assert_close(std, expected)
+
+
+def test_a_folder_of_directions_holds_one_search(higan, planted, tmp_path):
+    line = ("discover", "--run", planted, "--method", "pca", "--samples", 4, "--out", tmp_path / "found")
+    assert higan(*line, "--num", 1)[0] == 0
+    before = sorted(path.name for path in (tmp_path / "found").iterdir())
+    code, printed = higan(*line, "--num", 2)
+    assert (code, "holds directions of an earlier search" in printed) == (2, True)
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == before
+
+
+def test_an_amount_with_a_condition_is_looked_for_as_far_as_one_without(higan, planted, tmp_path):
+    """What is projected out of a boundary hardly changes it: nor do the steps that it takes."""
+    line = ("edit", "--run", planted, "--set", "planted 1=+8s", "--out", tmp_path / "x.png")
+    steps = []
+    for condition in ((), ("--condition", "planted 3")):
+        code, printed = higan(*line, *condition)
+        assert code == 0, printed
+        steps.append(float(re.search(r"planted 1: ([+-][\d.]+) steps", printed)[1]))
+    assert steps[1] == pytest.approx(steps[0], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--condition", "planted 3", "--out", "x.png"], "give at least one edit with --set"),
+        (["--out", "x.gif"], "a strip or an animation shows edits"),
+        (["--seed", 1, "--seed", 2, "--set", "planted 1=+1s", "--out", "x.gif"], ".gif shows one sample; got 2"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_before_the_work(higan, planted, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(edit_verbs, "progress_bars", lambda **_: pytest.fail("the work has begun"))
+    code, printed = higan("edit", "--run", planted, *words)
+    assert code == 2
+    assert message in printed
+
+
+def test_only_signs_become_minus_signs():
+    assert edit_verbs._typeset("far-away 2\nlayers 0-5 -1.2 sd") == "far-away 2 · layers 0-5 \N{MINUS SIGN}1.2 σ"
 
 
 def test_side_effects_leave_out_what_nothing_raises(higan, planted, tmp_path):

@@ -35,6 +35,7 @@ BOUNDARIES = {
         ("wood=<-1e-1@3,5", Instruction("wood", -0.1, "at most", layers=(3, 5))),
         ("planted 0=1", Instruction("planted 0", 1.0)),
         ("my:name=1", Instruction("my:name", 1.0)),
+        ("a=b=+1s", Instruction("a=b", 1.0, "sigmas")),
     ],
 )
 def test_reading_an_edit(text, expected):
@@ -45,6 +46,13 @@ def test_reading_an_edit(text, expected):
 def test_what_is_no_edit(text):
     with pytest.raises(ValueError, match=r"written as|layers are written"):
         parse(text, L)
+
+
+def test_what_a_shell_has_taken_is_guessed():
+    with pytest.raises(ValueError, match="put it in quotes, for shells take > and < to themselves"):
+        parse("wood=", L)
+    with pytest.raises(ValueError, match=r"cannot read 'wood=two'$"):
+        parse("wood=two", L)
 
 
 @pytest.mark.parametrize(

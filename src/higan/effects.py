@@ -68,7 +68,8 @@ def measure_effects(
         generator: draws.
         scorer: scores; all its concepts are columns.
         edits: by name; each one's concept must be the scorer's.
-        std: standard deviation of every score, in the scorer's order; by default that of the samples as they are.
+        std: standard deviation of every score, in the scorer's order; by default, and where it is NaN, that of the
+            samples as they are.
         num: K, at least 2.
         seed: chooses the samples, together with ``first``: neither probing nor re-scoring has used them.
         first: index of the first sample, see `higan.population.sample_seeds`.
@@ -130,7 +131,9 @@ def measure_changes(
                 progress(done, total)
         originals.append(before)
         changes.append(torch.stack(after).movedim(1, 2))
-    unit = torch.cat(originals).double().std(0).float() if std is None else std.cpu().float()
+    unit = torch.cat(originals).double().std(0).float()
+    if std is not None:
+        unit = torch.where(std.cpu().isnan(), unit, std.cpu().float())
     found = torch.cat(changes, -1)
     return torch.where(unit[:, None] > 0, found / unit.clamp(min=torch.finfo(unit.dtype).tiny)[:, None], 0.0)
 

@@ -45,7 +45,8 @@ Unit = Literal["steps", "sigmas", "at least", "at most"]
 _FORMAT = "higan-recipe-1"
 _NUMBER = r"[+\-−]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _EDIT = re.compile(
-    rf"(?P<name>[^=]+?)\s*=\s*(?P<reach>[<>])?\s*(?P<amount>{_NUMBER})\s*(?P<sigma>s|σ)?\s*(?:@\s*(?P<layers>.+))?"
+    r"(?P<name>[^=\s](?:.*?[^=\s])?)\s*=\s*"
+    rf"(?P<reach>[<>])?\s*(?P<amount>{_NUMBER})\s*(?P<sigma>s|σ)?\s*(?:@\s*(?P<layers>.+))?"
 )
 _LEVEL_WORDS: Mapping[str, Level] = {**{level: level for level in LEVELS}, "category": "object", "color": "colour"}
 
@@ -80,8 +81,9 @@ def parse(text: str, num_layers: int) -> Instruction:
     """
     match = _EDIT.fullmatch(text.strip())
     if match is None:
+        quoted = "; put it in quotes, for shells take > and < to themselves" if text.endswith("=") else ""
         raise ValueError(
-            f"an edit is written as wood=+2, view_yaw=-1.5@0-1, wood=+1.5s or wood=>2.3; cannot read {text!r}"
+            f"an edit is written as wood=+2, view_yaw=-1.5@0-1, wood=+1.5s or 'wood=>2.3'; cannot read {text!r}{quoted}"
         )
     if match["reach"] and match["sigma"]:
         raise ValueError(f"a score to be reached is given in units of the score, without s; got {text!r}")

@@ -168,7 +168,7 @@ def _strong(rescoring: Rescoring, concept: str, least: float) -> tuple[int, Floa
     c = names.index(concept)
     wanted = standardise(rescoring, signed(rescoring))[c]
     if not float(wanted.max()) > 0:
-        raise ValueError(f"no layers raise {concept!r}: give layers with @ to edit it all the same")
+        raise ValueError(f"no layers raise {concept!r}: say which to edit it at all the same")
     return c, wanted, wanted >= least * wanted.max()
 
 
@@ -565,9 +565,10 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
         return instruction.amount
     untouched = boundary is bench.boundaries[instruction.concept]
     per_step = None
-    if bench.rescoring is not None and untouched:
+    if bench.rescoring is not None and (untouched or bench.scorer is not None):
         per_step = response(bench.rescoring, instruction.concept, layers)
-    if per_step is None:
+    # What others are projected out of answers in its own way; the response of the whole is a first try.
+    if per_step is None or (per_step <= 0 and not untouched):
         return calibrate(bench, boundary, layers, instruction.amount)
     if per_step <= 0:
         raise ValueError(f"{instruction.concept!r} does not rise at layers {format_layers(layers)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -102,6 +103,10 @@ Seed = Annotated[int, typer.Option("--seed", help="Chooses all that is drawn: a 
 def main() -> None:
     """Entry point: runs a verb, turns expected errors into one line and an exit status."""
     keep_memory()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or file that cannot show a Δ or σ gets a question mark, not an error after hours of work.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with _stops_like_ctrl_c():
             app()

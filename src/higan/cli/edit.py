@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -39,6 +40,8 @@ from higan.export import (
     save_slider,
     save_video,
 )
+from higan.files import write_whole
+from higan.generators.rooms import RoomsGenerator
 from higan.inversion import Features, Inversion, code_space, invert, load_inversion, save_inversion
 from higan.layers import groups, parse_layers
 from higan.mixing import mixing_grid
@@ -46,12 +49,16 @@ from higan.photographs import open_photograph
 from higan.recipes import Instruction, Loan, format_layers
 from higan.report.editpages import side_effects_page, transition_page
 from higan.report.words import layer_span, percent, readable
+from higan.samples import OnDisk
 from higan.scorers.combined import CombinedScorer
 from higan.scorers.rooms import RoomsScorer
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
 from higan.transitions import Journey, flows, kept, travel
 from higan.types import Concept, Edit, Rescoring, Scorer, Segmenter
 from higan.workbench import Edited, Workbench, digest_of_codes, draw, edit, open_workbench, recommend, repeat
+
+_COLUMNS = 32
+"""Scores read at a time."""
 
 Run = Annotated[Path, typer.Option("--run", help="Folder of a finished run: generator, scorer, boundaries, layers.")]
 
@@ -70,7 +77,7 @@ Codes = Annotated[Path | None, typer.Option("--codes", help="Start from codes (s
 DonorCodes = Annotated[
     Path | None, typer.Option("--donor-codes", help="Codes that lend layers, such as inverted pictures.")
 ]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="wood=+2 · view_yaw=-1.5@0-1 · wood=+1.5s · wood=>2.3")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="wood=+2 · view_yaw=-1.5@0-1 · wood=+1.5s · 'wood=>2.3'")]
 Conditions = Annotated[
     list[str] | None, typer.Option("--condition", help="Concept to be left alone (projected out); may be repeated.")
 ]
@@ -112,6 +119,7 @@ def edit_(
         raise ValueError("start from --seed or from --codes, not from both")
     numbers = [] if codes is not None else seed or [0]
     begin = _codes_for(bench, codes) if codes is not None else starts(bench, numbers)
+    _check_shown(out, len(begin), chosen, conditions, strip=sweep is not None)
     made: Edited | Strip
     with progress_bars(resumes=False) as bars:
         bench = replace(bench, progress=bars)
@@ -137,11 +145,27 @@ def edit_(
     console.print(f"{len(made.images)} pictures in {out}", highlight=False, soft_wrap=True)
 
 
+def _check_shown(out: Path, num: int, chosen: list[str], conditions: list[str], *, strip: bool) -> None:
+    """Before the work: whether there is something to show, and room for it."""
+    if conditions and not chosen:
+        raise ValueError("--condition says what edits leave alone; give at least one edit with --set")
+    if not chosen and (strip or out.suffix != ".png"):
+        raise ValueError("a strip or an animation shows edits; give at least one with --set")
+    if num > 1 and out.suffix != ".png":
+        raise ValueError(f"{out.suffix} shows one sample; got {num}: write a .png")
+
+
 def _prepare(out: Path, *endings: str) -> None:
     """Before the work: a name that means something, and a folder to write to."""
     if out.suffix not in endings:
         raise ValueError(f"--out must end in {' or '.join(endings)}, in lower case; got {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _check_folder(out: Path) -> None:
+    """Before the work: no folder can be made where there is a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is a folder; {out} is a file")
 
 
 def _repeat(bench: Workbench, again: Path, out: Path, codes: Path | None, donor_codes: Path | None) -> None:
@@ -174,17 +198,20 @@ def _save_strip(bench: Workbench, out: Path, strip: Strip, rows: list[str], chos
         lines, names = folded(strip, rows)
         save_sheet(out, contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
         return
-    if len(rows) > 1:
-        raise ValueError(f"{out.suffix} shows one sample; got {len(rows)}: write a .png")
     scale = max(1, 256 // strip.images.shape[-1])
     if out.suffix == ".html":
-        labels = [c.replace("\n", " · ").replace(" sd", " σ").replace("-", "\N{MINUS SIGN}") for c in strip.captions]
+        labels = [_typeset(caption) for caption in strip.captions]
         title = ", ".join(_in_words(instruction) for instruction in bench.instructions(chosen))
         save_slider(out, strip.images, labels, title=title, what=what)
     elif out.suffix == ".mp4":
         save_video(out, strip.images, scale=scale)
     else:
         save_animation(out, strip.images, scale=scale)
+
+
+def _typeset(caption: str) -> str:
+    """A caption on one line; hyphens of names and of layers stay what they are."""
+    return re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", caption.replace("\n", " · ").replace(" sd", " σ"))
 
 
 def _in_words(asked: Instruction) -> str:
@@ -227,22 +254,34 @@ def side_effects(
     bench = _workbench(run, device)
     if bench.scorer is None or bench.rescoring is None:
         raise ValueError("side effects are measured with a scorer and a re-scoring")
+    std = _in_order(bench.scorer, bench.rescoring)
     edits, flat = _rising(bench, bench.rescoring, concept)
     variants, missing = {}, {}
     for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
         with progress_bars(resumes=False) as bars:
-            found = matched(bench.generator, bench.scorer, variant, target=target)
+            found = matched(bench.generator, bench.scorer, variant, target=target, std=std)
             if not found:
                 raise ValueError(f"no edit moves its own score by {target:g} standard deviations; ask for less")
-            effects = measure_effects(bench.generator, bench.scorer, found, num=num, progress=_progress(bars, title))
+            effects = measure_effects(
+                bench.generator, bench.scorer, found, std=std, num=num, progress=_progress(bars, title)
+            )
         variants[title], missing[title] = (effects, found), sorted({*flat, *edits} - {*found})
-    out.write_text(side_effects_page(variants, missing, target), encoding="utf-8")
+    write_whole(out, side_effects_page(variants, missing, target).encode())
     if flat:
         console.print(f"Left out, since no layers raise them: {', '.join(flat)}", highlight=False)
+    for title, names in missing.items():
+        if short := [name for name in names if name not in flat]:
+            console.print(f"{title}, out of reach of {target:g} σ: {', '.join(short)}", highlight=False)
     for title, (effects, _) in variants.items():
         told = ", ".join(f"{n} {float(o):.2f}" for n, o in zip(effects.names, off_target(effects), strict=True))
         console.print(f"{title}, other scores move (in σ) by: {told}", highlight=False)
     console.print(f"{out}", highlight=False, soft_wrap=True)
+
+
+def _in_order(scorer: Scorer, rescoring: Rescoring) -> Float[Tensor, " C"]:
+    """Standard deviations of the probed samples' scores, in the scorer's order; NaN where none was re-scored."""
+    known = dict(zip((concept.name for concept in rescoring.concepts), rescoring.score_std.tolist(), strict=True))
+    return torch.tensor([known.get(concept.name, math.nan) for concept in scorer.concepts])
 
 
 def _rising(bench: Workbench, measured: Rescoring, named: list[str] | None) -> tuple[dict[str, Edit], list[str]]:
@@ -358,27 +397,35 @@ def transition(
     run: Run,
     out: Annotated[Path, typer.Option("--out", help="Folder for transition.html and transition.json.")],
     segmenter: SegmenterName = None,
-    num: Annotated[int, typer.Option(help="Samples.")] = 48,
+    num: Annotated[int | None, typer.Option(help="Samples; 48, or as many as there are codes.")] = None,
     steps: Annotated[int, typer.Option(help="Pictures per leg.")] = 2,
     strength: Annotated[float | None, typer.Option(help="Steps λ per leg; by default worth 2 σ.")] = None,
     layers: Annotated[str | None, typer.Option(help="Where; by default what the re-scoring recommends.")] = None,
-    shown: Annotated[int, typer.Option(help="Samples to show.")] = 6,
+    shown: Annotated[int, typer.Option(help="Samples to show.", min=0)] = 6,
     codes: Annotated[Path | None, typer.Option("--codes", help="Start from codes, such as inverted pictures.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Turns one kind of scene into others and counts what became of the objects (Fig. 5)."""
+    if codes is not None and num is not None:
+        raise ValueError("--num says how many samples to draw, and --codes brings its own; leave one of them out")
     bench, own = _workbench_and_segmenter(run, device)
-    seen = load_segmenter(segmenter or EMBEDDED, device) if segmenter or own is None else own
+    if segmenter is None and own is None and isinstance(bench.generator, RoomsGenerator):
+        segmenter = EMBEDDED
+    seen = load_segmenter(segmenter, device) if segmenter else own
+    if seen is None:
+        raise ValueError("this run has no segmenter to count objects with; name one with --segmenter")
+    _check_folder(out)
     L = bench.generator.num_layers
     where = None if layers is None else parse_layers(layers, num_layers=L, names=groups(L))
     begin = None if codes is None else _sources(bench, None, codes, "--seed", "--codes")[0]
     journey = travel(
-        bench, seen, categories, codes=begin, num=num, steps=steps, strength=strength,
+        bench, seen, categories, codes=begin, num=num or 48, steps=steps, strength=strength,
         layers=where,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    (out / "transition.html").write_text(transition_page(journey, shown=shown), encoding="utf-8")
-    (out / "transition.json").write_text(_transition_json(journey), encoding="utf-8")
+    page, record = transition_page(journey, seen.name, shown=shown), _transition_json(journey, seen)
+    write_whole(out / "transition.html", page.encode())
+    write_whole(out / "transition.json", record.encode())
     for k, mapping in enumerate(journey.mappings):
         stays = {row.name: row for row in kept(mapping)}
         told = ", ".join(f"{percent(stays[n].share)} of {n}" for n in ("stuff", "things") if n in stays)
@@ -386,7 +433,7 @@ def transition(
     console.print(f"{out / 'transition.html'}", highlight=False, soft_wrap=True)
 
 
-def _transition_json(journey: Journey) -> str:
+def _transition_json(journey: Journey, segmenter: Segmenter) -> str:
     legs = [
         {
             "from": journey.categories[k],
@@ -400,7 +447,7 @@ def _transition_json(journey: Journey) -> str:
         }
         for k, mapping in enumerate(journey.mappings)
     ]
-    return json.dumps({"seeds": journey.seeds.tolist(), "legs": legs}, indent=1)
+    return json.dumps({"segmenter": segmenter.name, "seeds": journey.seeds.tolist(), "legs": legs}, indent=1)
 
 
 @app.command("invert")
@@ -519,12 +566,26 @@ def discover_(
     """Finds directions without labels and names each by what it changes."""
     if out is not None and out.suffix:
         _prepare(out, ".safetensors")
+    elif out is not None:
+        _check_folder(out)
+        if there := [path.name for path in sorted(out.glob(f"{method}_*"))]:
+            raise ValueError(f"{out} holds directions of an earlier search ({there[0]} …); choose another folder")
     opened = store.load_run(run)
     generator, scorer, _ = _models_of(opened, device)
+    std = _spreads(opened, scorer)
     with progress_bars(resumes=False) as bars:
         found = discover(
-            generator, scorer, method=method, num=num, num_samples=samples, progress=_progress(bars, "Moving")
+            generator, scorer, method=method, num=num, num_samples=samples, std=std, progress=_progress(bars, "Moving")
         )
+    told = None
+    if out is not None:
+        named = [
+            replace(d.boundary, concept=Concept(f"{method} {k} {d.boundary.concept.name}", d.boundary.concept.level))
+            for k, d in enumerate(found)
+        ]
+        advice = {b.concept.name: d.candidate.layers for b, d in zip(named, found, strict=True)}
+        written = save_directions(out, named, advice)
+        told = f"{len(found)} directions in {out} ({len(written)} files)"
     table = Table("layers", "eigenvalue", "changes most", "by / σ", "95 % interval", "first in", "chance / σ", "")
     for d in found:
         table.add_row(
@@ -538,11 +599,16 @@ def discover_(
             "named" if d.named else Text("may be chance", "dim"),
         )
     console.print(table)
-    if out is not None:
-        named = [
-            replace(d.boundary, concept=Concept(f"{method} {k} {d.boundary.concept.name}", d.boundary.concept.level))
-            for k, d in enumerate(found)
-        ]
-        advice = {b.concept.name: d.candidate.layers for b, d in zip(named, found, strict=True)}
-        written = save_directions(out, named, advice)
-        console.print(f"{len(found)} directions in {out} ({len(written)} files)", highlight=False, soft_wrap=True)
+    if told is not None:
+        console.print(told, highlight=False, soft_wrap=True)
+
+
+def _spreads(run: store.Run, scorer: Scorer) -> Float[Tensor, " C"] | None:
+    """Standard deviations of the run's scores; None where neither its samples nor a re-scoring is there to tell."""
+    with suppress(HiganError):
+        return _in_order(scorer, store.load_rescoring(run))
+    with suppress(HiganError):
+        samples = OnDisk.open(run)
+        columns = torch.arange(len(samples.concepts)).split(_COLUMNS)
+        return torch.cat([samples.scores(some.tolist()).double().std(0) for some in columns]).float()
+    return None

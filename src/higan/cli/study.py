@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -177,6 +178,14 @@ def _penalty(mode: Mode, penalty: float | None) -> float:
     return 1.0 if penalty is None else penalty
 
 
+def _bytes(megabytes: float | None) -> int | None:
+    if megabytes is None:
+        return None
+    if not 0 < megabytes * 1e6 < math.inf:
+        raise ValueError(f"--memory is a number of MB above 0; got {megabytes:g}")
+    return round(megabytes * 1e6)
+
+
 def _study(
     generator_name: str,
     scorer_name: str,
@@ -291,7 +300,7 @@ def _open(
         num=num,
         seed=seed,
         shard_size=shard_size,
-        digests=models.digests,
+        digests=models.digests_in(out),
         choices=models.choices,
         provenance=provenance,
     )
@@ -440,21 +449,29 @@ def fit_(
     memory: Annotated[
         float | None, typer.Option(help="MB of training samples fitted together; by default 8, on a GPU 1,074.")
     ] = None,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove a re-scoring of other boundaries, which is refused otherwise.")
+    ] = False,
 ) -> None:
     """Fits one boundary per concept to the samples of a run."""
-    C = _penalty(mode, penalty)
+    settings: dict[str, Any] = {
+        "mode": mode, "num_extreme": num_extreme, "loss": loss, "C": _penalty(mode, penalty),
+        "num_permuted": num_permuted,
+    }  # fmt: skip
+    opened = store.load_run(folder)
+    if "rescore" in study.steps_of(opened) and not (discard or study.is_fitted(opened, concept, **settings)):
+        raise ValueError(
+            f"{folder} holds a re-scoring of the boundaries it has, which goes with them; say --discard to fit anew "
+            "all the same, or fit in a copy of the folder"
+        )
     _say_scanty(0, num_permuted)
     with progress_bars() as bars:
         boundaries = study.fit_step(
-            store.load_run(folder),
+            opened,
             concept,
-            mode=mode,
-            num_extreme=num_extreme,
-            loss=loss,
-            C=C,
-            num_permuted=num_permuted,
+            **settings,
             device=device,
-            memory=None if memory is None else round(memory * 1e6),
+            memory=_bytes(memory),
             report=bars,
         )
     table = Table("concept", "level", "held-out accuracy", "cosine between halves")

@@ -20,7 +20,7 @@ __all__ = ["side_effects_page", "transition_page"]
 _FIRST = 12
 
 
-def transition_page(journey: Journey, *, shown: int = 6) -> str:
+def transition_page(journey: Journey, segmenter: str, *, shown: int = 6) -> str:
     """Fig. 5 of one journey: pictures with their masks, the flow diagram, and tables with intervals."""
     num = min(shown, len(journey.seeds))
     way = f'<div class="strips pixelated">{"".join(_sample(journey, k) for k in range(num))}</div>'
@@ -29,8 +29,9 @@ def transition_page(journey: Journey, *, shown: int = 6) -> str:
         ("On the way", f"<p>{_lead(journey)}</p>{way}{legend}"),
         (
             "What became of the objects",
-            f"<p>Every pixel of {len(journey.seeds)} samples, by the class it had and the class it has. Pixels are "
-            f"counted by class, not by object.</p>{sankey(journey.mappings, journey.categories)}",
+            f"<p>Every pixel of {len(journey.seeds)} samples, by the class it had and the class it has, in the eyes of "
+            f"the segmenter {escape(segmenter)}. Pixels are counted by class, not by object.</p>"
+            f"{sankey(journey.mappings, journey.categories)}",
         ),
     ]
     for k, mapping in enumerate(journey.mappings):
