@@ -1,6 +1,7 @@
 """The command line as a person uses it, in process; one check that the installed program starts."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,8 @@ REFUSED = [
     (["--permuted", "2"], "with which a single effect can be verified at q = 0.05; got 2"),
     (["--step", "nan"], "step must be finite and other than 0; got nan"),
     (["--step", "0"], "step must be finite and other than 0; got 0"),
+    (["--step", "1e300"], "step must be finite and other than 0; got 1e+300"),
+    (["--step", "1e-300"], "step must be finite and other than 0; got 1e-300"),
     (["--adaptive", "--top", "0"], "top must be at least 1; got 0"),
     (["--adaptive", "--confidence", "1"], "confidence must lie between 0 and 1; got 1"),
     (["--num-extreme", "1.5"], "a share of all samples up to 1 and a whole number above; got 1.5"),
@@ -87,6 +90,13 @@ def test_steps_are_compared_in_words(finished, higan, tmp_path):
     # The comparison belonged to the other re-scoring: it costs its images again.
     _, printed = higan("steps", folder, "--verify", 6)
     assert "images to score" in printed or "nothing to compare" in printed
+
+
+@pytest.mark.parametrize("memory", ["inf", "nan", "0", "-3", "1e306"])
+def test_memory_is_a_number_of_megabytes(finished, higan, memory):
+    code, printed = higan("fit", finished[0], "--memory", memory)
+    assert code == 2
+    assert "--memory is a number of MB above 0" in printed
 
 
 def test_same_line_resumes_and_repeats_the_result(finished, higan):
@@ -189,7 +199,7 @@ def test_too_few_directions_are_told_of_before_anything_is_drawn(higan, tmp_path
     code, printed = higan("rescore", tmp_path / "run", "--verify", 4, "--random", 2)
     assert "With 2 random directions nothing can be verified at q = 0.05; give --random 20 or more." in printed
     assert f"With 4 permuted directions {unless}" in printed
-    assert "Too few directions" in higan("fit", tmp_path / "run", "--permuted", 19)[1]
+    assert "Too few directions" in higan("fit", tmp_path / "run", "--permuted", 19, "--discard")[1]
     assert "Too few directions" not in higan("fit", tmp_path / "run", "--permuted", 20)[1]
     assert "Too few directions" not in higan("rescore", tmp_path / "run", "--verify", 4)[1]
 
@@ -201,7 +211,13 @@ def test_the_fit_of_a_whole_study_is_chosen(higan, tmp_path):
     assert {boundary.num_train for boundary in boundaries} == {2 * 10}  # Of 15 in a class 10 train.
     expected = fit(store.read_population(store.load_run(tmp_path / "run")), num_extreme=15, C=0.5)
     assert all(torch.equal(a.normal, b.normal) for a, b in zip(boundaries, expected, strict=True))
-    assert higan("fit", tmp_path / "run", "--num-extreme", 15, "--C", 0.5, "--permuted", 3, "--memory", 0.001)[0] == 0
+    words = ["--num-extreme", 15, "--C", 0.5, "--permuted", 3, "--memory", 0.001]
+    before = (tmp_path / "run" / "rescoring.safetensors").read_bytes()
+    code, printed = higan("fit", tmp_path / "run", *words)
+    assert code == 2
+    assert "holds a re-scoring of the boundaries it has, which goes with them; say --discard" in printed
+    assert (tmp_path / "run" / "rescoring.safetensors").read_bytes() == before
+    assert higan("fit", tmp_path / "run", *words, "--discard")[0] == 0
     again = store.load_boundaries(store.load_run(tmp_path / "run"))
     torch.testing.assert_close(again[0].normal, boundaries[0].normal)
 
@@ -222,7 +238,7 @@ def test_folder_of_another_run_is_left_alone(finished, higan):
 
 
 def test_unknown_concept_is_named(finished, higan):
-    code, printed = higan("fit", finished[0], "--concept", "nope")
+    code, printed = higan("fit", finished[0], "--concept", "nope", "--discard")
     assert code == 2
     assert "unknown concept 'nope'" in printed
     assert "planted 0" in printed
@@ -699,3 +715,11 @@ def test_no_number_of_the_ranking_is_cut_on_a_narrow_terminal(width, monkeypatch
     assert ("accuracy" in header) == (width >= 110)
     assert max(map(len, lines)) <= width
     assert sum("│" in line and line.rstrip("│ ").endswith("yes") for line in lines) == 21
+
+
+def test_output_that_cannot_show_every_letter_is_no_error(tmp_path):
+    """As where output is redirected on Windows, or the locale is Latin-1: there is a Δ in what `run` says."""
+    line = [sys.executable, "-c", "from higan.cli import main; main()", "fit", str(tmp_path / "größe Δ")]
+    done = subprocess.run(line, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert "größe ?" in done.stderr.decode("cp1252")

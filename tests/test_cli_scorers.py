@@ -7,8 +7,13 @@ import pytest
 import higan as package
 import hub_folders
 from higan import store
-from higan.cli.scorers import open_scorer
+from higan.cli import study
+from higan.cli.models import digests_of
+from higan.cli.scorers import _MEANINGS, open_scorer
+from higan.errors import MissingWeightsError
+from higan.scorers import loading
 from higan.types import SegmentClass
+from higan.weights import digest_of
 
 
 @pytest.fixture
@@ -94,6 +99,85 @@ def test_numbers_and_steps_are_read(higan, tmp_path):
     code, printed = higan("check-scorer", "lines", "--scorer-option", "preprocessing=nowhere.json")
     assert code == 1
     assert "preprocessing is imagenet, or a preprocessor_config.json" in printed
+
+
+@pytest.mark.parametrize("value", ["no", "0", "off", "yes"])
+@pytest.mark.parametrize("option", ["official_compat", "places365.compiled"])
+def test_nothing_but_true_and_false_is_a_truth_value(higan, option, value):
+    code, printed = higan("check-scorer", "places365", "--scorer-option", f"{option}={value}")
+    assert code == 2
+    assert f"--scorer-option {option} is true or false; got '{value}'" in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("preprocessing=true", "--scorer-option preprocessing is imagenet or a file; got 'true'"),
+        ("classes=true", "--scorer-option classes is names parted by commas; got 'true'"),
+        ("segments.segmenter=False", "--scorer-option segments.segmenter is a file, a folder or a name; got 'false'"),
+        ("weights=true", "--scorer-option weights is a file, a folder or a name; got 'true'"),
+        ("field_of_view=wide", "--scorer-option field_of_view is a number; got 'wide'"),
+        ("field_of_view=true", "--scorer-option field_of_view is a number; got 'true'"),
+        ("num=1e3", "--scorer-option num is a whole number; got '1e3'"),
+        ("nothing=true", "segments does not take the option nothing; it takes: classes, segmenter"),
+    ],
+)
+def test_options_are_checked_by_kind(higan, option, expected):
+    code, printed = higan("check-scorer", "segments", "--scorer-option", option)
+    assert code == 2
+    assert expected in printed
+
+
+def test_every_option_of_a_scorer_has_a_kind():
+    loaders = {*loading.LOADERS.values(), *loading._SUFFIXES.values(), loading._file_classifier, loading._imported}
+    assert {option for loader in loaders for option in loading._options(loader)} == set(_MEANINGS)
+
+
+def test_embedded_weights_are_noted_under_whatever_name_they_are_read(tmp_path, monkeypatch):
+    folders = [package.scorers.loading.WEIGHTS, package.segmenters.loading.WEIGHTS]
+    scorers, segmenters = ({path.name: digest_of(path) for path in folder.glob("*.safetensors")} for folder in folders)
+    assert digests_of("toy", "layout+colour") == {"scorer layout": scorers["rooms.safetensors"]}
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(b"weights")
+    assert digests_of("toy", "layout", {"weights": str(mine)}) == {"scorer option weights": digest_of(mine)}
+    for name in ("rooms", "rooms-128"):
+        found = digests_of("toy", "scheme+segments", {"segments.segmenter": name})
+        assert found == {"scorer option segments.segmenter": segmenters[f"{name}.safetensors"]}
+    assert digests_of("toy", "nothing") == digests_of("toy", "segments", {"segmenter": "ade20k"}) == {}
+    # None is forgotten: without them, exactly these cannot be opened.
+    monkeypatch.setattr(loading, "WEIGHTS", tmp_path / "empty")
+    lacking = set()
+    for name in loading.LOADERS:
+        try:
+            package.load_scorer(name)
+        except (MissingWeightsError, ValueError) as error:
+            lacking |= {name} if "empty" in str(error) else set()
+    assert lacking == set(loading.EMBEDDED)
+
+
+def test_a_run_that_noted_fewer_files_goes_on(higan, tmp_path, monkeypatch):
+    line = ["sample", "--generator", "rooms", "--scorer", "layout+scheme", "--scorer-option", "segmenter=rooms"]
+    line += ["--scorer-option", "classes=wall", "--num", 8, "--shard-size", 4, "--out", tmp_path / "run"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(study, "digests_of", lambda generator, *_: digests_of(generator, "colour"))
+        assert higan(*line)[0] == 0
+    kept = (tmp_path / "run/manifest.json").read_bytes()
+    assert set(store.load_run(tmp_path / "run").settings["digests"]) == {"generator rooms"}
+    shard = tmp_path / "run/population/shard-00001.parquet"
+    before = shard.read_bytes()
+    shard.unlink()
+    code, printed = higan(*line)
+    assert code == 0, printed
+    assert shard.read_bytes() == before
+    assert (tmp_path / "run/manifest.json").read_bytes() == kept
+    # What it did note is compared as ever, and a new run notes all.
+    assert higan(*line[:-1], tmp_path / "new")[0] == 0
+    noted = store.load_run(tmp_path / "new").settings["digests"]
+    assert set(noted) == {"generator rooms", "scorer layout", "scorer option segmenter"}
+    monkeypatch.setattr(study, "digests_of", lambda *names: digests_of(*names) | {"generator rooms": "other"})
+    code, printed = higan(*line)
+    assert code == 1
+    assert "missing or another one" in printed
 
 
 def test_a_scorer_of_ones_own_is_checked(higan, mine):

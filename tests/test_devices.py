@@ -16,7 +16,7 @@ from higan.segmenters.toy import ToySegmenter
 CPUINFO = Path("/proc/cpuinfo")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99", "meta"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:99", "meta", "hip", "lazy", "mtia"])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(ValueError, match="device"):
         open_device(name)

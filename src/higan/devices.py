@@ -26,6 +26,14 @@ def open_device(name: str | torch.device) -> torch.device:
             raise ValueError(f"device {device} is a GPU, and {found}; take --device cpu, or a torch built for your GPU")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps is an Apple GPU, and torch finds none here; take --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        try:
+            torch.empty(1, device=device)
+        except Exception as error:  # each kind of device is missing in its own way
+            raise ValueError(
+                f"torch {torch.__version__} knows devices of the kind {device.type}, but cannot put anything on one "
+                "here; take --device cpu, or a torch built for yours"
+            ) from error
     return device
 
 

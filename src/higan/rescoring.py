@@ -239,14 +239,15 @@ def check_counts(*, num: int, step: float = 2.0, **counts: int) -> None:
     """Refuses what `rescore` cannot do, before there are boundaries.
 
     Raises:
-        ValueError: fewer than 2 samples, another count below 1, or a step that is 0 or not finite.
+        ValueError: fewer than 2 samples, another count below 1, or a step that is 0 or not finite in float32.
     """
     for name, value in {"num": num, **counts}.items():
         least = 2 if name == "num" else 1
         if value < least:
             raise ValueError(f"{name} must be at least {least}; got {value}")
-    if not math.isfinite(step) or step == 0:
-        raise ValueError(f"step must be finite and other than 0; got {step}")
+    held = torch.finfo(torch.float32)
+    if not held.tiny <= abs(step) <= held.max:
+        raise ValueError(f"step must be finite and other than 0; got {step} (steps are kept in float32)")
 
 
 def _check(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +15,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 import higan
-from higan import load_generator
-from higan.cli.scorers import key_values, open_scorer
-from higan.errors import RunMismatchError
+from higan import load_generator, store
+from higan.cli.scorers import as_kind, key_values, open_scorer
+from higan.errors import HiganError, RunError, RunMismatchError
 from higan.generators.pretrained import PretrainedGenerator
+from higan.scorers.exported import external_data
+from higan.scorers.loading import sources
+from higan.segmenters.loading import ROOMS
+from higan.segmenters.loading import WEIGHTS as SEGMENTERS
 from higan.types import Generator, Scorer
 from higan.weights import digest_of
 
@@ -44,6 +49,10 @@ GeneratorOptions = Annotated[
 Label = Annotated[int | None, typer.Option("--label", help="Class of a conditional generator.")]
 
 
+_LATER = re.compile(r"scorer-data .+|scorer layout|scorer option (.+\.)?segmenter|scorer .*\+.*")
+"""What runs did not note at first: weights beside an ONNX file, embedded ones under another name, files with a +."""
+
+
 @dataclass(frozen=True, slots=True)
 class Models:
     """A recipe that travels to other processes and machines: names and paths, no networks.
@@ -66,6 +75,14 @@ class Models:
             "scorer_options": dict(self.options),
             "label": self.label,
         }
+
+    def digests_in(self, out: Path) -> dict[str, str]:
+        """The digests that a run folder is compared with: one that was begun when fewer were noted goes on."""
+        try:
+            noted = store.load_run(out).settings.get("digests", {})
+        except RunError:  # a new one
+            return dict(self.digests)
+        return {role: digest for role, digest in self.digests.items() if role in noted or not _LATER.fullmatch(role)}
 
     def begun_in(self, folder: str | None) -> Models:
         """The same for somebody in another folder than that where the names were typed; see `located`."""
@@ -125,11 +142,7 @@ _MEANINGS: Mapping[str, tuple[type, str]] = {
 def _meant(key: str, value: str | bool) -> Any:
     if key not in _MEANINGS:
         raise ValueError(f"--generator-option takes {', '.join(_MEANINGS)}; got {key!r}")
-    kind, expected = _MEANINGS[key]
-    if isinstance(value, bool) == (kind is bool):
-        with contextlib.suppress(ValueError):
-            return kind(value)
-    raise ValueError(f"--generator-option {key} is {expected}; got {str(value).lower()!r}")
+    return as_kind("--generator-option", key, value, *_MEANINGS[key])
 
 
 def open_generator(
@@ -151,13 +164,20 @@ def open_generator(
 
 def digests_of(generator: str, scorer: str, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
     """SHA-256 of every weight file behind the names, embedded ones too, of the source of callables (``module:name``),
-    and of what is behind the options of the scorer.
+    of what is behind the options of the scorer, and of weights that lie beside an ONNX file (``scorer-data``).
     """
     digests = {f"generator {generator}": weights_digest("generators", generator)}
-    digests |= {f"scorer {part}": weights_digest("scorers", part) for part in scorer.split("+")}
+    with contextlib.suppress(HiganError):  # whoever opens the scorer is told what is wrong with it
+        for part, source in sources(scorer, options).items():
+            digests[f"scorer {part}"] = _digest_in(source if isinstance(source, Path) else _source_of(source))
+            if isinstance(source, Path) and source.suffix.lower() == ".onnx":
+                digests[f"scorer-data {part}"] = _digest_of_all(external_data(source))
     for option, value in options.items():
         if isinstance(value, str):
-            digests[f"scorer option {option}"] = _digest_in(Path(value))
+            embedded = value in ROOMS and option.rpartition(".")[2] == "segmenter"
+            digests[f"scorer option {option}"] = _digest_in(
+                SEGMENTERS / f"{value}.safetensors" if embedded else Path(value)
+            )
     return {name: digest for name, digest in digests.items() if digest}
 
 
@@ -168,20 +188,26 @@ _IN_A_FOLDER = (
 """What decides the answers of a model of the Hugging Face hub, beside the parts that an index names."""
 
 
-def _digest_in(path: Path) -> str:
+def _digest_in(path: Path | None) -> str:
     """Of a file, or of weights and configuration in a folder of the Hugging Face hub; empty where there is neither."""
+    if path is None or not _is_there(path):
+        return ""
     if path.is_file():
         return digest_of(path)
-    if not path.is_dir():
-        return ""
-    parts = sorted({*(path / name for name in _IN_A_FOLDER), *path.glob("model-*-of-*"), *path.glob("pytorch_model-*")})
-    lines = [f"{part.name} {digest_of(part)}" for part in parts if part.is_file()]
+    return _digest_of_all(
+        {*(path / name for name in _IN_A_FOLDER), *path.glob("model-*-of-*"), *path.glob("pytorch_model-*")}
+    )
+
+
+def _digest_of_all(files: Iterable[Path]) -> str:
+    """One for those that are there; empty where none is."""
+    lines = [f"{file.name} {digest_of(file)}" for file in sorted(files) if _is_there(file) and file.is_file()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
 def names_files(name: str) -> bool:
     """Whether a name, or one of several joined with +, is a path from here to something that exists."""
-    return any(_is_path(part) and Path(part).exists() and not Path(part).is_absolute() for part in name.split("+"))
+    return any(_is_path(part) and _is_there(Path(part)) and not Path(part).is_absolute() for part in _joined(name))
 
 
 def located(name: str, folder: str | None) -> str:
@@ -192,10 +218,21 @@ def located(name: str, folder: str | None) -> str:
     if folder is None:
         return name
     parts = []
-    for part in name.split("+"):
+    for part in _joined(name, folder):
         there = Path(folder) / part
-        parts.append(str(there) if _is_path(part) and not Path(part).exists() and there.exists() else part)
+        parts.append(str(there) if _is_path(part) and not _is_there(Path(part)) and _is_there(there) else part)
     return "+".join(parts)
+
+
+def _joined(name: str, folder: str = "") -> list[str]:
+    """Names joined with +, unless all of it is the name of something here or in a folder."""
+    return [name] if _is_there(Path(name)) or _is_there(Path(folder, name)) else name.split("+")
+
+
+def _is_there(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # a phrase may be too long for a path
+        return path.exists()
+    return False
 
 
 def _is_path(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,13 +50,30 @@ def key_values(flag: str, options: list[str] | None) -> dict[str, str | bool]:
     return chosen
 
 
+def as_kind(flag: str, key: str, value: str | bool, kind: type, expected: str) -> Any:
+    """The value of an option as what it stands for: nothing but true and false is a truth value, and neither is a word.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if isinstance(value, bool) == (kind is bool):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    raise ValueError(f"{flag} {key} is {expected}; got {str(value).lower()!r}")
+
+
 def open_scorer(name: str, device: str, options: Mapping[str, Any]) -> Scorer:
     """A scorer with options as `scorer_options` gives them.
 
-    ``segmenter`` is a name or file of a segmenter, ``classes`` are parted by commas, ``field_of_view`` is a number, and
-    ``preprocessing`` is ``imagenet`` or a ``preprocessor_config.json``.
+    ``segmenter`` is a name or file of a segmenter, ``classes`` are parted by commas, ``official_compat`` and
+    ``compiled`` are true or false, ``field_of_view``, ``num`` and ``seed`` are numbers, and ``preprocessing`` is
+    ``imagenet`` or a ``preprocessor_config.json``.
+
+    Raises:
+        ValueError: a value of another kind; see also `higan.load_scorer`.
+        HiganError: see `higan.load_scorer`.
     """
-    return load_scorer(name, device, **{key: _meant(key.rpartition(".")[2], v, device) for key, v in options.items()})
+    return load_scorer(name, device, **{key: _meant(key, value, device) for key, value in options.items()})
 
 
 def say_guesses(scorer: Scorer) -> None:
@@ -70,15 +88,32 @@ def say_guesses(scorer: Scorer) -> None:
         )
 
 
-def _meant(option: str, value: Any, device: str) -> Any:
-    if not isinstance(value, str):
-        return value
+_MEANINGS: Mapping[str, tuple[type, str]] = {
+    "official_compat": (bool, "true or false"),
+    "compiled": (bool, "true or false"),
+    "field_of_view": (float, "a number"),
+    "num": (int, "a whole number"),
+    "seed": (int, "a whole number"),
+    "concepts": (str, "a text file"),
+    "weights": (str, "a file, a folder or a name"),
+    "segmenter": (str, "a file, a folder or a name"),
+    "preprocessing": (str, "imagenet or a file"),
+    "classes": (str, "names parted by commas"),
+    "against": (str, "a phrase"),
+    **dict.fromkeys(("attribute_matrix", "categories", "attributes"), (str, "a file")),
+    **dict.fromkeys(("layout", "precision", "level"), (str, "a word")),
+}
+
+
+def _meant(key: str, value: Any, device: str) -> Any:
+    option = key.rpartition(".")[2]
+    if not isinstance(value, str | bool) or option not in _MEANINGS:
+        return value  # several concepts; or what no scorer takes, which is told where it is opened
+    value = as_kind("--scorer-option", key, value, *_MEANINGS[option])
     if option == "segmenter":
         return load_segmenter(value, device)
     if option == "classes":
         return [name.strip() for name in value.split(",")]
-    if option == "field_of_view":
-        return float(value)
     if option == "preprocessing":
         return _preprocessing(value)
     return value

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from higan.errors import MissingWeightsError, UnknownFormatError
 from higan.scorers.labels import Names
 from higan.types import Level, Scorer, Segmenter
 
-__all__ = ["LOADERS", "WEIGHTS", "load_scorer"]
+__all__ = ["EMBEDDED", "LOADERS", "WEIGHTS", "load_scorer", "sources"]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
@@ -165,6 +166,11 @@ LOADERS: Mapping[str, Callable[..., Scorer]] = {
 }
 """By name; the keywords of each are the options that it takes."""
 
+EMBEDDED: Mapping[str, str] = {
+    "rooms": "rooms", "rooms-128": "rooms-128", "layout": "rooms", "transparent": "transparent",
+}  # fmt: skip
+"""Which of the weights in `WEIGHTS` the scorer of a name reads, where it is given no others."""
+
 
 def _file_places(device: torch.device, *, path: Path, **options: Any) -> Scorer:
     return _load_places(device, weights=path, **options)
@@ -268,6 +274,24 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
     from higan.scorers.combined import CombinedScorer
 
     return CombinedScorer(scorers)
+
+
+def sources(name_or_path: str | Path, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Path | str]:
+    """What each of several scorers is read from, by its name: a file, a folder, or ``module:callable``.
+
+    Those that are arithmetic, or read nothing but what their options name, are left out.
+
+    Raises:
+        HiganError, ValueError: no such scorer, or an option that none of them takes; see `load_scorer`.
+    """
+    parts = _parts(name_or_path)
+    found: dict[str, Path | str] = {}
+    for part, mine in zip(parts, _dealt(name_or_path, parts, options), strict=True):
+        if part.path:
+            found[part.name] = part.path["path"]
+        elif part.name in EMBEDDED and "weights" not in mine:
+            found[part.name] = WEIGHTS / f"{EMBEDDED[part.name]}.safetensors"
+    return found
 
 
 @dataclass(frozen=True, slots=True)
