@@ -68,7 +68,7 @@ def recovery(folder: Path, sizes: list[int], studies: int) -> None:
             lead = range(4), range(4)
             half = np.mean(found.shares.high[lead] - found.shares.low[lead]) / 2
             rows[size].append((front, front == 1, covers, half, found.screening.kept.sum()))
-            if size == FORETOLD_FROM:
+            if size == FORETOLD_FROM and found.needed:
                 foretold.append([n.half_width for n in found.needed])
     means = np.nanmean(foretold, 0) if foretold else [np.nan] * len(sizes)
     print(f"Simulated studies, {studies} of each size\n")

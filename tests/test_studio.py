@@ -356,9 +356,44 @@ def test_an_inversion_can_be_cancelled_and_a_client_has_one_at_a_time(slow):
     assert [answer.status_code for answer in others] == [202] * 7 + [503]
     for told in (job, *(answer.json() for answer in others[:7])):
         assert client.delete(f"/api/jobs/{told['job']}").status_code == 204
+    # Those that only waited are gone before the one in front has heard of it.
+    assert {client.get(f"/api/jobs/{a.json()['job']}").json()["state"] for a in others[:7]} == {"cancelled"}
     gate.set()
     assert {finished(client, told)["state"] for told in (job, *(a.json() for a in others[:7]))} == {"cancelled"}
     assert client.get("/api/jobs/nothing").status_code == 404
+
+
+def test_a_job_cancelled_while_it_waits_leaves_its_place_at_once():
+    jobs, gate, ran = Jobs(waiting=3), threading.Event(), []
+    first = jobs.submit("other", lambda progress: {"waited": gate.wait(20)})
+    mine = jobs.submit("me", lambda progress: ran.append("mine") or {})
+    jobs.cancel(mine.name)
+    assert mine.state == "cancelled"
+    again = jobs.submit("me", lambda progress: ran.append("again") or {})
+    jobs.submit("third", lambda progress: {})
+    with pytest.raises(BusyError):
+        jobs.submit("fourth", lambda progress: {})
+    jobs.cancel(again.name)
+    last = jobs.submit("fourth", lambda progress: ran.append("last") or {})
+    jobs.cancel("nothing")
+    gate.set()
+    while last.state != "done":
+        time.sleep(0.005)
+    assert (first.state, ran) == ("done", ["last"])
+    jobs.stop()
+
+
+def test_a_waiting_job_that_nobody_asks_about_keeps_nobody_out():
+    jobs, gate = Jobs(waiting=2, patience=0.2), threading.Event()
+    jobs.submit("other", lambda progress: {"waited": gate.wait(20)})
+    left = jobs.submit("me", lambda progress: {})
+    with pytest.raises(BusyError):
+        jobs.submit("third", lambda progress: {})
+    time.sleep(0.25)
+    jobs.submit("third", lambda progress: {})
+    assert left.state == "cancelled"
+    gate.set()
+    jobs.stop()
 
 
 def test_a_job_that_nobody_asks_about_stops():

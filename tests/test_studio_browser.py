@@ -4,7 +4,9 @@ import io
 import json
 import re
 import shutil
+import time
 import urllib.request
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -214,6 +216,51 @@ def test_layers_are_switched_by_dragging_across_and_by_keys(open_page):
     shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4, 5, 6, 9]}]})
 
 
+def test_a_layer_is_switched_once_by_a_click_with_and_without_a_pointer(open_page):
+    page = open_page("#seed=7&edit=natural_light~0.5~9")
+    strip = page.get_by_role("group", name="Layers that natural light moves")
+    edit_of = {"concept": "natural_light", "strength": 0.5}
+    strip.locator("button").nth(4).click()
+    shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4, 9]}]})
+    # What a screen reader or voice control sends: no pointer goes before it.
+    strip.locator("button").nth(6).evaluate("button => button.click()")
+    shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4, 6, 9]}]})
+    strip.locator("button").nth(6).locator(".cell").evaluate("cell => cell.click()")
+    shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4, 9]}]})
+    strip.locator("button").nth(9).press("Enter")
+    shows(page, {"seed": 7, "mix": [], "edits": [{**edit_of, "layers": [4]}]})
+
+
+def test_whoever_has_the_focus_is_seen(open_page):
+    page = open_page()
+    page.wait_for_selector(".thumb[aria-selected=true]")
+    look = "e => { const { outline, outlineOffset } = getComputedStyle(e); return [outline, outlineOffset]; }"
+    label, thumb = page.locator("label.button"), page.locator(".thumb[aria-selected=true]")
+    plain = [label.evaluate(look), thumb.evaluate(look)]
+    page.focus("#goto button")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.matches('.thumb[aria-selected=true]')")
+    assert thumb.evaluate(look) != plain[1]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "photograph"
+    assert label.evaluate(look) != plain[0]
+    assert "solid" in label.evaluate(look)[0]
+    assert thumb.evaluate(look) == plain[1]
+
+
+def test_addresses_hold_concepts_of_any_name(open_page):
+    page = open_page()
+    there_and_back = """([name, layers]) => import('/page/look.js').then(({ toAddress, fromAddress }) => {
+        const look = { seed: 7, edits: { [name]: { strength: -1.5, layers } }, mix: { seed: 5, layers: [0] } };
+        const study = { generator: { layers: 12 }, concepts: [{ name }] };
+        const found = fromAddress('#' + toAddress(look), study, 0);
+        return [found.odd, JSON.stringify(found.look) === JSON.stringify(look)];
+    })"""
+    for name in ("wood", "a~b", "~", "a~1.5~2-3", "café 床", "a+b & c=d#%"):
+        assert page.evaluate(there_and_back, [name, [1, 2, 5]]) == [0, True]
+    assert page.evaluate(there_and_back, ["a~b", [99]]) == [1, False]
+
+
 def test_before_difference_and_segments(open_page, models):
     page = open_page("#seed=7&edit=natural_light~0.5~9")
     bench = open_workbench(shipped_study(), *models)
@@ -231,6 +278,124 @@ def test_before_difference_and_segments(open_page, models):
     page.click("#segments")
     page.wait_for_selector("#legend li")
     assert "wall" in page.inner_text("#legend")
+
+
+@contextmanager
+def held_back(page, path, wanted):
+    """Holds back what is asked of a path, where its body is wanted; gives a function that waits for it and lets it go."""
+    held = []
+
+    def hear(route):
+        if wanted(route.request.post_data_json):
+            held.append(route)
+        else:
+            route.continue_()
+
+    def let_go():
+        deadline = time.monotonic() + 10
+        while not held:
+            assert time.monotonic() < deadline
+            page.wait_for_timeout(10)
+        route = held.pop(0)
+        with page.expect_response(lambda answer: answer.request == route.request):
+            route.continue_()
+        page.wait_for_timeout(300)  # for what should not happen
+
+    page.route(f"**/{path}", hear)
+    yield let_go
+    page.unroute(f"**/{path}")
+
+
+def test_a_difference_that_comes_late_is_not_painted_over_the_segments(open_page):
+    page = open_page("#seed=7&edit=natural_light~0.5~9")
+    page.focus("body")
+    page.keyboard.press("d")
+    page.wait_for_function("() => document.querySelector('#overlay').style.opacity === '1'")
+    with held_back(page, "api/picture", lambda asked: not asked.get("drag")) as let_go:
+        page.keyboard.press("n")
+        page.wait_for_function("() => document.querySelector('#caption').textContent.startsWith('Sample 8')")
+        page.keyboard.press("s")
+        page.wait_for_selector("#legend li")
+        before = pixels(page, "#overlay")
+        let_go()
+    assert page.eval_on_selector("#overlay", "c => c.style.opacity") == "0.6"
+    assert torch.equal(pixels(page, "#overlay"), before)
+    assert page.get_attribute("#difference", "aria-pressed") == "false"
+
+
+def test_a_difference_is_never_between_two_samples(open_page):
+    page = open_page("#seed=7")
+    page.focus("body")
+    asked = []
+    with held_back(page, "api/picture", lambda body: body.get("drag") and body["look"]["seed"] == 8) as let_go:
+        page.on("request", lambda r: asked.append(r.post_data_json) if r.url.endswith("api/picture") else None)
+        page.keyboard.press("n")
+        page.keyboard.press("d")
+        page.wait_for_function("() => document.querySelector('#overlay').style.opacity === '1'")
+        # Sample 7 is still shown: beside itself it is grey, not orange.
+        overlay = pixels(page, "#overlay").int()
+        assert int((overlay[0] - overlay[2]).abs().max()) <= 3
+        let_go()
+    shows(page, {"seed": 8, "mix": [], "edits": []})
+    assert [body["look"] for body in asked if not body.get("drag")] == [{"seed": 7}, {"seed": 8}]
+
+
+def test_before_is_of_the_sample_that_is_shown(open_page, models):
+    page = open_page("#seed=7&edit=natural_light~0.5~9")
+    bench = open_workbench(shipped_study(), *models)
+    page.focus("body")
+    page.keyboard.down("b")
+    page.wait_for_selector("#before:not([hidden])")
+    page.keyboard.press("n")
+    page.wait_for_function("() => document.querySelector('#caption').textContent.startsWith('Sample 8')")
+    wanted, deadline = edit(bench, [], seed=8).image, time.monotonic() + 10
+    while not close(pixels(page, "#before"), wanted):
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(20)
+    assert page.is_visible("#before")
+    page.keyboard.up("b")
+    assert page.is_hidden("#before")
+
+
+def test_a_job_is_asked_about_again_where_the_server_is_busy_or_gone_and_given_up_where_it_is_forgotten(open_page):
+    page = open_page()
+    told = {"job": "x", "state": "running", "done": 1, "total": 2}
+    script = [503, None, 429, told, {**told, "state": "done", "result": {"upload": "ab"}}, 404]
+
+    def answer(route):
+        now = script.pop(0)
+        if now is None:
+            route.abort()
+        elif isinstance(now, int):
+            route.fulfill(status=now, json={"error": f"told {now}"})
+        else:
+            route.fulfill(json=now)
+
+    page.route("**/api/jobs/x", answer)
+    follow = """job => import('/page/jobs.js').then(jobs => jobs.follow(job, new AbortController().signal))"""
+    assert page.evaluate(follow, told) == {"upload": "ab"}
+    with pytest.raises(api.Error, match="told 404"):
+        page.evaluate(follow, told)
+    assert script == []
+    assert len(page.heard) == 4  # the browser tells of each in its console
+    page.heard.clear()
+
+
+def test_a_click_that_is_lost_on_the_way_still_cancels_a_job(open_page):
+    page = open_page()
+    script = []
+
+    def answer(route):
+        script.append(route.request.method)
+        lost = script == ["DELETE"]
+        route.fulfill(status=503 if lost else 200, json={"job": "x", "state": "cancelled", "done": 0, "total": 0})
+
+    page.route("**/api/jobs/x", answer)
+    told = {"job": "x", "state": "waiting", "done": 0, "total": 0}
+    follow = "job => import('/page/jobs.js').then(jobs => jobs.follow(job, AbortSignal.abort()))"
+    assert page.evaluate(follow, told) is None
+    assert script == ["DELETE", "DELETE", "GET"]
+    page.heard.clear()
 
 
 def test_strips_and_transitions(open_page):

@@ -254,6 +254,7 @@ def test_simulated_raters_and_people_are_never_mixed(tmp_path):
         assert people.comparison.people == (None,) * 4
         assert people.comparison.correlation is None
         assert people.agreement.edits is None
+        assert not people.agreement.twice
         assert np.isnan(people.spreads.mean).all()
         machines = analyse(answers, simulated=True, num_resamples=20)
         assert {r.origin for r in machines.ratings.raters} == {"simulated"}
@@ -268,6 +269,37 @@ def test_more_raters_are_surer(tmp_path):
     # Without pictures drawn, the width falls with the square root of the number of raters.
     assert widths[0] / widths[2] == pytest.approx(4, rel=0.2)
     assert found.needed[0].same <= found.needed[2].same <= 1
+
+
+def test_how_many_raters_are_needed_is_not_told_from_too_few(tmp_path):
+    with Answers(make_study(tmp_path / "study", DIAGONAL)) as answers:
+        for _ in range(3):
+            simulate(answers, 1, planted(DIAGONAL), lapse=0.0)
+            assert analyse(answers, simulated=True, num_resamples=50).needed == ()
+        simulate(answers, 1, planted(DIAGONAL), lapse=0.0)
+        assert len(analyse(answers, simulated=True, num_resamples=50).needed) == 8
+
+
+def test_raters_who_all_say_the_same_are_not_taken_for_certainty(tmp_path):
+    with Answers(make_study(tmp_path / "study", DIAGONAL)) as answers:
+        simulate(answers, 4, IDENTITY, lapse=0.0)
+        found = analyse(answers, simulated=True, num_resamples=50, sizes=(4, 16))
+    # Eight answers of every rater at a stage.
+    for needed in found.needed:
+        low, high = wilson(np.ones(1), np.array([8.0 * needed.raters]), 0.95)
+        assert needed.half_width == pytest.approx(float(high[0] - low[0]) / 2)
+
+
+def test_widths_allow_for_how_much_less_drawn_raters_vary_than_new_ones(tmp_path):
+    """Of raters who each say one thing throughout, far more unlike each other than single answers are."""
+    with Answers(make_study(tmp_path / "study", DIAGONAL)) as answers:
+        for k in range(4):
+            rater, _ = answers.join()
+            mine = answers.study.block(rater.block)
+            answers.record_all(rater, {t.id: (LEVELS[k % 2] if t.stage else t.accepted[0], None) for t in mine})
+        found = analyse(answers, num_resamples=4000, sizes=(100,), seed=1)
+    # Half of them each way: a new rater varies by sqrt(1/4 * 4/3), the mean of a hundred by a tenth of that.
+    assert found.needed[0].half_width == pytest.approx(1.96 * 0.5 * (4 / 3) ** 0.5 / 10, rel=0.04)
 
 
 def test_a_run_without_levels_and_bad_settings(tmp_path):

@@ -59,11 +59,15 @@ def test_nothing_is_stored_about_a_person_but_nickname_answers_and_how_long_they
     with Answers(study):
         pass
     db = sqlite3.connect(study.path / "answers.sqlite")
-    columns = {table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")] for table in ("raters", "answers")}
+    columns = {
+        table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+        for table in ("raters", "answers", "forgotten")
+    }
     db.close()
     assert columns == {
         "raters": ["number", "block", "token", "nickname", "origin"],
         "answers": ["rater", "trial", "choice", "seconds"],
+        "forgotten": ["number"],
     }
 
 
@@ -80,6 +84,31 @@ def test_a_rater_can_be_forgotten(study):
         with pytest.raises(ValueError, match="there is no rater 2"):
             answers.forget(1)
     assert not [path for path in study.path.glob("answers*") if b"Zebulon" in path.read_bytes()]
+
+
+def test_the_number_of_somebody_forgotten_is_never_given_again(study):
+    with Answers(study) as answers:
+        for name in ("Ada", "Grace", "Zoe"):
+            answers.join(name)
+        answers.forget(2)
+    with Answers(study) as answers:
+        assert answers.join("Edith")[0].number == 3
+        with pytest.raises(ValueError, match="there is no rater 3"):
+            answers.forget(2)
+        for number in (0, 1, 3):
+            answers.forget(number)
+        assert answers.join("Mary")[0].number == 4
+
+
+def test_files_from_before_numbers_were_kept_go_on(study):
+    with Answers(study) as answers:
+        answers.join("Ada")
+    db = sqlite3.connect(study.path / "answers.sqlite")
+    db.execute("DROP TABLE forgotten")
+    db.close()
+    with Answers(study) as answers:
+        answers.forget(answers.join("Grace")[0].number)
+        assert answers.join("Edith")[0].number == 2
 
 
 def test_who_was_forgotten_is_replaced_in_their_block(study):

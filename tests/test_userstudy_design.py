@@ -214,6 +214,17 @@ def test_concepts_follow_the_verified_ones_both_ways_on_fresh_pictures(built, to
     assert set(built.design.stages) == {"bottom", "lower", "upper", "top"}
 
 
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
+def test_every_stage_is_seen_forwards_as_often_as_backwards(num_layers, tmp_path):
+    study = build(*make_run(tmp_path / "run", num_layers=num_layers), tmp_path / "study", num_catches=0)
+    assert len(study.design.stages) == num_layers
+    for number in range(num_layers):
+        # Whatever block a rater has, of every level.
+        shown = Counter((t.stage, t.what.source, np.sign(t.what.strength)) for t in study.block(number * 2))
+        assert set(shown.values()) == {1}
+        assert len(shown) == 2 * num_layers * len(study.design.sources)
+
+
 def test_the_folder_carries_digests_and_the_run_s_profile_and_opens_again(built):
     again = open_study(built.path)
     assert again == built

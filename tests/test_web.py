@@ -121,6 +121,23 @@ def test_the_printed_address_holds_any_token(echo):
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
+@pytest.mark.parametrize(
+    "token", ["correct horse; battery staple", 'with "quotes", commas=%41', "pa9/3Yk+Zq0tP8c&x7Rm=#=="]
+)
+def test_the_cookie_carries_any_token(echo, token):
+    guarded = client(echo, token=token)
+    assert guarded.get("/", params={"token": token}).status_code == 303
+    assert guarded.get("/").status_code == 200
+    other = client(echo, token=token)
+    assert other.get("/", headers={"cookie": f"{next(iter(guarded.cookies))}={token[:12]}"}).status_code == 401
+
+
+def test_a_token_that_a_header_would_cut_is_refused_at_the_start(echo):
+    for token in (f" {TOKEN}", f"{TOKEN} "):
+        with pytest.raises(ValueError, match="must not begin or end with a blank"):
+            Guard(echo, token=token)
+
+
 def test_an_address_cannot_lead_away_or_add_headers(echo):
     guarded = client(echo, token=TOKEN)
     for path in ("//evil.example", "/%0d%0aset-cookie:%20x=1", "/\\evil.example"):

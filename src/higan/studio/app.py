@@ -287,9 +287,7 @@ class _Studio:
         )
 
     async def cancel(self, request: Request) -> Response:
-        job = self.jobs.find(request.path_params["name"])
-        if job is not None:
-            job.cancel.set()
+        self.jobs.cancel(request.path_params["name"])
         return Response(status_code=204)
 
     async def _asked(self, request: Request) -> tuple[Look, dict[str, Any]]:

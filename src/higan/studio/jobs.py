@@ -65,6 +65,7 @@ class Jobs:
         self._kept = max(kept, waiting)
         self._patience = patience
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._line: OrderedDict[str, tuple[Job, Work]] = OrderedDict()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs", initializer=_stand_back)
 
@@ -76,6 +77,7 @@ class Jobs:
             BusyError: too many wait.
         """
         with self._lock:
+            self._clear_line()
             alive = [job for job in self._jobs.values() if job.state in ("waiting", "running")]
             if any(job.client == client for job in alive):
                 raise TooManyError
@@ -83,10 +85,11 @@ class Jobs:
                 raise BusyError
             job = Job(client)
             self._jobs[job.name] = job
+            self._line[job.name] = job, work
             for name in [n for n, j in self._jobs.items() if j not in alive and j is not job]:
                 if len(self._jobs) > self._kept:
                     del self._jobs[name]
-        self._thread.submit(self._run, job, work)
+        self._thread.submit(self._run_next)
         return job
 
     def find(self, name: str) -> Job | None:
@@ -97,21 +100,47 @@ class Jobs:
             job.wanted = time.monotonic()
         return job
 
+    def cancel(self, name: str) -> None:
+        """Stop a job: at once where it waits, at its next progress where it runs."""
+        with self._lock:
+            if name in self._jobs:
+                self._jobs[name].cancel.set()
+            self._clear_line()
+
     def stop(self) -> None:
         """Cancel everything."""
-        for job in list(self._jobs.values()):
-            job.cancel.set()
+        with self._lock:
+            for job in self._jobs.values():
+                job.cancel.set()
+            self._clear_line()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _given_up(self, job: Job) -> bool:
+        return job.cancel.is_set() or time.monotonic() - job.wanted > self._patience
+
+    def _clear_line(self) -> None:
+        """Who has given up neither waits nor takes the place of somebody who would."""
+        for job, _ in list(self._line.values()):
+            if self._given_up(job):
+                del self._line[job.name]
+                job.state = "cancelled"
+
+    def _run_next(self) -> None:
+        with self._lock:
+            self._clear_line()
+            if not self._line:
+                return
+            _, (job, work) = self._line.popitem(last=False)
+            job.state = "running"
+        self._run(job, work)
 
     def _run(self, job: Job, work: Work) -> None:
         def progress(done: int, total: int) -> None:
             job.done, job.total = done, total
-            if job.cancel.is_set() or time.monotonic() - job.wanted > self._patience:
+            if self._given_up(job):
                 raise _CancelledError
 
         try:
-            progress(0, 0)
-            job.state = "running"
             result = work(progress)
             progress(job.total, job.total)
             job.result, job.state = result, "done"

@@ -22,9 +22,10 @@ from higan.userstudy.agreement import alpha, alpha_interval, flatten, order_test
 from higan.userstudy.answers import Answers
 from higan.userstudy.design import CHOICES
 from higan.userstudy.folder import Expected
-from higan.userstudy.ratings import Ratings, Screening, gather, screen
+from higan.userstudy.ratings import MISSING, Ratings, Screening, gather, screen
 
 __all__ = [
+    "FEWEST",
     "Agreement",
     "Analysis",
     "Comparison",
@@ -39,6 +40,9 @@ __all__ = [
 
 Over = Literal["raters", "pictures"]
 
+FEWEST = 4
+"""Raters who must be counted before studies of other sizes are foretold: fewer say too little of how raters differ."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
@@ -51,11 +55,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Krippendorff's alpha of the raters kept, over edits and over catch trials; None where nothing was rated twice."""
+    """Krippendorff's alpha of the raters kept, over edits and over catch trials.
+
+    None where nothing was rated twice, or where all answers are the same; ``twice`` says whether any edit was.
+    """
 
     edits: float | None
     interval: tuple[float, float] | None
     catches: float | None
+    twice: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,7 @@ class Analysis:
         spreads: how the answers that name a level spread over stages, (4, S): rows sum to one, as in Fig. 3(a).
         named: where concepts were followed, share of answers that name the concept's own level, (sources, S).
         centre: mean stage, counted from 0, of every level's spread, (4,).
+        needed: one per size; none where fewer than `FEWEST` raters are counted.
     """
 
     simulated: bool
@@ -189,9 +198,16 @@ def analyse(
         spreads=estimate(spread, naming[:, None]),
         named=estimate(_named(counts, own), counts[0].sum(2).T) if own else None,
         centre=estimate(spread @ np.arange(len(study.design.stages))),
-        agreement=Agreement(alpha(items), alpha_interval(items, confidence=confidence, seed=seed), alpha(kept.catches)),
+        agreement=Agreement(
+            alpha(items),
+            alpha_interval(items, confidence=confidence, seed=seed),
+            alpha(kept.catches),
+            bool(((items != MISSING).sum(0) > 1).any()),
+        ),
         comparison=_compare(counts, study.expected, (tail, 1 - tail)),
-        needed=tuple(_need(kept, size, (tail, 1 - tail), num_resamples, seed) for size in sizes),
+        needed=tuple(
+            _need(kept, size, confidence, num_resamples, seed) for size in (sizes if len(kept) >= FEWEST else ())
+        ),
     )
 
 
@@ -312,18 +328,21 @@ def _compare(counts: Float[np.ndarray, "b S V A"], expected: Expected, ends: tup
 # --- how many raters --------------------------------------------------------------------------------------------------
 
 
-def _need(ratings: Ratings, size: int, ends: tuple[float, float], num_resamples: int, seed: int) -> Needed:
+def _need(ratings: Ratings, size: int, confidence: float, num_resamples: int, seed: int) -> Needed:
     """Studies of ``size`` raters, drawn with replacement from those there are; the pictures stay the same.
 
     Pictures are not drawn: with few raters the noise of single answers would pass for a difference between pictures,
-    and no number of raters would then seem enough.
+    and no number of raters would then seem enough. Raters drawn from R vary less than new ones would, by (R − 1) / R in
+    variance. As elsewhere, a share is never known better than from as many independent answers.
     """
     counts = resample(ratings, num_resamples=num_resamples, num_raters=size, over=("raters",), seed=seed)
     found = shares(counts)
     levels = found[..., : len(LEVELS)]
     front = _front(levels)
-    low, high = _quantiles(found[1:], ends)
+    R, tail = len(ratings), (1 - confidence) / 2
+    drawn = _quantiles(found[1:], (tail, 1 - tail))
+    independent = wilson(found[0], counts[0].sum((1, 2))[:, None] * size / R, confidence)
+    widths = np.fmax((drawn[1] - drawn[0]) * np.sqrt(R / (R - 1)), independent[1] - independent[0])
     most = np.nan_to_num(found[0], nan=-1.0).argmax(-1)
-    widths = (high - low)[np.arange(len(most)), most]
     same = (front[1:] == front[0]).all(-1).mean()
-    return Needed(size, float(np.nanmax(widths) / 2), float(same))
+    return Needed(size, float(np.nanmax(widths[np.arange(len(most)), most]) / 2), float(same))

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS raters (
   nickname TEXT NOT NULL,
   origin TEXT NOT NULL CHECK (origin IN ('server', 'file', 'simulated'))
 );
+CREATE TABLE IF NOT EXISTS forgotten (number INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS answers (
   rater INTEGER NOT NULL REFERENCES raters (number),
   trial TEXT NOT NULL,
@@ -50,6 +51,12 @@ CREATE TABLE IF NOT EXISTS answers (
   seconds REAL,
   PRIMARY KEY (rater, trial)
 ) WITHOUT ROWID;
+"""
+
+
+# A number is never given again: to forget somebody twice by mistake would remove whoever had it next.
+_NEXT = """
+SELECT coalesce(max(number) + 1, 0) FROM (SELECT number FROM raters UNION ALL SELECT number FROM forgotten)
 """
 
 
@@ -143,10 +150,9 @@ class Answers:
         with self._writing() as db:
             if (known := self.find(token)) is not None:
                 return known, token
-            there, last = db.execute("SELECT count(*), coalesce(max(number), -1) FROM raters").fetchone()
-            if there >= MOST_RATERS:
+            if db.execute("SELECT count(*) FROM raters").fetchone()[0] >= MOST_RATERS:
                 raise UserStudyError(f"the study is full: it has {MOST_RATERS:,} raters")
-            number = int(last) + 1
+            number = int(db.execute(_NEXT).fetchone()[0])
             shown = nickname_of(nickname) or f"rater {number + 1}"
             if block is None:
                 # The first that none of their like has: simulated raters leave no gap in the blocks of people, and
@@ -161,7 +167,7 @@ class Answers:
         return next(iter(self._raters("WHERE token = ?", _digest(token))), None)
 
     def forget(self, number: int) -> None:
-        """Remove a rater with all answers, and overwrite the place where they stood.
+        """Remove a rater with all answers, and overwrite the place where they stood; only their number is kept.
 
         Raises:
             ValueError: there is no such rater.
@@ -170,6 +176,7 @@ class Answers:
             db.execute("DELETE FROM answers WHERE rater = ?", (number,))
             if db.execute("DELETE FROM raters WHERE number = ?", (number,)).rowcount == 0:
                 raise ValueError(f"there is no rater {number + 1}")
+            db.execute("INSERT INTO forgotten VALUES (?)", (number,))
         with self._lock:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -171,7 +171,8 @@ def _units(source: str, found: Sequence[Boundary], seeds: Sequence[int], num_sta
     each = [b for b in islice(cycle(found), len(seeds) // num_stages) for _ in range(num_stages)]
     if source == _RANDOM:
         each = list(found)
-    signs = [1 if (k + k // num_stages) % 2 == 0 else -1 for k in range(len(seeds))]
+    # By row and column of the Latin square apart: by k alone every row of an odd square would have the same signs.
+    signs = [1 if (k // num_stages + k % num_stages) % 2 == 0 else -1 for k in range(len(seeds))]
     return [
         Unit(source, boundary.concept.name, sign * step, seed)
         for boundary, sign, seed in zip(each, signs, seeds, strict=True)

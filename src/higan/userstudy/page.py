@@ -17,7 +17,7 @@ from higan.hierarchy import Shares
 from higan.report import words
 from higan.report.charts import share_chart
 from higan.types import LEVELS
-from higan.userstudy.analysis import Analysis, Estimate
+from higan.userstudy.analysis import FEWEST, Analysis, Estimate
 from higan.userstudy.answers import Answers
 from higan.userstudy.charts import CHOICE_NAMES, answer_chart, needed_chart
 from higan.userstudy.design import CHOICES, Design
@@ -132,7 +132,8 @@ def _render(found: Analysis, answers: Answers) -> str:
         people_chart=Markup(_people_chart(found)),
         rescoring_chart=Markup(_rescoring_chart(study.expected, study.design)),
         answer_chart=Markup(answer_chart(found)),
-        needed_chart=Markup(needed_chart(found.needed, int(screening.kept.sum()))),
+        needed_chart=Markup(needed_chart(found.needed, int(screening.kept.sum()))) if found.needed else "",
+        fewest=FEWEST,
         raters=raters,
         kept=int(screening.kept.sum()),
         narrow=next((n.raters for n in found.needed if n.half_width <= _NARROW), None),

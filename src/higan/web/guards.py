@@ -13,7 +13,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 __all__ = ["CONTENT_SECURITY_POLICY", "Guard", "check_access", "is_loopback"]
 
@@ -65,6 +65,8 @@ def check_access(host: str, token: str | None) -> None:
         raise ValueError(f"{host} can be reached from other machines: a token is needed")
     if token is not None and (len(token) < _LEAST_TOKEN or not token.isascii() or not token.isprintable()):
         raise ValueError(f"a token needs at least {_LEAST_TOKEN} printable ASCII characters")
+    if token is not None and token != token.strip():
+        raise ValueError("a token must not begin or end with a blank, which an Authorization header would lose")
 
 
 class Guard:
@@ -135,7 +137,7 @@ class Guard:
         if self._token is None:
             return None
         bearer = headers.get(b"authorization", b"").decode("latin-1")
-        kept = _cookies(headers.get(b"cookie", b"").decode("latin-1"), self._cookie)
+        kept = map(unquote, _cookies(headers.get(b"cookie", b"").decode("latin-1"), self._cookie))
         query = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         offered = [value for key, value in query if key == "token"]
         scheme, _, credential = bearer.partition(" ")
@@ -151,7 +153,8 @@ class Guard:
     def _exchange(self, path: str, query: list[tuple[str, str]]) -> _Refusal:
         """The address without the token, which a cookie carries from here on: it stays out of history and links."""
         target = "/" + path.lstrip("/") + (f"?{urlencode(query)}" if query else "")
-        cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Lax; Max-Age=604800"
+        value = quote(self._token or "", safe="")  # A cookie ends at a semicolon.
+        cookie = f"{self._cookie}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age=604800"
         return 303, "", ((b"location", quote(target, safe="/?&=%+").encode()), (b"set-cookie", cookie.encode()))
 
     def _is_token(self, value: str) -> bool:

@@ -3,6 +3,7 @@
 const client = Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 const PATIENCE = { 0: 2000, 429: 300, 503: 300 }; // milliseconds before the same is asked again
+const LONGEST = 60000; // milliseconds, after which the server cancels a job that nobody asks about
 
 export class Refused extends Error {
   constructor(status, words) {
@@ -30,6 +31,23 @@ export async function ask(path, { body, method = body === undefined ? "GET" : "P
     throw new Refused(answer.status, words || `The server answered ${answer.status}.`);
   }
   return answer;
+}
+
+const pause = (time) => new Promise((resolve) => setTimeout(resolve, time));
+
+/** What is safe to ask twice: asked again while the server has too much to do or cannot be reached, for a minute. */
+export async function insist(question) {
+  const until = performance.now() + LONGEST;
+  for (;;) {
+    try {
+      return await question();
+    } catch (error) {
+      // An answer that breaks off has no status.
+      const time = PATIENCE[error.status ?? 0];
+      if (!time || performance.now() > until) throw error;
+      await pause(time);
+    }
+  }
 }
 
 export const thumbnail = (seed, version) => `api/samples/${seed}?v=${version}&client=${client}`;
@@ -67,7 +85,7 @@ export class Pump {
         if (error.status in PATIENCE && !this.#next) {
           // Asked too often, or nobody there: the newest question is kept and asked again.
           if (error.status === 0) this.fail(error, question);
-          await new Promise((resolve) => setTimeout(resolve, PATIENCE[error.status]));
+          await pause(PATIENCE[error.status]);
           this.#next ??= { question, asked };
         } else if (!this.#next) this.fail(error, question);
       }

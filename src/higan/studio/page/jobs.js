@@ -1,6 +1,6 @@
 // Jobs of seconds: asked about until they are over, cancelled by a button.
 
-import { ask } from "./api.js";
+import { ask, insist } from "./api.js";
 
 /** A button that cancels once: its signal is heard from the first click on, whatever is under way then. */
 export function cancelling(button) {
@@ -11,17 +11,18 @@ export function cancelling(button) {
 
 /** The result of a job, or null where it was cancelled; `progress(job)` hears how far it is. */
 export async function follow(job, signal, progress = () => {}) {
+  const path = `api/jobs/${job.job}`;
   let told = false;
   for (;;) {
     if (signal.aborted && !told) {
       told = true;
-      await ask(`api/jobs/${job.job}`, { method: "DELETE" });
+      await insist(() => ask(path, { method: "DELETE" }));
     }
     progress(job);
     if (job.state === "done") return job.result;
     if (job.state === "cancelled") return null;
     if (job.state === "failed") throw new Error(job.error);
     await new Promise((resolve) => setTimeout(resolve, 200));
-    job = await (await ask(`api/jobs/${job.job}`)).json();
+    job = await insist(async () => (await ask(path)).json());
   }
 }

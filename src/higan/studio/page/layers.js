@@ -2,6 +2,8 @@
 
 import { h, roving } from "./dom.js";
 
+const AFTERWARDS = 500; // milliseconds within which the click that ends a press comes
+
 /**
  * `profile` are values per layer, drawn under it; `change(layers, over)` hears every change, and whether it is over.
  */
@@ -12,6 +14,7 @@ export function layerStrip(study, { label, profile = null, change }) {
   const top = Math.max(...(profile ?? [0]), 1e-9);
   let chosen = new Set();
   let painting = null;
+  let painted = -Infinity;
 
   const buttons = Array.from({ length: count }, (_, layer) => {
     const words = `Layer ${layer}, ${stageOf(layer)}` + (profile ? `: ${profile[layer].toFixed(2)} σ by itself` : "");
@@ -52,16 +55,18 @@ export function layerStrip(study, { label, profile = null, change }) {
     if (layer !== null && chosen.has(layer) !== painting) put(layer, painting, false);
   });
   for (const end of ["pointerup", "pointercancel"]) {
-    element.addEventListener(end, () => {
+    element.addEventListener(end, (event) => {
       if (painting === null) return;
       painting = null;
+      painted = event.timeStamp;
       change([...chosen].sort((a, b) => a - b), true);
     });
   }
-  element.addEventListener("keydown", (event) => {
-    if (event.key !== " " && event.key !== "Enter") return;
-    event.preventDefault();
-    const layer = +event.target.dataset.layer;
+  // Keys and assistive technology send a click alone, of which they often count none.
+  element.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-layer]");
+    if (!button || (event.detail && event.timeStamp - painted < AFTERWARDS)) return;
+    const layer = +button.dataset.layer;
     put(layer, !chosen.has(layer), true);
   });
   roving(element, "button");

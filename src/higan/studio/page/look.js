@@ -61,7 +61,7 @@ export function fromAddress(text, study, fallback) {
   if (/^\d{1,10}$/.test(seed ?? "") && +seed < 2 ** 32) look.seed = +seed;
   else if (seed !== null) odd++;
   for (const part of words.getAll("edit")) {
-    const [name, strength, where] = part.split("~");
+    const [name, strength, where] = /^(.*)~([^~]*)~([^~]*)$/s.exec(part)?.slice(1) ?? []; // a name may hold a ~
     const layers = layersOf(where, study.generator.layers);
     const known = study.concepts.some((concept) => concept.name === name);
     if (known && layers && Number.isFinite(+strength) && Math.abs(+strength) <= 10000) {

@@ -6,6 +6,7 @@ import { plain, sent, touched } from "./look.js";
 import { amount } from "./sliders.js";
 
 const CHANGED = [255, 150, 40];
+const keyOf = (look) => JSON.stringify(plain(look));
 
 export class Stage {
   #before = { key: "", bitmap: null };
@@ -65,6 +66,7 @@ export class Stage {
   async #show(bitmap, question) {
     paint($("picture"), bitmap);
     this.#tell(question.look);
+    if (this.holding) this.hold(true);
     if (this.overlay === "difference") await this.#difference();
     const took = performance.now() - question.moved;
     performance.measure("higan: picture", { start: question.moved });
@@ -75,12 +77,15 @@ export class Stage {
 
   // --- before -------------------------------------------------------------------------------------------------------
 
+  /** What is shown, before all edits; null where by then another sample is shown, or none is yet. */
   async #fetchBefore() {
-    const look = plain(this.looks.now);
-    const key = JSON.stringify(look);
+    if (!this.shown) return null;
+    const key = keyOf(this.shown);
     if (this.#before.key !== key) {
-      const answer = await ask("api/picture", { body: { look, largest: this.#largest() } });
-      this.#before = { key, bitmap: await createImageBitmap(await answer.blob()) };
+      const answer = await ask("api/picture", { body: { look: plain(this.shown), largest: this.#largest() } });
+      const bitmap = await createImageBitmap(await answer.blob());
+      if (key !== keyOf(this.shown)) return null;
+      this.#before = { key, bitmap };
     }
     return this.#before.bitmap;
   }
@@ -90,7 +95,7 @@ export class Stage {
     if (down) {
       try {
         const bitmap = await this.#fetchBefore();
-        if (!this.holding) return;
+        if (!this.holding || !bitmap) return;
         paint($("before"), bitmap);
       } catch (error) {
         this.fail(error);
@@ -111,19 +116,21 @@ export class Stage {
     $("overlay").hidden = this.overlay === "none";
     $("legend").hidden = this.overlay !== "segments";
     if (this.overlay === "difference") await this.#difference();
-    if (this.overlay === "segments") this.masks.want(sent(this.looks.now));
+    else if (this.overlay === "segments") this.masks.want(sent(this.looks.now));
   }
 
   /** The picture in dark grey; over it one colour, the stronger the larger the mean difference of a pixel's channels. */
   async #difference() {
+    let before;
     try {
-      await this.#fetchBefore();
+      before = await this.#fetchBefore();
     } catch (error) {
       this.fail(error);
       return;
     }
+    if (this.overlay !== "difference" || !before) return;
     const after = $("picture");
-    const [a, b] = [pixels(this.#before.bitmap, after.width, after.height), pixels(after, after.width, after.height)];
+    const [a, b] = [pixels(before, after.width, after.height), pixels(after, after.width, after.height)];
     const canvas = $("overlay");
     canvas.width = after.width;
     canvas.height = after.height;
