@@ -145,7 +145,7 @@ def test_heat_map_shades_cells_by_their_share_of_the_row_and_faintly_what_may_be
     assert len(of_class(svg, "empty")) == 4
     assert [cell.get("fill-opacity") for cell in shaded] == ["0.95", "0.10", "0.38"]
     assert [text.text for text in of_class(svg, "value")] == ["2.0", "1.0", "0.4"]
-    assert ["faded" in text.get("class") for text in of_class(svg, "value")] == [False, True, False]
+    assert [text.get("class") for text in of_class(svg, "value")] == ["value inverse", "value faded", "value"]
     assert ET.fromstring(svg).get("aria-label") == "all of it"
 
 

@@ -248,6 +248,8 @@ def effect_bar(effect: _Number, low: _Number, high: _Number, null: _Number, long
 
 
 _FAINT = 0.2
+_FULL = 0.92
+"""Above that shade the colour is dark enough, in the dark bright enough, for numbers in the colour of the paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +319,7 @@ def _cell(
         parts.append(tag("rect", class_=sign, fill_opacity=f"{shade:.2f}", **inner))
     if own:
         parts.append(tag("rect", class_="own", **inner))
-    tone = "value" if found else "value faded"
+    tone = "value" + (" inverse" if shade > _FULL else "") + ("" if found else " faded")
     if shown:
         parts.append(text(x + wide / 2, y + tall / 2 + 3.5, shown, anchor="middle", class_=tone))
     return tag("g", *parts)
