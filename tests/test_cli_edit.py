@@ -397,6 +397,8 @@ def test_transitions_are_refused_before_the_work(higan, finished, tmp_path):
     assert (code, "--out is a folder" in printed) == (2, True)
     code, printed = higan(*line, "--codes", tmp_path / "x.npy", "--num", 3, "--out", tmp_path / "u")
     assert (code, "--codes brings its own" in printed) == (2, True)
+    code, printed = higan(*line, "--num", 0, "--out", tmp_path / "u")
+    assert (code, "num and candidates must be at least 1; got 0" in printed) == (2, True)
     toy = tmp_path / "toy"
     assert higan("run", "--generator", "toy", "--scorer", "toy", "--num", 60, "--verify", 4, "--out", toy)[0] == 0
     code, printed = higan("transition", "planted 0", "planted 1", "--run", toy, "--out", tmp_path / "v")

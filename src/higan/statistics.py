@@ -16,6 +16,7 @@ that noise. Hence the nulls: directions drawn at random, and directions fitted t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -39,6 +40,7 @@ __all__ = [
     "ranking",
     "resample_weights",
     "resampled_means",
+    "score_stds",
     "signed",
     "standard_errors",
     "standardise",
@@ -85,6 +87,12 @@ def standard_errors(rescoring: Rescoring) -> Float[Tensor, "C P"]:
     taken = (~changes.isnan()).sum(-1)
     spread = (changes - changes.nanmean(-1, keepdim=True)).square().nansum(-1)
     return (spread / (taken - 1).clamp(min=1) / taken.clamp(min=1)).sqrt().float()
+
+
+def score_stds(rescoring: Rescoring, concepts: Iterable[Concept]) -> Float[Tensor, " C"]:
+    """The scores' standard deviations in the order of these concepts; NaN for those that were not re-scored."""
+    known = dict(zip((concept.name for concept in rescoring.concepts), rescoring.score_std.tolist(), strict=True))
+    return torch.tensor([known.get(concept.name, math.nan) for concept in concepts])
 
 
 def standardise(rescoring: Rescoring, values: Float[Tensor, "C *rest"]) -> Float[Tensor, "C *rest"]:

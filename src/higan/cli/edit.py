@@ -52,6 +52,7 @@ from higan.report.words import layer_span, percent, readable
 from higan.samples import OnDisk
 from higan.scorers.combined import CombinedScorer
 from higan.scorers.rooms import RoomsScorer
+from higan.statistics import score_stds
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
 from higan.transitions import Journey, flows, kept, travel
 from higan.types import Concept, Edit, Rescoring, Scorer, Segmenter
@@ -254,7 +255,7 @@ def side_effects(
     bench = _workbench(run, device)
     if bench.scorer is None or bench.rescoring is None:
         raise ValueError("side effects are measured with a scorer and a re-scoring")
-    std = _in_order(bench.scorer, bench.rescoring)
+    std = score_stds(bench.rescoring, bench.scorer.concepts)
     edits, flat = _rising(bench, bench.rescoring, concept)
     variants, missing = {}, {}
     for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
@@ -276,12 +277,6 @@ def side_effects(
         told = ", ".join(f"{n} {float(o):.2f}" for n, o in zip(effects.names, off_target(effects), strict=True))
         console.print(f"{title}, other scores move (in σ) by: {told}", highlight=False)
     console.print(f"{out}", highlight=False, soft_wrap=True)
-
-
-def _in_order(scorer: Scorer, rescoring: Rescoring) -> Float[Tensor, " C"]:
-    """Standard deviations of the probed samples' scores, in the scorer's order; NaN where none was re-scored."""
-    known = dict(zip((concept.name for concept in rescoring.concepts), rescoring.score_std.tolist(), strict=True))
-    return torch.tensor([known.get(concept.name, math.nan) for concept in scorer.concepts])
 
 
 def _rising(bench: Workbench, measured: Rescoring, named: list[str] | None) -> tuple[dict[str, Edit], list[str]]:
@@ -419,7 +414,7 @@ def transition(
     where = None if layers is None else parse_layers(layers, num_layers=L, names=groups(L))
     begin = None if codes is None else _sources(bench, None, codes, "--seed", "--codes")[0]
     journey = travel(
-        bench, seen, categories, codes=begin, num=num or 48, steps=steps, strength=strength,
+        bench, seen, categories, codes=begin, num=48 if num is None else num, steps=steps, strength=strength,
         layers=where,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
@@ -606,7 +601,7 @@ def discover_(
 def _spreads(run: store.Run, scorer: Scorer) -> Float[Tensor, " C"] | None:
     """Standard deviations of the run's scores; None where neither its samples nor a re-scoring is there to tell."""
     with suppress(HiganError):
-        return _in_order(scorer, store.load_rescoring(run))
+        return score_stds(store.load_rescoring(run), scorer.concepts)
     with suppress(HiganError):
         samples = OnDisk.open(run)
         columns = torch.arange(len(samples.concepts)).split(_COLUMNS)

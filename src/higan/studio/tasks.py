@@ -19,6 +19,7 @@ from higan.recipes import Instruction
 from higan.report.flows import sankey
 from higan.report.pictures import mask_uri, picture_uri
 from higan.report.words import readable
+from higan.statistics import score_stds
 from higan.strips import Strip, grid_strip, joint_strip, sweep_strip
 from higan.studio.desk import Desk
 from higan.studio.looks import Look
@@ -75,9 +76,7 @@ def response(desk: Desk, concept: str, layers: Sequence[int], limit: float) -> d
     if bench.scorer is None or bench.rescoring is None:
         raise ValueError("the response of a score needs a scorer and a re-scoring")
     column = bench.column(concept)
-    names = [c.name for c in bench.rescoring.concepts]
-    known = dict(zip(names, bench.rescoring.score_std.tolist(), strict=True))
-    std = torch.tensor([known.get(c.name, 0.0) for c in bench.scorer.concepts])
+    std = score_stds(bench.rescoring, bench.scorer.concepts)
     if not float(std[column]) > 0:
         raise ValueError(f"the score of {concept!r} never varies, so that it has no standard deviation to count in")
     steps = [limit * part for part in _PARTS]
