@@ -15,7 +15,7 @@ from PIL import Image
 import higan as higan_package
 from higan import cli, load_generator, population, store
 from higan.cli import edit as edit_verbs
-from higan.cli.models import weights_digest
+from higan.cli.models import digests_of, weights_digest
 from higan.export import about_codes, load_codes, load_directions, read_recipe, save_codes
 from higan.generators.loading import save_generator
 from higan.generators.pretrained import wrap
@@ -242,6 +242,33 @@ def test_an_interrupted_inversion_goes_on_with_what_is_finished(higan, photograp
     assert not kept.exists()
 
 
+def test_an_inversion_begun_with_other_weights_of_a_joined_scorer_is_not_gone_on_with(
+    higan, photographs, tmp_path, monkeypatch
+):
+    pictures = [photographs / "sideways.jpg", photographs / "glass.png"]
+    out, inverted = tmp_path / "codes.safetensors", []
+
+    def once(generator, picture, **how):
+        if len(inverted) == 1:
+            raise KeyboardInterrupt
+        inverted.append(invert(generator, picture, **how))
+        return inverted[-1]
+
+    def always(generator, picture, **how):
+        inverted.append(invert(generator, picture, **how))
+        return inverted[-1]
+
+    line = ["invert", *pictures, *ROOMS, "--scorer", "rooms+nulls", "--steps", 2, "--out", out]
+    monkeypatch.setattr(edit_verbs, "invert", once)
+    code, printed = higan(*line)
+    assert code == 130, printed
+    monkeypatch.setattr(edit_verbs, "invert", always)
+    assert "scorer rooms" in digests_of("rooms", "rooms+nulls")
+    monkeypatch.setattr(edit_verbs, "digests_of", lambda *names: digests_of(*names) | {"scorer rooms": "of others"})
+    assert higan(*line)[0] == 0
+    assert len(inverted) == 3  # the first one twice
+
+
 def test_a_photograph_is_never_written_over(higan, photographs, tmp_path):
     photo = tmp_path / "photo.png"
     photo.write_bytes((photographs / "glass.png").read_bytes())
@@ -282,7 +309,7 @@ def test_codes_are_those_of_the_generator_that_they_were_found_with(higan, finis
         assert "a generator of other weights than 'rooms' here" in printed
     # The same weights, opened in another way.
     codes, about = load_codes(strange), about_codes(strange)
-    save_codes(strange, codes, about | {"weights": weights_digest("generators", "rooms")})
+    save_codes(strange, codes, about | {"weights": weights_digest("rooms")})
     for line in lines:
         code, printed = higan(*line)
         assert code == 1, printed

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from higan import load_scorer, load_segmenter, store
 from higan.cli.app import EMBEDDED, Device, GeneratorName, Report, SegmenterName, app, console, progress_bars
-from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
+from higan.cli.models import GeneratorOptions, Label, digests_of, generator_options, open_generator, weights_digest
 from higan.cli.study import _models_of
 from higan.directions import Method, discover
 from higan.effects import matched, measure_effects, off_target, projected
@@ -326,7 +326,7 @@ def mix(
     """Style mixing: layers of one sample or picture in another; the last ones carry the palette."""
     _prepare(out, ".png")
     opened = open_generator(generator, device, label, generator_options(generator_option))
-    bench = Workbench(opened, {}, weights=weights_digest("generators", generator))
+    bench = Workbench(opened, {}, weights=weights_digest(generator))
     stages = groups(bench.generator.num_layers)
     where = parse_layers(layers, num_layers=bench.generator.num_layers, names=stages)
     takers, names = _sources(bench, seed, codes, "--seed", "--codes")
@@ -468,14 +468,14 @@ def invert_(
     model = open_generator(generator, device, label, options)
     features = None if scorer is None else _features(load_scorer(scorer, device))
     pictures = [open_photograph(path, model.resolution) for path in photographs]
-    weights = weights_digest("generators", generator)
+    weights = weights_digest(generator)
     about = {
         "generator": model.name,
         "weights": weights,
         "truncation": model.truncation.tolist(),
         "photographs": [path.name for path in photographs],
     }
-    eyes = None if scorer is None else (scorer, weights_digest("scorers", scorer))
+    eyes = None if scorer is None else (scorer, digests_of(generator, scorer))
     how = [generator, weights, sorted(options.items()), label, about["truncation"], eyes, steps, regularise]
     kept = [out.with_name(f"{out.name}-unfinished") / f"{_key(how, picture)}.safetensors" for picture in pictures]
     table = Table("photograph", "error / grey levels", "of mean code", "distance", "nearer samples", "layer spread")
@@ -537,8 +537,7 @@ def _features(scorer: Scorer) -> Features:
     Raises:
         ValueError: the scorer has none.
     """
-    parts = scorer.scorers if isinstance(scorer, CombinedScorer) else (scorer,)
-    for part in parts:
+    for part in _parts(scorer):
         if isinstance(part, RoomsScorer):
             network, size = part.network, part.network.size
             return lambda images: network.features(
@@ -547,6 +546,14 @@ def _features(scorer: Scorer) -> Features:
                 else images
             )
     raise ValueError(f"scorer {scorer.name!r} has no features that gradients pass through; leave --scorer out")
+
+
+def _parts(scorer: Scorer) -> Iterator[Scorer]:
+    if isinstance(scorer, CombinedScorer):
+        for part in scorer.scorers:
+            yield from _parts(part)
+    else:
+        yield scorer
 
 
 @app.command("discover")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -166,7 +166,7 @@ def digests_of(generator: str, scorer: str, options: Mapping[str, Any] = Mapping
     """SHA-256 of every weight file behind the names, embedded ones too, of the source of callables (``module:name``),
     of what is behind the options of the scorer, and of weights that lie beside an ONNX file (``scorer-data``).
     """
-    digests = {f"generator {generator}": weights_digest("generators", generator)}
+    digests = {f"generator {generator}": weights_digest(generator)}
     with contextlib.suppress(HiganError):  # whoever opens the scorer is told what is wrong with it
         for part, source in sources(scorer, options).items():
             digests[f"scorer {part}"] = _digest_in(source if isinstance(source, Path) else _source_of(source))
@@ -240,9 +240,9 @@ def _is_path(name: str) -> bool:
     return "/" in name or "\\" in name or bool(Path(name).suffix)
 
 
-def weights_digest(kind: Literal["generators", "scorers"], name: str) -> str:
-    """SHA-256 of the weight file behind a name, or in the folder of that name; empty where there is none."""
-    embedded = Path(higan.__file__).parent / kind / "weights" / f"{name}.safetensors"
+def weights_digest(name: str) -> str:
+    """SHA-256 of the weight file behind a generator's name, or in its folder; empty where there is none."""
+    embedded = Path(higan.__file__).parent / "generators" / "weights" / f"{name}.safetensors"
     return _digest_in(embedded if embedded.is_file() else _source_of(name) or Path(name))
 
 

@@ -631,7 +631,7 @@ def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segme
     generator, scorer = replace(recipe, digests={})(device)
     name = recipe.generator
     made = recipe.digests.get(f"generator {name}", "")
-    if made and weights_digest("generators", name) != made:
+    if made and weights_digest(name) != made:
         raise RunMismatchError(
             f"{name} is no longer the file that {opened.path} was made with: its SHA-256 has changed"
         )
