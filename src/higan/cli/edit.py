@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -50,7 +50,7 @@ from higan.recipes import Instruction, Loan, format_layers
 from higan.report.editpages import side_effects_page, transition_page
 from higan.report.words import layer_span, percent, readable
 from higan.samples import OnDisk
-from higan.scorers.combined import CombinedScorer
+from higan.scorers.combined import parts_of
 from higan.scorers.rooms import RoomsScorer
 from higan.statistics import score_stds
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
@@ -537,7 +537,7 @@ def _features(scorer: Scorer) -> Features:
     Raises:
         ValueError: the scorer has none.
     """
-    for part in _parts(scorer):
+    for part in parts_of(scorer):
         if isinstance(part, RoomsScorer):
             network, size = part.network, part.network.size
             return lambda images: network.features(
@@ -546,14 +546,6 @@ def _features(scorer: Scorer) -> Features:
                 else images
             )
     raise ValueError(f"scorer {scorer.name!r} has no features that gradients pass through; leave --scorer out")
-
-
-def _parts(scorer: Scorer) -> Iterator[Scorer]:
-    if isinstance(scorer, CombinedScorer):
-        for part in scorer.scorers:
-            yield from _parts(part)
-    else:
-        yield scorer
 
 
 @app.command("discover")

@@ -14,7 +14,7 @@ from higan.cli.app import console
 from higan.errors import MissingWeightsError
 from higan.extras import read_json
 from higan.preprocessing import Preprocessing
-from higan.scorers.combined import CombinedScorer
+from higan.scorers.combined import parts_of
 from higan.types import Scorer
 
 Concepts = Annotated[
@@ -78,8 +78,7 @@ def open_scorer(name: str, device: str, options: Mapping[str, Any]) -> Scorer:
 
 def say_guesses(scorer: Scorer) -> None:
     """Which levels were guessed from the words of a phrase, so that they can be set right."""
-    parts = scorer.scorers if isinstance(scorer, CombinedScorer) else (scorer,)
-    guessed = {name for part in parts for name in getattr(part, "guessed", ())}
+    guessed = {name for part in parts_of(scorer) for name in getattr(part, "guessed", ())}
     told = [f"{concept.name} → {concept.level}" for concept in scorer.concepts if concept.name in guessed]
     if told:
         console.print(

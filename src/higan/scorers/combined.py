@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from higan.types import Concept, Scorer
 
-__all__ = ["ChosenScorer", "CombinedScorer"]
+__all__ = ["ChosenScorer", "CombinedScorer", "parts_of"]
 
 
 class CombinedScorer:
@@ -35,6 +35,15 @@ class CombinedScorer:
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
         """Scores of all scorers in their order."""
         return torch.cat([s.score(images).float() for s in self.scorers], 1)
+
+
+def parts_of(scorer: Scorer) -> Iterator[Scorer]:
+    """The scorers that a combination is made of, however deep; any other scorer alone."""
+    if isinstance(scorer, CombinedScorer):
+        for part in scorer.scorers:
+            yield from parts_of(part)
+    else:
+        yield scorer
 
 
 class ChosenScorer:
