@@ -10,9 +10,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
-from higan import population
+from higan import export, population
 from higan.checkpoints import official
 from higan.errors import CorruptFileError, MissingExtraError, MissingWeightsError, UnknownFormatError
 from higan.export import (
@@ -120,6 +120,20 @@ def test_a_sheet_holds_every_picture_where_it_belongs():
 def test_bad_sheets(options, words):
     with pytest.raises(ValueError, match=words):
         contact_sheet(IMAGES, **options)
+
+
+def test_words_on_sheets_are_spelt_in_letters_that_the_font_has():
+    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+
+    def sheet(words):
+        return np.array(contact_sheet(image, 1, captions=[words], rows=[words]))
+
+    for words, plain in (("Möbel", "Mobel"), ("−1\n–2", "-1\n-2"), ("木 x", "? x"), ("Mo\u0308bel", "Mobel")):
+        assert np.array_equal(sheet(words), sheet(plain)), words
+    font = ImageFont.load_default(12)
+    missing = font.getmask("\uffff")
+    for letter in sorted(export._LETTERS - {" "}):
+        assert bytes(font.getmask(letter)) != bytes(missing), letter
 
 
 def test_sheets_are_pictures_too(tmp_path):

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -46,6 +47,7 @@ _KEY = "higan"
 _CODES = "higan-codes-1"
 _DIRECTIONS = "higan-directions-1"
 _LONGEST_TEXT = 1 << 20
+_LETTERS = frozenset([*map(chr, range(32, 127)), *"°±·©«»‹›‘’“”…™"])
 _INK, _PAPER = (28, 29, 33), (255, 255, 255)
 
 
@@ -140,6 +142,7 @@ def contact_sheet(
         raise ValueError(f"scale must be at least 1; got {scale}")
     wide, tall, gap = side * scale, images.shape[-2] * scale, 6
     font = ImageFont.load_default(12)
+    captions, rows = [_spelt(caption) for caption in captions], [_spelt(name) for name in rows]
     head = max((font.getlength(name) for name in rows), default=-float(gap)) + gap
     foot = 15 * max((caption.count("\n") + 1 for caption in captions), default=0) + (4 if captions else 0)
     size = (round(head) + gap + columns * (wide + gap), gap + num_rows * (tall + foot + gap))
@@ -163,6 +166,19 @@ def save_sheet(path: str | os.PathLike[str], sheet: Image.Image, recipe: Recipe 
         ValueError: the name does not end in ``.png``.
     """
     save_picture(path, torch.from_numpy(np.array(sheet)).permute(2, 0, 1), recipe)
+
+
+def _spelt(text: str) -> str:
+    """In the letters that Pillow's own font has: accents left off, a question mark for what is not to be had."""
+    return "".join(map(_letter, unicodedata.normalize("NFC", text)))
+
+
+def _letter(letter: str) -> str:
+    if letter in _LETTERS or letter == "\n":
+        return letter
+    if unicodedata.category(letter) == "Pd" or letter == "\N{MINUS SIGN}":
+        return "-"
+    return unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?"
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
