@@ -15,7 +15,7 @@ from adapters import FAMILIES
 from PIL import Image
 from rich.console import Console
 
-from higan import load_boundary, load_generator, load_scorer, store
+from higan import load_boundary, load_generator, load_scorer, store, study
 from higan.boundaries import fit
 from higan.checkpoints.official import export_official
 from higan.cli import study as study_verbs
@@ -92,11 +92,32 @@ def test_steps_are_compared_in_words(finished, higan, tmp_path):
     assert "images to score" in printed or "nothing to compare" in printed
 
 
+def test_levels_that_are_not_verified_are_not_called_untried(finished, higan, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    chosen = [word for name in ("planted 0", "planted 2", "noise") for word in ("--concept", name)]
+    assert higan("fit", folder, *chosen, "--discard")[0] == 0
+    assert higan("rescore", folder, "--verify", 24)[0] == 0
+    code, printed = higan("steps", folder, "--verify", 8, "--random", 4)
+    assert code == 0
+    modes = printed[printed.index("official:") :].split("equal_change:")
+    assert len(modes) == 2
+    for told in modes:
+        assert "no concept of attributes could be verified; no concept of colour scheme was tried." in told
+
+
 @pytest.mark.parametrize("memory", ["inf", "nan", "0", "-3", "1e306"])
 def test_memory_is_a_number_of_megabytes(finished, higan, memory):
     code, printed = higan("fit", finished[0], "--memory", memory)
     assert code == 2
     assert "--memory is a number of MB above 0" in printed
+
+
+def test_memory_is_none_of_a_ridge_regression(finished, higan):
+    code, printed = higan("fit", finished[0], "--fit", "all", "--memory", 8, "--discard")
+    assert code == 2
+    assert "--memory is that of --fit extreme" in printed
+    assert "rescore" in study.steps_of(store.load_run(finished[0]))
 
 
 def test_same_line_resumes_and_repeats_the_result(finished, higan):
@@ -216,6 +237,11 @@ def test_the_fit_of_a_whole_study_is_chosen(higan, tmp_path):
     code, printed = higan("fit", tmp_path / "run", *words)
     assert code == 2
     assert "holds a re-scoring of the boundaries it has, which goes with them; say --discard" in printed
+    code, printed = higan("run", *TOY, "--num", 60, "--verify", 4, "--random", 1, "--out", tmp_path / "run")
+    assert code == 2
+    assert (
+        "holds a re-scoring of the boundaries it has, which goes with them; repeat the settings of its fit" in printed
+    )
     assert (tmp_path / "run" / "rescoring.safetensors").read_bytes() == before
     assert higan("fit", tmp_path / "run", *words, "--discard")[0] == 0
     again = store.load_boundaries(store.load_run(tmp_path / "run"))

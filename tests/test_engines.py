@@ -415,8 +415,8 @@ def lose_a_machine(folder):
 
 def test_a_unit_that_kills_every_worker_of_the_cluster_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", REACHABLE)
-    with pytest.raises(EngineError, match="workers of the cluster died over unit 1 "):
-        dict(make(RayCluster(1, attempts=1), Squares(tmp_path, dies_always=1), [0, 1, 2]))
+    with pytest.raises(EngineError, match="2 workers of the cluster died over unit 1, the last by "):
+        dict(make(RayCluster(1, attempts=2), Squares(tmp_path, dies_always=1), [0, 1, 2]))
     assert len(list(tmp_path.glob("1 *"))) == 2
 
 

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from higan import boundaries, population, rescoring, store
 from higan.editing import apply
-from higan.export import load_codes, read_recipe
+from higan.export import about_codes, load_codes, read_recipe
 from higan.generators.toy import ToyGenerator
 from higan.photographs import open_photograph
 from higan.recipes import Recipe
@@ -279,6 +279,9 @@ def test_strips_animations_and_codes_are_files_that_open(client, bench, tmp_path
         client.post("/api/download", json={"look": asked, "kind": "codes"}).content
     )
     assert torch.equal(load_codes(tmp_path / "codes.safetensors")[0], edit(bench, [], seed=7).code)
+    told = about_codes(tmp_path / "codes.safetensors")
+    assert told["truncation"] == bench.generator.truncation.tolist()
+    assert told.get("weights", "") == bench.weights
     for kind in ("strip", "gif"):
         assert client.post("/api/download", json={"look": look_of(7), "kind": kind}).status_code == 400
 

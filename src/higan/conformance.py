@@ -184,9 +184,9 @@ def check_generator(generator: Generator) -> list[Finding]:
     """Try a generator on a few seeds.
 
     Returns:
-        One finding per check: sizes, latents by seed, codes, images, range, repeatability, independence of the batch,
-        shared codes, reach of every layer, gradients, and for a staged generator that stages add up. After a wrong
-        shape the others are not tried.
+        One finding per check: sizes, latents by seed, codes, images, range, repeatability, codes left alone,
+        independence of the batch, shared codes, reach of every layer, gradients, and for a staged generator that
+        stages add up. After a wrong shape the others are not tried.
     """
     return _run(_generator_checks(generator))
 

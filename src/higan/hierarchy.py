@@ -22,7 +22,8 @@ _SURE = 0.975
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shares:
-    """How each level's effect is spread over V levels × X places (layers or stages); every row of ``mean`` sums to one.
+    """How each level's effect is spread over V levels × X places (layers or stages); every row of ``mean`` sums to
+    one but for negative shares, which are cut off.
 
     ``low`` and ``high`` are the ends of the bootstrap interval, ``wins`` is the share of resamples in which a place is
     the strongest.

@@ -2,7 +2,7 @@
 
 ::
 
-    indoor_lighting=+2              two steps λ along the boundary's normal, at the recommended layers
+    indoor_lighting=+2              two units of length along the boundary's normal, at the recommended layers
     view_yaw=-1.5@0-1               backwards, at layers 0 and 1
     category:living_room=+3@2-5     ``level:`` in front is optional and checked; ``category:`` says object
     wood=+1.5s                      as many steps as raise the score by 1.5 standard deviations on average
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 Unit = Literal["steps", "sigmas", "at least", "at most"]
-"""Of an amount: steps λ; standard deviations of the score; a score to be reached from below, or from above."""
+"""Of an amount: length in code space, as λ is; σ of the score; a score to reach from below or above."""
 
 _FORMAT = "higan-recipe-1"
 _NUMBER = r"[+\-−]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"

@@ -474,9 +474,10 @@ def read_population(run: Run, concepts: Sequence[str] | None = None) -> Populati
 
 
 def verify(path: str | Path) -> str:
-    """Check every file of a run; a digest of seeds, codes and scores that depends on content alone.
+    """Check the samples and results of a run; a digest of seeds, codes and scores that depends on content alone.
 
-    Shard size, compression and the program's version do not matter to it.
+    Pages and notes beside them are not looked at. Shard size, compression and the program's version do not matter to
+    it.
 
     Raises:
         RunError: there is no run.

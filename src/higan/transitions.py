@@ -311,8 +311,8 @@ def travel(
         codes: to start from instead of samples; their numbers stand for seeds in the result.
         num: samples.
         steps: stations per leg.
-        strength: length of every leg, in steps λ; by default what raises the category's score by ``sigmas``, or as
-            far as it can be raised (`higan.workbench.approach`).
+        strength: length of every leg in code space, as λ is; by default what raises the category's score by
+            ``sigmas``, or as far as it can be raised (`higan.workbench.approach`).
         layers: where to edit; by default, of the placements that raise a category at least four fifths as far as the
             best one, the one that moves the whole code least.
         sigmas: of the score, on average.

@@ -75,7 +75,7 @@ def pull(
         name: as in :data:`higan.checkpoints.zoo.MODELS`.
         mirror: where to take it from instead: a file, a folder that holds it, or the address of either.
         cache_dir: by default :func:`default_cache`.
-        progress: told about every megabyte.
+        progress: told about every megabyte of a download.
         attempts: how often an interrupted transfer is taken up again.
         timeout: seconds without a byte before a transfer counts as interrupted.
 

@@ -48,9 +48,16 @@ EMBEDDED = "rooms-128"
 """Generator, scorer and segmenter that come with the package, taken where no other is named."""
 GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, rooms-128, toy) or weight file.")]
 ScorerName = Annotated[
-    str, typer.Option("--scorer", help="Name (rooms, rooms-128, colour, toy), weight file, or several with +.")
+    str,
+    typer.Option(
+        "--scorer",
+        help="Name (rooms-128, places365, clip, colour …), file, folder, module:callable, or several with +.",
+    ),
 ]
-SegmenterName = Annotated[str | None, typer.Option("--segmenter", help="Name (rooms, rooms-128) or weight file.")]
+SegmenterName = Annotated[
+    str | None,
+    typer.Option("--segmenter", help="Name (rooms, rooms-128, ade20k), weight file, folder or name of the hub."),
+]
 
 
 def _there(device: str) -> str:
@@ -63,7 +70,12 @@ Devices = Annotated[str, typer.Option("--device", help="cpu, cuda; several for p
 EngineChoice = Annotated[
     EngineName | None, typer.Option("--engine", help="Where samples are made: local, processes or ray.")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", help="How many; by default one for each device or core.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Processes; by default one, with --engine or several devices one for each device or core."
+    ),
+]
 Threads = Annotated[int | None, typer.Option("--threads", help="Of each worker, by default one.")]
 Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; without it Ray starts one here.")]
 ShardSize = Annotated[int, typer.Option("--shard-size", help="Samples per file, the unit of work.")]
@@ -92,7 +104,9 @@ Penalty = Annotated[float | None, typer.Option("--C", help="Penalty of --fit ext
 LossName = Annotated[
     Loss, typer.Option("--loss", help="Of --fit extreme: squared_hinge, a linear SVM, or logistic regression.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images at a time; samples per unit where all are re-scored.")
+]
 ImagesAtOnce = Annotated[
     int | None,
     typer.Option(min=1, help="Edited images in one call while re-scoring; by default 32, on a GPU several hundred."),

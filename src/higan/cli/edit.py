@@ -394,8 +394,15 @@ def transition(
     segmenter: SegmenterName = None,
     num: Annotated[int | None, typer.Option(help="Samples; 48, or as many as there are codes.")] = None,
     steps: Annotated[int, typer.Option(help="Pictures per leg.")] = 2,
-    strength: Annotated[float | None, typer.Option(help="Steps λ per leg; by default worth 2 σ.")] = None,
-    layers: Annotated[str | None, typer.Option(help="Where; by default what the re-scoring recommends.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Length of a leg in code space, as λ is; by default worth 2 σ.")
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Where; by default, of what raises the category nearly as far as the best, what moves codes least."
+        ),
+    ] = None,
     shown: Annotated[int, typer.Option(help="Samples to show.", min=0)] = 6,
     codes: Annotated[Path | None, typer.Option("--codes", help="Start from codes, such as inverted pictures.")] = None,
     device: Device = "cpu",

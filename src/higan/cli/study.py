@@ -232,7 +232,12 @@ def _study(
         "adaptive": goal,
     }
     fitting = {**fit, "num_permuted": num_permuted}
-    left = study.unscored(folder, generator, scorer, **rescoring) if study.is_fitted(folder, **fitting) else verify
+    fitted = study.is_fitted(folder, **fitting)
+    if not fitted:
+        _keep_rescoring(
+            folder, "repeat the settings of its fit, choose another --out, or first say higan fit --discard"
+        )
+    left = study.unscored(folder, generator, scorer, **rescoring) if fitted else verify
     cost = study.estimate(
         generator, scorer, num=study.unsampled(folder), verify=left, num_random=num_random, num_permuted=num_permuted,
         batch_size=batch_size,
@@ -459,11 +464,10 @@ def fit_(
         "num_permuted": num_permuted,
     }  # fmt: skip
     opened = store.load_run(folder)
-    if "rescore" in study.steps_of(opened) and not (discard or study.is_fitted(opened, concept, **settings)):
-        raise ValueError(
-            f"{folder} holds a re-scoring of the boundaries it has, which goes with them; say --discard to fit anew "
-            "all the same, or fit in a copy of the folder"
-        )
+    if not discard and not study.is_fitted(opened, concept, **settings):
+        _keep_rescoring(opened, "say --discard to fit anew all the same, or fit in a copy of the folder")
+    if memory is not None and mode == "all":
+        raise ValueError(f"--memory is that of --fit extreme; leave it out (got {memory:g})")
     _say_scanty(0, num_permuted)
     with progress_bars() as bars:
         boundaries = study.fit_step(
@@ -478,6 +482,12 @@ def fit_(
     for b in boundaries:
         table.add_row(b.concept.name, b.concept.level, f"{b.holdout_accuracy:.3f}", f"{b.stability:.3f}")
     console.print(table)
+
+
+def _keep_rescoring(opened: store.Run, way_out: str) -> None:
+    """Refuse to fit other boundaries than those that hours may have gone into."""
+    if "rescore" in study.steps_of(opened):
+        raise ValueError(f"{opened.path} holds a re-scoring of the boundaries it has, which goes with them; {way_out}")
 
 
 @app.command()
@@ -581,8 +591,11 @@ def steps(
     console.print(_responses(found))
     rescoring = store.load_rescoring(opened)
     counted = {row.concept.name for row in rank(rescoring) if row.verified}
+    own = profile(rescoring, concepts=counted)
     for mode, result in {rescoring.step_mode: rescoring, **found.modes}.items():
-        console.print(Text(f"{mode}:", "bold"), finding(profile(result, concepts=counted)), highlight=False)
+        # Other modes are tried with what the run's own has verified.
+        levels = replace(profile(result, concepts=counted), untried=own.untried)
+        console.print(Text(f"{mode}:", "bold"), finding(levels), highlight=False)
 
 
 def _responses(found: study.Comparison) -> Table:
@@ -617,7 +630,7 @@ def report(
 
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
-    """Checks every file of a run and prints one digest of its codes and scores."""
+    """Checks samples and results of a run and prints one digest of its codes and scores."""
     console.print(store.verify(folder), highlight=False)
 
 

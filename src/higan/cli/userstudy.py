@@ -88,7 +88,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8010,
     token: Annotated[str | None, typer.Option(help="Asked of everybody; drawn where it is needed and missing.")] = None,
-    name: Annotated[list[str] | None, typer.Option(help="Host name of a proxy in front; may be repeated.")] = None,
+    name: Annotated[list[str] | None, typer.Option("--host-name", help="Of a proxy in front; may be repeated.")] = None,
 ) -> None:
     """Serves a study to many raters at a time, until interrupted; the same line goes on."""
     from higan.userstudy.folder import verify

@@ -33,7 +33,7 @@ class RayCluster:
         address: of a running cluster, as in ``ray://head:10001`` or ``auto``; None starts one here, on the loopback.
         device: ``cpu`` or ``cuda``; Ray shows every worker its own GPU.
         threads: of torch in each worker.
-        attempts: how often a unit is tried again after its worker died.
+        attempts: how many workers may die over one unit before it is given up.
         patience: how many seconds longer than three times the longest unit so far an idle worker waits before it makes
             a unit again that another has not finished: where a machine is gone for good, Ray waits for room for its
             workers, which may never come. Units are the same whoever makes them.
@@ -100,10 +100,15 @@ class _Crew(Generic[U]):
                     _start(under_way, idle.pop(), _late(under_way, missing))
                     continue
                 task = under_way.pop(ready[0])
-                last = task.unit in missing and deaths[task.unit] >= self.engine.attempts
-                data = self._fetch(ready[0], task.unit, last=last)
-                if data is None:
+                try:
+                    data = self._fetch(ready[0])
+                except self.ray.exceptions.RayError as error:
                     deaths[task.unit] += 1
+                    if task.unit in missing and deaths[task.unit] >= self.engine.attempts:
+                        raise EngineError(
+                            f"{deaths[task.unit]} workers of the cluster died over unit {task.unit}, the last by "
+                            f"{_first_line(error)}: too little memory? What was finished is kept"
+                        ) from error
                     idle.insert(0, self._replace(task.worker))
                     if task.unit in missing:
                         todo.append(task.unit)
@@ -145,20 +150,16 @@ class _Crew(Generic[U]):
         self.workers.append(self._worker())
         return self.workers[-1]
 
-    def _fetch(self, made: Any, unit: U, *, last: bool) -> bytes | None:
-        """What was made; None if the worker died, which is an error the last time."""
-        exceptions = self.ray.exceptions
+    def _fetch(self, made: Any) -> bytes:
+        """What was made; where making it failed, the error itself.
+
+        Raises:
+            RayError: the worker died.
+        """
         try:
             return bytes(self.ray.get(made))
-        except exceptions.RayTaskError as error:
+        except self.ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else EngineError(_first_line(error)) from error
-        except exceptions.RayError as error:
-            if not last:
-                return None
-            raise EngineError(
-                f"workers of the cluster died over unit {unit} ({_first_line(error)}): too little memory? "
-                "What was finished is kept"
-            ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ def save_generator(generator: PretrainedGenerator, path: str | Path) -> None:
     Truncation, noise and label are the caller's choice at loading time and are not kept.
 
     Raises:
-        ValueError: the generator is not one of the families that files can hold.
+        ValueError: the generator is not one of the families that files can hold, or was opened in a lower precision.
     """
     network = generator.network
     if not isinstance(network, nn.Module) or network.family not in FAMILIES:

@@ -41,8 +41,8 @@ class PretrainedGenerator:
         noise: ``stored`` adds the constant noise maps of the file, ``none`` switches them off.
         provenance: what is known about the origin of the weights; becomes part of a saved file.
         precision: of feature maps. ``bfloat16`` is several times faster on processors that have it and on GPUs, and
-            off by one or two grey levels on average; ``float16``, for GPUs, by a tenth of that.
-        compiled: whether layers are compiled by ``torch.compile`` when they are first used, which takes minutes.
+            off by one or two grey levels on average; ``float16``, for GPUs, by a seventh of that.
+        compiled: whether layers are compiled by ``torch.compile`` when first used: half a minute or more.
 
     Raises:
         ValueError: truncation, noise or precision is out of range.

@@ -145,11 +145,11 @@ def default_settings(
         ValueError: a resolution that the stages do not reach, or more lengths than stages.
     """
     stages = [stage for stage in DEFAULT_STAGES if stage.resolution <= resolution]
-    while stages[-1].resolution < resolution <= 256:
+    while stages[-1].resolution < resolution <= 128:
         stages[-1] = replace(stages[-1], images=600_000)
         stages.append(Stage(2 * stages[-1].resolution, images=10_000_000, gamma=2 * stages[-1].gamma))
     if stages[-1].resolution != resolution:
-        raise ValueError(f"resolution must be 16, 32, 64, 128 or 256; got {resolution}")
+        raise ValueError(f"resolution must be 16, 32, 64 or 128; got {resolution}")
     longest = max(len(minutes), len(images))
     if longest > len(stages):
         raise ValueError(f"there are {len(stages)} stages up to {resolution} pixels; got {longest} lengths")

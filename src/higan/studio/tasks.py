@@ -148,7 +148,11 @@ def download(desk: Desk, look: Look, kind: DownloadKind) -> tuple[bytes, str, st
             return made.recipe.to_json().encode(), "application/json", f"{stem}.json"
         return _bytes(".png", lambda path: save_picture(path, made.image, made.recipe)), "image/png", f"{stem}.png"
     if kind == "codes":
-        codes, about = desk.start(look)[None], {"generator": desk.bench.generator.name, "seed": look.seed}
+        opened = desk.bench.generator
+        about = {"generator": opened.name, "seed": look.seed, "truncation": opened.truncation.tolist()}
+        if desk.bench.weights:
+            about["weights"] = desk.bench.weights
+        codes = desk.start(look)[None]
         data = _bytes(".safetensors", lambda path: save_codes(path, codes, about))
         return data, "application/octet-stream", f"{stem}.safetensors"
     if not look.edits:
