@@ -167,13 +167,13 @@ def mapping_table(segmenter, num, resolution):
         weight = truth.counts.sum(0).double() / truth.counts.sum()
         large = weight >= 0.002
         gap = (mapping_shares(truth) - mapping_shares(seen)).abs()[large]
-        best = [(f.source.name, f.target.name) for f in flows(truth, num_resamples=2) if f.pixels >= 8]
-        guess = {f.source.name: f.target.name for f in reversed(flows(seen, num_resamples=2))}
+        best = [(f.source.name, f.target.name) for f in flows(truth) if f.pixels >= 8]
+        guess = {f.source.name: f.target.name for f in reversed(flows(seen))}
         tops = {}
         for source, target in best:
             tops.setdefault(source, target)
         hits = sum(guess.get(s) == t for s, t in tops.items())
-        stays = [{row.name: row.share for row in kept(m, num_resamples=2)} for m in (truth, seen)]
+        stays = [{row.name: row.share for row in kept(m)} for m in (truth, seen)]
         name = f"{CATEGORIES[a]} → {CATEGORIES[b]}"
         record[name] = {
             "mean gap": float(gap.mean()),

@@ -5,6 +5,7 @@ import json
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -89,6 +90,28 @@ def test_grade_of_the_truth_is_perfect(easy):
     assert Record(**json.loads(json.dumps(record.as_json()))).real == [True] * F + [False] * 3
     point, low, high = spread([record, record], TASKS["layers"].measure)
     assert (point, low, high) == pytest.approx((1, 1, 1), abs=1e-4)
+
+
+def a_record(overlap, real):
+    none = [0.0] * len(overlap)
+    return Record(list(real), list(overlap), none, none, none, none, [[0.0]] * len(real), [[0]] * len(real), None)
+
+
+def test_resamples_without_a_real_concept_say_nothing():
+    record = a_record([0.9, 0.0, 0.0, 0.0, 0.0, 0.0], [True] + [False] * 5)
+    assert spread([record], TASKS["layers"].measure) == pytest.approx((0.9, 0.9, 0.9))
+
+
+def test_concepts_are_the_same_for_all_seeds():
+    """The mean over new seeds and new concepts, where concepts differ more than seeds do."""
+    held = []
+    for seed in range(100):
+        dice = np.random.default_rng(seed)
+        values = 0.5 + dice.normal(0, 0.1, 14) + dice.normal(0, 0.02, (3, 1)) + dice.normal(0, 0.03, (3, 14))
+        records = [a_record(row.tolist(), [True] * 14) for row in values]
+        _, low, high = spread(records, TASKS["layers"].measure, num_resamples=200, seed=seed)
+        held.append(low <= 0.5 <= high)
+    assert np.mean(held) >= 0.86
 
 
 def test_false_alarms_and_hits_are_counted_by_hand():

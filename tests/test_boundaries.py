@@ -399,6 +399,19 @@ def test_random_directions():
         random_directions(0, 16)
 
 
+def test_the_penalty_of_a_narrow_layer_does_not_know_of_its_padding():
+    random = torch.Generator().manual_seed(0)
+    codes = torch.randn(60, 1, 4, generator=random) * torch.tensor([3.0, 1.0, 0.1, 0.03])
+    scores = codes[:, 0].sum(1, keepdim=True) + torch.randn(60, 1, generator=random)
+    concept = (Concept("only", "attribute"),)
+    narrow, padded = (
+        fit(Population(torch.arange(60), x, scores, concept, 1), mode="all", ridge=0.5)[0].normal.flatten()
+        for x in (codes, torch.nn.functional.pad(codes, (0, 60)))
+    )
+    torch.testing.assert_close(padded[:4], narrow)
+    assert not padded[4:].any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_mode_all_is_ridge_regression_on_codes_far_from_zero_and_of_unlike_spread(dtype, layers):

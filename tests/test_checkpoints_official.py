@@ -435,6 +435,15 @@ def test_a_folder_that_holds_such_files_is_left_alone(tmp_path):
         official.import_official(tmp_path, num_layers=0)
 
 
+def test_directions_whose_files_would_be_one_are_not_exported(tmp_path):
+    concepts = (Concept("living room", "object"), Concept("living_room", "attribute"))
+    population = Population(torch.arange(4), torch.randn(4, 1, 8), torch.randn(4, 2), concepts, 14)
+    alike = [Boundary(concept, torch.ones(8), torch.zeros(()), 1.0) for concept in concepts]
+    with pytest.raises(ValueError, match="alike are 'living room' and 'living_room'"):
+        official.export_official(tmp_path / "out", population, alike)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_refused_export_writes_nothing_that_would_block_the_mended_one(tmp_path):
     names = [Concept("red wall", "colour"), Concept("red_wall", "colour")]
     population = Population(torch.arange(4), torch.randn(4, 1, 8), torch.randn(4, 2), tuple(names), 14)

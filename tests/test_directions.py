@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from higan import population
+from higan import directions, population
 from higan.boundaries import random_directions
 from higan.directions import discover, pca, sefa
 from higan.generators.module import ModuleGenerator
@@ -13,8 +13,10 @@ from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.toy import ToyGenerator
+from higan.scorers.nulls import NullScorer
 from higan.scorers.toy import ToyScorer
-from higan.types import Concept, StyledGenerator
+from higan.statistics import resample_weights
+from higan.types import Boundary, Concept, Edit, StyledGenerator
 
 
 def filled(network):
@@ -114,6 +116,20 @@ def test_candidates_get_the_names_that_were_planted():
         assert discovery.effect == pytest.approx(1, abs=0.15)
         assert discovery.low <= discovery.effect <= discovery.high
         assert len(discovery.runners_up) == 2
+
+
+def test_the_interval_of_the_largest_of_many_changes_holds_the_truth():
+    """Of 25 scores that nothing changes, one seems to change most: what that is depends on chance alone."""
+    generator, scorer = ToyGenerator(4), NullScorer(25)
+    candidate = pca(torch.randn(50, 1, generator.code_dim), (0,), 1)[0]
+    trial = Edit(Boundary(scorer.concepts[0], candidate.normal, torch.zeros(()), 0.5), 1.0, (0,))
+    weights, held = resample_weights(32, 400, 0), []
+    for seed in range(200):
+        moved = torch.randn(2, 25, 32, generator=torch.Generator().manual_seed(seed))
+        found = directions._named(candidate, trial, moved, scorer, weights)
+        held.append(found.low <= 0 <= found.high)
+        assert found.low < found.effect < found.high
+    assert np.mean(held) > 0.88
 
 
 def test_what_changes_nothing_is_not_named():

@@ -37,6 +37,21 @@ def test_the_space_is_round_and_of_unit_size(toy):
     assert float((share < 30).double().mean()) == pytest.approx(0.3, abs=0.07)
 
 
+@pytest.mark.parametrize("width", [8, 256])
+def test_fresh_samples_are_as_far_out_as_samples(width):
+    """Also where there are few samples for so many dimensions, and codes of one layer never vary."""
+    generator = ModuleGenerator(
+        lambda codes: torch.zeros(len(codes), 3, 4, 4), latent_dim=2 * width, layer_widths=(width, width, width),
+        map=lambda z: torch.cat([z, torch.ones(len(z), width)], 1).unflatten(1, (3, width)), resolution=4, shared_code=False, name="wide",
+    )  # fmt: skip
+    space = code_space(generator, num=1000)
+    fresh = space.distance(population.sample(generator, range(10**6, 10**6 + 400)))
+    assert float(fresh.square().mean().sqrt()) == pytest.approx(1, abs=0.03)
+    assert 45 < float(space.percentile(fresh).mean()) < 55
+    with pytest.raises(ValueError, match=f"{width} samples are too few for codes of"):
+        code_space(generator, num=width)
+
+
 def test_coordinates_and_codes_are_inverse():
     space = code_space(rooms())
     v = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(0))

@@ -107,6 +107,16 @@ def test_floating_point_pictures_are_fractions_of_one_or_grey_levels(tmp_path, t
     Image.fromarray(grey).save(tmp_path / "float.tif")
     picture = open_photograph(tmp_path / "float.tif", 8)
     assert np.array_equal(picture[0].numpy(), np.round(grey / top * 255).astype(np.uint8))
+    # What resampling and sharpening leave beyond the top is the top, and does not make the rest black.
+    grey[0, 0] = 1.1 * top
+    Image.fromarray(grey).save(tmp_path / "beyond.tif")
+    beyond = open_photograph(tmp_path / "beyond.tif", 8)[0]
+    assert int(beyond[0, 0]) == 255
+    assert torch.equal(beyond.flatten()[1:], picture[0].flatten()[1:])
+    grey[0, 0] = np.nan
+    Image.fromarray(grey).save(tmp_path / "nan.tif")
+    with pytest.raises(ValueError, match=r"nan.tif holds pixels that are no finite numbers"):
+        open_photograph(tmp_path / "nan.tif", 8)
 
 
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (60_000, 60_000), (2**31 - 1, 2)])

@@ -83,6 +83,7 @@ def test_few_extremes_are_enough_for_the_null_and_for_the_halves():
     population = a_population(num=1000)
     for seed in range(3):
         assert len(refits.permuted(population, 20, mode="all", num_extreme=5, seed=seed)) == 20
+        assert refits.stabilities(population, mode="all", num_extreme=4, seed=seed).isfinite().all()
     assert refits.stabilities(a_population(num=20), num_extreme=0.1).isfinite().all()
 
 

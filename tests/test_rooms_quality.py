@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
+from higan.rooms import quality
 from higan.rooms.quality import (
     Share,
     covered,
@@ -61,6 +62,27 @@ def test_too_few_samples_for_the_neighbours_are_refused():
         with pytest.raises(ValueError, match="at least 4 samples a side; got 3"):
             covered(*sides)
     assert covered(points[:4], points[:4]) == 1
+
+
+def test_distances_do_not_depend_on_where_the_features_lie():
+    a, b = torch.randn(2, 200, 6, generator=torch.Generator().manual_seed(0))
+    expected = covered(a, b)
+    assert 0.5 < expected < 1
+    for unit, offset in ((1, 1000.0), (1e-3, 5.0)):
+        assert covered(unit * a.double() + offset, unit * b.double() + offset) == expected
+        assert covered((unit * a + offset).float(), (unit * b + offset).float()) == pytest.approx(expected, abs=0.03)
+
+
+def test_the_frechet_distance_of_a_single_feature():
+    a, b = torch.randn(2, 50, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = float((a.mean() - b.mean()) ** 2 + (a.std() - b.std()) ** 2)
+    assert frechet_distance(a, b) == pytest.approx(expected)
+
+
+def test_what_is_not_seen_is_not_known_to_be_missing():
+    share = quality._share(torch.zeros(5000, dtype=torch.bool), torch.arange(5000) < 10)
+    assert share.excess == -1
+    assert 0.02 < share.error < 0.3
 
 
 def test_the_jackknife_of_a_difference_of_means_is_its_textbook_error():
@@ -166,8 +188,9 @@ def test_shares_and_quarters_of_a_generator_that_draws_every_second_kind_of_room
     )  # fmt: skip
     bright, dark = found.shares["bright"], found.shares["dark"]
     assert (bright.generated, bright.rendered, bright.excess) == (1, 0.5, 1)
-    assert bright.error == pytest.approx(2 * (0.25 / 80) ** 0.5 / 0.5)
-    assert (dark.generated, dark.excess, dark.error) == (0, -1, 0)
+    assert (dark.generated, dark.excess) == (0, -1)
+    for share, a in ((bright, 40.5 / 41), (dark, 0.5 / 41)):
+        assert share.error == pytest.approx((a * (1 - a) / 40 + (a / 0.5) ** 2 * 0.25 / 80) ** 0.5 / 0.5)
     never = found.shares["sun"]
     assert isinstance(never, Share)
     assert np.isnan(never.excess)

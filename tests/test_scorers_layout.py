@@ -75,6 +75,13 @@ def test_depth_edges_run_from_the_corners_to_the_border():
     torch.testing.assert_close(edges[0, :, 1], torch.tensor([[-1.0, 1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, -0.5]]))
 
 
+def test_depth_edges_of_a_wide_picture_run_to_its_sides():
+    wall = torch.tensor([[[-1.5, 0.25], [1.5, 0.5], [0.5, -0.5], [-0.5, -0.25]]])
+    edges = depth_edges(wall, torch.zeros(1, 2), height=100, width=200)
+    expected = torch.tensor([[-2.0, 1 / 3], [2.0, 2 / 3], [1.0, -1.0], [-2.0, -1.0]])
+    torch.testing.assert_close(edges[0, :, 1], expected)
+
+
 def test_edges_of_corners_outside_the_picture_have_no_length():
     edges = depth_edges(torch.full((1, 4, 2), 1.5), torch.zeros(1, 2))
     assert torch.equal(edges[:, :, 0], edges[:, :, 1])

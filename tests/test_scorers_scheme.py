@@ -62,6 +62,26 @@ def test_contrast_is_the_spread_of_lightness():
     assert float(column(scheme(half), "contrast")) == pytest.approx(50.0, abs=0.01)
 
 
+def test_large_pictures_and_small_regions_lose_nothing_to_rounding():
+    """A bright window in a wall of half a million pixels, against the same in double precision."""
+    images = torch.full((1, 3, 768, 768), 203, dtype=torch.uint8)
+    images[:, :, 300:400, 300:400] = 250
+    images[:, :, ::97] = 180
+    weights = torch.full((1, 2, 768, 768), 1e-4)
+    weights[:, 0, 280:420, 280:420] = 1
+    weights[:, 1] = 0
+    weights[:, 1, 310:320, 310:320] = 1e-4
+    found = scheme(images, weights)
+    lightness = srgb_to_lab(images)[0, 0].double()
+    for region in range(2):
+        w = weights[0, region].double() / weights[0, region].double().sum()
+        mean = float((w * lightness).sum())
+        contrast = float((w * (lightness - mean).square()).sum().sqrt())
+        assert float(found[0, region, MEASURES.index("lightness")]) == pytest.approx(mean, abs=1e-2)
+        assert float(found[0, region, MEASURES.index("contrast")]) == pytest.approx(contrast, abs=1e-2)
+    assert float(scheme(images[:, :, 310:320, 310:320])[0, 0, MEASURES.index("contrast")]) < 1e-4
+
+
 def test_orange_is_warm_and_blue_is_cold():
     values = column(scheme(flat((240, 150, 40), (128, 128, 128), (60, 120, 240)))[:, 0], "warmth")
     assert values[0] > 50 > abs(values[1])
@@ -111,6 +131,16 @@ def test_dominant_hue_follows_the_hue_of_the_picture(hue, seed):
     _, a, b = srgb_to_lab(flat(colour))[0, :, 0, 0].tolist()
     away = abs(float(dominant_hue(images)[0, 0]) - math.degrees(math.atan2(b, a)) % 360)
     assert min(away, 360 - away) <= 5
+
+
+def test_a_hue_does_not_depend_on_the_unit_of_the_weights():
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    image[:, 0, :1, :3] = 255
+    weights = torch.zeros(1, 1, 8, 8)
+    weights[..., :1, :3] = 1
+    expected = dominant_hue(image, weights)
+    assert float(expected) > 30
+    assert torch.equal(dominant_hue(image, 1e-6 * weights), expected)
 
 
 def test_palette_finds_the_colours_and_their_shares():

@@ -73,6 +73,14 @@ def test_studentised_interval_by_its_definition(truncated):
         np.testing.assert_allclose(found[p], expected, atol=0.04 * (high - low))
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-20, 1e20])
+def test_studentised_intervals_are_in_the_unit_of_the_scores(unit):
+    values = torch.rand(3, 40, generator=torch.Generator().manual_seed(0))
+    weights, ends = statistics.resample_weights(40, 500, 0), torch.tensor([0.025, 0.975])
+    found = statistics.studentised(values * unit, weights, ends)
+    torch.testing.assert_close(found / unit, statistics.studentised(values, weights, ends))
+
+
 def test_studentised_intervals_of_cells_that_never_change_are_points():
     found = statistics.interval(record(torch.full((1, 2, 20), 0.25), torch.zeros(1, 2, 1)))
     torch.testing.assert_close(found, torch.full((1, 2, 2), 0.25))

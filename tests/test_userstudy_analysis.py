@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from higan.types import LEVELS
+from higan.userstudy import analysis
 from higan.userstudy.agreement import _counts, _weighted_alpha, alpha, alpha_interval, order_test, rank_correlation
 from higan.userstudy.analysis import analyse, resample, shares, spreads, wilson
 from higan.userstudy.answers import Answers, Rater
@@ -171,6 +172,24 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(tmp_path):
     assert np.mean(hits) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 60)
 
 
+def test_the_interval_of_the_correlation_holds_what_many_raters_would_give():
+    """Noise of few answers lowers the correlation, and once more that of resamples."""
+    answers = np.array([[45, 15, 10, 10, 20], [25, 35, 15, 10, 15], [10, 20, 35, 20, 15], [10, 10, 25, 40, 15]]) / 100
+    spread = answers[:, :4].T / answers[:, :4].T.sum(1, keepdims=True)
+    expected = Expected(LEVELS, tuple(STAGES), *(tuple(map(tuple, spread)) for _ in range(3)))
+    found = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        ratings = synthetic(R=8, fill=lambda r, u, s: rng.choice(5, p=answers[s]))  # noqa: B023
+        comparison = analysis._compare(resample(ratings, num_resamples=200, seed=seed), expected, (0.025, 0.975))
+        found.append((*comparison.interval, comparison.correlation))
+    low, high, correlation = np.array(found).T
+    assert (low <= correlation).all()
+    assert (correlation <= high).all()
+    assert correlation.mean() < 0.97
+    assert np.mean((low <= 1) & (high >= 1 - 1e-9)) >= 0.85
+
+
 def test_wilson_intervals_are_scipy_s():
     for successes, num in [(0, 7), (3, 7), (7, 7), (40, 400)]:
         low, high = wilson(np.array([successes / num]), np.array([float(num)]), 0.9)
@@ -269,6 +288,12 @@ def test_more_raters_are_surer(tmp_path):
     # Without pictures drawn, the width falls with the square root of the number of raters.
     assert widths[0] / widths[2] == pytest.approx(4, rel=0.2)
     assert found.needed[0].same <= found.needed[2].same <= 1
+
+
+def test_two_levels_that_are_nearly_as_frequent_come_out_the_same_in_half_of_pairs_of_studies():
+    """At one stage two levels are named by half of the raters each: two studies agree in one pair of two."""
+    ratings = synthetic(R=8, fill=lambda r, u, s: (0 if r % 2 else 1) if s == 0 else s)
+    assert 0.4 < analysis._need(ratings, 33, 0.95, 2000, 0).same < 0.6
 
 
 def test_how_many_raters_are_needed_is_not_told_from_too_few(tmp_path):

@@ -269,7 +269,8 @@ def _moments(samples: Samples, train: Tensor, ridge: float) -> _Moments:
     diagonal = gram.diagonal(dim1=1, dim2=2)
     used = (mean != 0) | (diagonal > 0)
     # The relative penalty keeps directions in which codes hardly vary from blowing up.
-    diagonal += ridge * diagonal.mean(1, keepdim=True).clamp(min=torch.finfo(gram.dtype).tiny)
+    mean_variance = diagonal.sum(1, keepdim=True) / used.sum(1, keepdim=True).clamp(min=1)
+    diagonal += ridge * mean_variance.clamp(min=torch.finfo(gram.dtype).tiny)
     return _Moments(mean, gram, used)
 
 

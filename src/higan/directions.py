@@ -109,8 +109,8 @@ class Discovery:
     ``effect`` is the mean change of that concept's score, in standard deviations, when the code moves ``step`` along
     the direction; the boundary's normal points to where the score rises. ``confidence`` is the share of resamples of
     the samples in which the same concept comes first, ``chance`` the largest change of any score that random directions
-    bring about which are followed as far, ``step``, at the same layers. ``named`` says that even the interval's nearer
-    end is beyond that.
+    bring about which are followed as far, ``step``, at the same layers. The interval (95 %) is that of the largest of
+    all concepts' changes: it holds for all of them at once. ``named`` says that even its nearer end is beyond chance.
     """
 
     candidate: Candidate
@@ -217,15 +217,20 @@ def _named(
     sign = -1.0 if float(mean[best]) < 0 else 1.0
     resampled = changes @ weights.T
     wins = (resampled.abs().argmax(0) == best).double().mean()
-    low, high = torch.quantile(sign * resampled[best], torch.tensor([0.025, 0.975])).tolist()
+    # The largest of many changes: an interval that holds for all of them at once holds for whichever it is.
+    away = (resampled - mean[:, None]).abs()
+    error = away.square().mean(1).sqrt()
+    widest = (away / error.clamp(min=torch.finfo(error.dtype).tiny)[:, None]).amax(0)
+    half = float(torch.quantile(widest, 0.95) * error[best])
+    effect = float(sign * mean[best])
     normal = sign * candidate.normal
     return Discovery(
         candidate=candidate,
         boundary=Boundary(scorer.concepts[best], normal, torch.zeros(normal.shape[:-1]), float("nan")),
         step=float(trial.strength),
-        effect=float(sign * mean[best]),
-        low=low,
-        high=high,
+        effect=effect,
+        low=effect - half,
+        high=effect + half,
         confidence=float(wins),
         chance=float(moved[1:].mean(-1).abs().max()),
         runners_up=tuple((scorer.concepts[c].name, float(sign * mean[c])) for c in order[1:3]),

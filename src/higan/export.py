@@ -397,11 +397,12 @@ def save_directions(
     if path.suffix != ".safetensors":
         if path.suffix:
             raise ValueError(f"directions are written to a .safetensors file or a folder; got {path}")
+        official.check_names(names)
         path.mkdir(parents=True, exist_ok=True)
         written = []
         for boundary in boundaries:
             name = boundary.concept.name
-            target = path / f"{name.replace('/', '__').replace(' ', '_')}_boundary.npy"
+            target = path / f"{official.official_name(name)}_boundary.npy"
             official.write_boundary(target, boundary, format_layers(advice[name]) if name in advice else None)
             written.append(target)
         return tuple(written)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from higan.errors import CorruptFileError, GeneratorError, UnknownFormatError
@@ -38,13 +38,16 @@ class CodeSpace:
     """Mean and spread of the sampled codes; l = 1 where all layers share their code, else L.
 
     ``basis`` turns whitened coordinates into codes, ``code = mean + v @ basis``; directions in which codes do not vary
-    have rows of zeros. ``sampled`` are the distances of the samples, sorted.
+    have rows of zeros. ``size`` is the mean square of the whitened coordinates of a fresh sample, somewhat more than
+    the ``rank`` of their space, which it is for the samples that mean and spread come from. ``sampled`` are the
+    distances of samples that these do not come from, sorted.
     """
 
     mean: Float[Tensor, "l D"]
     basis: Float[Tensor, "l D D"]
     whiten: Float[Tensor, "l D D"]
     rank: Float[Tensor, " l"]
+    size: Float[Tensor, " l"]
     sampled: Float[Tensor, " m"]
 
     def codes(self, v: Float[Tensor, "n k D"]) -> Float[Tensor, "n k D"]:
@@ -52,9 +55,11 @@ class CodeSpace:
         return self.mean + torch.einsum("nkd,kde->nke", v, self.basis.expand(v.shape[1], -1, -1))
 
     def distance(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, " n"]:
-        """Mahalanobis distance per dimension, root mean square over layers: about 1 for samples."""
+        """Mahalanobis distance per dimension, root mean square over the layers that vary: about 1 for samples."""
         v = torch.einsum("nld,lde->nle", codes - self.mean, self.whiten.expand(codes.shape[1], -1, -1))
-        return (v.square().sum(2) / self.rank).mean(1).sqrt()
+        varies = (self.rank > 0).expand(codes.shape[1])
+        square = v.square().sum(2) / self.size.clamp(min=1)
+        return (square[:, varies].sum(1) / varies.sum().clamp(min=1)).sqrt()
 
     def percentile(self, distance: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Share of sampled codes that lie nearer to the mean, in percent."""
@@ -62,15 +67,15 @@ class CodeSpace:
 
 
 def code_space(generator: Generator, *, num: int = 4096, seed: int = 0) -> CodeSpace:
-    """Mean and covariance of the codes of ``num`` samples; nothing is drawn.
+    """Mean and covariance of the codes of ``num`` samples, and the distances of as many others; nothing is drawn.
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: no more samples than the codes have dimensions, and two.
     """
     if num < 2:
         raise ValueError(f"a code space is estimated from at least 2 samples; got {num}")
-    codes = torch.cat([sample(generator, seeds) for seeds in sample_seeds(num, seed=seed).split(1024)])
-    codes = codes[:, :1] if generator.shared_code else codes
+    seeds = sample_seeds(2 * num, seed=seed)
+    codes, others = (_codes(generator, half) for half in seeds.split(num))
     x = codes.double().cpu()
     mean = x.mean(0)
     covariance = torch.einsum("nld,nle->lde", x - mean, x - mean) / (num - 1)
@@ -84,10 +89,19 @@ def code_space(generator: Generator, *, num: int = 4096, seed: int = 0) -> CodeS
     # Exact zeros in the padding of narrow layers: rounding must not touch what no code may touch.
     used = (covariance.diagonal(dim1=1, dim2=2) > 0).double()
     square = used[:, :, None] * used[:, None]
-    parts = (mean, basis * square, whiten * square, alive.sum(1))
-    mean, basis, whiten, rank = (part.float().to(generator.device) for part in parts)
-    bare = CodeSpace(mean, basis, whiten, rank, torch.zeros(1, device=generator.device))
-    return replace(bare, sampled=bare.distance(codes.float()).sort().values)
+    rank = alive.sum(1)
+    if int(rank.max()) + 2 >= num:
+        raise ValueError(f"{num} samples are too few for codes of {int(rank.max())} dimensions: take a few thousand")
+    # Of Gaussian codes, where the covariance is estimated from others: the mean of an inverse Wishart distribution.
+    size = rank * ((num - 1) / (num - 2 - rank))
+    parts = (mean, basis * square, whiten * square, rank, size, torch.zeros(1))
+    bare = CodeSpace(*(part.float().to(generator.device) for part in parts))
+    return replace(bare, sampled=bare.distance(others.float()).sort().values)
+
+
+def _codes(generator: Generator, seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n l D"]:
+    codes = torch.cat([sample(generator, some) for some in seeds.split(1024)])
+    return codes[:, :1] if generator.shared_code else codes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +190,7 @@ def invert(
         code = _full(generator, space, v)
         image = generator.synthesize(code)
         distance = space.distance(code)
-        spread = (v - v.mean(1, keepdim=True)).square().sum(2) / space.rank
+        spread = (v - v.mean(1, keepdim=True)).square().sum(2) / space.rank.clamp(min=1)
     return Inversion(
         code=code[0].detach().cpu(),
         image=to_uint8(image.detach())[0].cpu(),
@@ -288,7 +302,7 @@ def _descend(
         optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         optimiser.zero_grad()
         apart = (v - v.mean(1, keepdim=True)).square().sum() if generator.shared_code else v.new_zeros(())
-        far = (v.square().sum() + apart) / (space.rank.mean() * v.shape[1])
+        far = (v.square().sum() + apart) / (space.rank.mean().clamp(min=1) * v.shape[1])
         images = generator.synthesize(_full(generator, space, v))
         if not images.requires_grad:
             raise GeneratorError(f"no gradient reaches the codes of {generator.name!r}: it cannot invert pictures")

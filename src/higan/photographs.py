@@ -34,8 +34,9 @@ def open_photograph(
     """A picture as a generator of that resolution would draw it.
 
     In this order: the EXIF rotation is applied; transparency is composited over white; grey, indexed and CMYK colours
-    become RGB (16-bit grey is scaled down, floating-point grey that stays within 1 is scaled up); the largest centred
-    square is cut out and resampled (Lanczos) to resolution × resolution. Of an animation, the first picture.
+    become RGB (16-bit grey is scaled down; floating-point grey is of 1, 255 or 65,535, the first of these that its
+    brightest pixel is at most twice as large as); the largest centred square is cut out and resampled (Lanczos) to
+    resolution × resolution. Of an animation, the first picture.
 
     Args:
         path: PNG, JPEG, WebP, BMP, TIFF or GIF of at most 200 MiB.
@@ -44,7 +45,8 @@ def open_photograph(
         formats: as Pillow calls them; no other decoder is tried.
 
     Raises:
-        ValueError: the resolution is below 1, or the picture is larger than that or has no pixels.
+        ValueError: the resolution is below 1, or the picture is larger than that, or has no pixels or some that
+            are not finite.
         UnknownFormatError: the file is not a picture of these formats.
         CorruptFileError: the picture is truncated or damaged.
         FileNotFoundError: there is no such file.
@@ -75,17 +77,21 @@ def _prepared(picture: Image.Image, path: Path, resolution: int, most_pixels: in
             f"{path} has {picture.width} x {picture.height} pixels; pictures of 1 to {most_pixels:,} are opened"
         )
     upright = ImageOps.exif_transpose(picture)
-    square = ImageOps.fit(_rgb(upright), (resolution, resolution), Image.Resampling.LANCZOS)
+    square = ImageOps.fit(_rgb(upright, path), (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _rgb(picture: Image.Image, path: Path) -> Image.Image:
     if picture.mode in _WIDE_GREY:
         grey = np.asarray(picture, dtype=np.float64)
         # 32-bit pictures that stay within 16 bits are 16-bit pictures that were opened as wider ones.
-        top = 65535.0 if grey.max(initial=0.0) > 255 or picture.mode.startswith("I;16") else 255.0
-        # Fractions are of one, as scientific tools write floating-point pictures.
-        top = 1.0 if picture.mode == "F" and grey.max(initial=0.0) <= 1 else top
+        if not np.isfinite(grey).all():
+            raise ValueError(f"{path} holds pixels that are no finite numbers; fill them in first")
+        most = grey.max(initial=0.0)
+        top = 65535.0 if most > 255 or picture.mode.startswith("I;16") else 255.0
+        if picture.mode == "F":
+            # Fractions are of one, as scientific tools write them; sharpening and resampling reach beyond the top.
+            top = next((top for top in (1.0, 255.0) if most <= 2 * top), 65535.0)
         return Image.fromarray(np.round(np.clip(grey / top, 0, 1) * 255).astype(np.uint8)).convert("RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")

@@ -3,7 +3,7 @@
 Predictors were trained on pictures scaled by Pillow. `resize` gives the same bytes, because it does the same integer
 arithmetic: shares of 22 bits, first along the rows, then down the columns, each time rounded to a byte. Floating-point
 interpolation would differ by up to 2 levels of 255 in every tenth pixel, because halves are frequent at ratios such as
-8 : 7. (Pillow 13 goes down the columns first where a picture is higher than wide; square ones come out the same.)
+8 : 7. (Pillow 13 goes down the columns first for some shapes; a square that becomes a square comes out the same.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def resize(
     width: int,
     filter: Filter = "bilinear",  # noqa: A002 - its name in Pillow
 ) -> UInt8[Tensor, "n 3 height width"]:
-    """Images at another size, the very bytes that Pillow's ``Image.resize`` gives.
+    """Images at another size, the very bytes that Pillow's ``Image.resize`` gives where squares become squares.
+
+    Of other shapes Pillow 13 may round in another order, to a few levels' difference.
 
     Raises:
         ValueError: a size below 1.

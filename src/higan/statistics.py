@@ -45,6 +45,7 @@ __all__ = [
     "standard_errors",
     "standardise",
     "studentised",
+    "students_t",
     "table",
 ]
 
@@ -168,6 +169,9 @@ def studentised(
 
     ``weights`` are those of `resample_weights`, ``ends`` the probabilities of being below the lower and upper end.
     """
+    # In units of their largest, so that squares of tiny or huge scores stay within float32.
+    unit = values.nan_to_num(0.0).abs().amax(1, keepdim=True)
+    values = values / torch.where(unit > 0, unit, 1.0)
     mean = values.nanmean(1, keepdim=True)
     # About the mean, so that the variance of a resample does not drown in rounding.
     centred = values - mean
@@ -177,7 +181,26 @@ def studentised(
     t = torch.where(variance > 0, shift / spread.clamp(min=torch.finfo(spread.dtype).tiny).sqrt(), 0.0)
     high, low = torch.quantile(t, ends, dim=-1)
     error = (variance[:, 0] * (1 + _FLOOR)).sqrt()
-    return torch.stack([mean[:, 0] - low * error, mean[:, 0] - high * error], -1)
+    return torch.stack([mean[:, 0] - low * error, mean[:, 0] - high * error], -1) * unit
+
+
+def students_t(shares: Float[Tensor, " n"], freedom: int) -> Float[Tensor, " n"]:
+    """Quantiles of Student's t for whole degrees of freedom ν, by bisection.
+
+    Its distribution is a finite sum in the angle atan(t / √ν) (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4).
+    """
+    low, high = torch.full_like(shares, -math.pi / 2), torch.full_like(shares, math.pi / 2)
+    for _ in range(60):
+        angle = (low + high) / 2
+        term = angle.cos() ** (freedom % 2)
+        total = torch.zeros_like(angle)
+        for power in range(freedom % 2, freedom - 1, 2):
+            total += term
+            term = term * angle.cos().square() * (power + 1) / (power + 2)
+        within = (angle + angle.sin() * total) * 2 / math.pi if freedom % 2 else angle.sin() * total
+        below = (1 + within) / 2 < shares
+        low, high = torch.where(below, angle, low), torch.where(below, high, angle)
+    return math.sqrt(freedom) * ((low + high) / 2).tan()
 
 
 def null_level(

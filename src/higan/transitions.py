@@ -20,7 +20,7 @@ from higan.editing import apply
 from higan.errors import ScorerError
 from higan.population import Progress, render, sample, sample_seeds, score
 from higan.recipes import Instruction, check_consistent
-from higan.statistics import resample_weights
+from higan.statistics import students_t
 from higan.types import Edit, SegmentClass, Segmenter
 from higan.workbench import Workbench, approach, layers_of, promising
 
@@ -38,7 +38,6 @@ __all__ = [
     "walk",
 ]
 
-_RESAMPLES_AT_ONCE = 32
 _IMAGES_AT_ONCE = 32
 _NEARLY = 0.8
 _TRIED = 16
@@ -163,33 +162,25 @@ def flows(
     *,
     least: float = 0.0,
     confidence: float = 0.95,
-    num_resamples: int = 1000,
-    seed: int = 0,
 ) -> tuple[Flow, ...]:
     """Who became whom, largest flow first within each source; sources in the order of the classes.
 
-    Intervals speak of samples that hold the source: resamples without it have no say. A source that a single sample
-    holds is alike in all others, so that its interval has no width.
+    Intervals speak of samples that hold the source: Student's t of a ratio of means, over as many samples as hold it.
+    Of fewer than twenty they hold the truth somewhat less often than they say, in 88 to 90 % of the cases; of a single
+    one nothing is known, and where all say the same the interval has no width.
 
     Args:
         mapping: counts of n samples.
         least: rows whose share of all pixels is smaller are left out.
-        confidence: of the percentile bootstrap interval over samples.
-        num_resamples: B.
-        seed: chooses the resamples.
+        confidence: of the intervals over samples.
 
     Raises:
-        ValueError: a confidence that does not lie between 0 and 1, or fewer than 2 resamples.
+        ValueError: a confidence that does not lie between 0 and 1.
     """
-    total = mapping.counts.sum(0).double()
+    counts = mapping.counts.double()
+    total = counts.sum(0)
     shares = _shares(total)
-    low, high = _interval(
-        mapping,
-        lambda counts: _shares(counts).flatten(1),
-        confidence=confidence,
-        num_resamples=num_resamples,
-        seed=seed,
-    )
+    low, high = _interval(counts.flatten(1), counts.sum(2).repeat_interleave(len(mapping.classes), 1), confidence)
     S = len(mapping.classes)
     rows = []
     for a in range(S):
@@ -198,7 +189,7 @@ def flows(
                 cell = a * S + b
                 pixels = float(total[a, b]) / len(mapping)
                 share = float(shares[a, b])
-                ends = min(float(low[cell]), share), max(float(high[cell]), share)
+                ends = float(low[cell]), float(high[cell])
                 rows.append(Flow(mapping.classes[a], mapping.classes[b], pixels, share, *ends))
     return tuple(rows)
 
@@ -213,9 +204,7 @@ class Kept:
     high: float
 
 
-def kept(
-    mapping: ObjectMapping, *, confidence: float = 0.95, num_resamples: int = 1000, seed: int = 0
-) -> tuple[Kept, ...]:
+def kept(mapping: ObjectMapping, *, confidence: float = 0.95) -> tuple[Kept, ...]:
     """What stayed: all stuff, all things, then every class that appears (shared objects have large shares).
 
     Intervals are those of `flows`.
@@ -223,43 +212,36 @@ def kept(
     Raises:
         ValueError: as for `flows`.
     """
-    total = mapping.counts.sum(0).double()
+    counts = mapping.counts.double()
+    total = counts.sum(0)
     present = [k for k in range(len(mapping.classes)) if float(total[k].sum()) > 0]
     sets = {"stuff": mapping.stuff, "things": mapping.things} | {mapping.classes[k].name: [k] for k in present}
     sets = {name: ks for name, ks in sets.items() if float(total[ks].sum()) > 0}
 
-    def share(counts: Float[Tensor, "b S S"]) -> Float[Tensor, "b m"]:
-        own = counts.diagonal(dim1=1, dim2=2)
-        rows = counts.sum(2)
-        return torch.stack([own[:, ks].sum(1) / rows[:, ks].sum(1) for ks in sets.values()], 1)
-
-    low, high = _interval(mapping, share, confidence=confidence, num_resamples=num_resamples, seed=seed)
-    found = share(total[None])[0]
+    own, rows = counts.diagonal(dim1=1, dim2=2), counts.sum(2)
+    parts, wholes = (torch.stack([of[:, ks].sum(1) for ks in sets.values()], 1) for of in (own, rows))
+    found = parts.sum(0) / wholes.sum(0)
+    low, high = _interval(parts, wholes, confidence)
     return tuple(Kept(name, float(s), float(a), float(b)) for name, s, a, b in zip(sets, found, low, high, strict=True))
 
 
-def _interval(
-    mapping: ObjectMapping,
-    statistic: Callable[[Float[Tensor, "b S S"]], Float[Tensor, "b m"]],
-    *,
-    confidence: float,
-    num_resamples: int,
-    seed: int,
-) -> Float[Tensor, "2 m"]:
-    """Percentile bootstrap over samples: all statistics see the same resamples.
+def _interval(parts: Float[Tensor, "n m"], wholes: Float[Tensor, "n m"], confidence: float) -> Float[Tensor, "2 m"]:
+    """Of shares ``parts / wholes`` of all samples together, over the samples whose whole is not nothing.
 
-    A statistic is NaN in resamples that do not tell it, which are left out; if none does, it may be all from 0 to 1.
+    The share's error is to first order the mean of parts less the share of their wholes (Cochran 1977, section 6.3).
+    What fewer than two samples tell may be all from 0 to 1.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
-    weights = resample_weights(len(mapping), num_resamples, seed).double()
-    S = len(mapping.classes)
-    flat = mapping.counts.double().flatten(1)
-    # In parts, because a segmenter of 150 classes has 22,500 cells.
-    parts = [statistic((part @ flat).reshape(-1, S, S)) for part in weights.split(_RESAMPLES_AT_ONCE)]
-    tail = (1 - confidence) / 2
-    low, high = torch.nanquantile(torch.cat(parts), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    return torch.stack([low.nan_to_num(0.0), high.nan_to_num(1.0)])
+    total, holders = wholes.sum(0), (wholes > 0).sum(0)
+    share = parts.sum(0) / total
+    square = (parts - share * wholes).square().sum(0) * holders / (holders - 1).clamp(min=1)
+    numbers, of = holders.unique(return_inverse=True)
+    end = torch.tensor([(1 + confidence) / 2], dtype=share.dtype)
+    t = torch.cat([students_t(end, max(int(n) - 1, 1)) for n in numbers])[of]
+    half = t * square.sqrt() / total
+    told = (holders > 1) & (total > 0)
+    return torch.stack([torch.where(told, share - half, 0.0), torch.where(told, share + half, 1.0)]).clamp(0, 1)
 
 
 # --- the whole figure -------------------------------------------------------------------------------------------------

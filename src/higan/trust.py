@@ -7,7 +7,6 @@ elsewhere. ``compare`` takes the step in both places and reads the same scores.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from higan.editing import apply
 from higan.inversion import Features, Inversion, code_space, invert
 from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
-from higan.statistics import resample_weights
+from higan.statistics import resample_weights, students_t
 from higan.types import Concept, Edit, Generator, Scorer
 
 __all__ = ["Success", "Trust", "compare", "successes"]
@@ -170,11 +169,9 @@ def successes(trust: Trust, *, num_resamples: int = 2000, seed: int = 0) -> tupl
         low = high = ratio_low = ratio_high = float("nan")
         if P > 1:
             error = parts[1][own].std() / P**0.5
-            low, high = (means[1][own] + error * _students_t(ends, P - 1)).tolist()
+            low, high = (means[1][own] + error * students_t(ends, P - 1)).tolist()
             below = weights @ parts[0][own]
-            ratios = (means[1][own] + error * _students_t(middles, P - 1)) / torch.where(
-                below.abs() > 1e-9, below, 1e-9
-            )
+            ratios = (means[1][own] + error * students_t(middles, P - 1)) / torch.where(below.abs() > 1e-9, below, 1e-9)
             ratio_low, ratio_high = torch.quantile(ratios, ends).tolist()
         sampled, inverted = float(means[0][own]), float(means[1][own])
         rows.append(
@@ -184,22 +181,3 @@ def successes(trust: Trust, *, num_resamples: int = 2000, seed: int = 0) -> tupl
             )
         )  # fmt: skip
     return tuple(rows)
-
-
-def _students_t(shares: Float[Tensor, " n"], freedom: int) -> Float[Tensor, " n"]:
-    """Quantiles of Student's t for whole degrees of freedom ν, by bisection.
-
-    Its distribution is a finite sum in the angle atan(t / √ν) (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4).
-    """
-    low, high = torch.full_like(shares, -math.pi / 2), torch.full_like(shares, math.pi / 2)
-    for _ in range(60):
-        angle = (low + high) / 2
-        term = angle.cos() ** (freedom % 2)
-        total = torch.zeros_like(angle)
-        for power in range(freedom % 2, freedom - 1, 2):
-            total += term
-            term = term * angle.cos().square() * (power + 1) / (power + 2)
-        within = (angle + angle.sin() * total) * 2 / math.pi if freedom % 2 else angle.sin() * total
-        below = (1 + within) / 2 < shares
-        low, high = torch.where(below, angle, low), torch.where(below, high, angle)
-    return math.sqrt(freedom) * ((low + high) / 2).tan()

@@ -16,6 +16,7 @@ detection  area under the curve  how often a layer that causes a concept outrank
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -205,7 +206,7 @@ Rows = NDArray[np.int64]
 def _mean_of(name: str) -> Callable[[Record, Rows], float]:
     def metric(record: Record, rows: Rows) -> float:
         real = rows[record.arrays["real"][rows] > 0]
-        return float(record.arrays[name][real].mean()) if len(real) else 0.0
+        return float(record.arrays[name][real].mean()) if len(real) else math.nan
 
     return metric
 
@@ -254,15 +255,15 @@ def spread(
 ) -> tuple[float, float, float]:
     """A metric's mean over records (seeds of one world), with its 95 % bootstrap interval over seeds and concepts.
 
-    Seeds are drawn first, then concepts within each; with one seed, concepts alone.
+    Seeds and concepts are drawn independently (Owen 2007, "The pigeonhole bootstrap"): the same concepts stand behind
+    all seeds. Resamples that hold no real concept, where a metric needs one, are left out.
     """
     every = np.arange(len(records[0].real))
     point = float(np.mean([measure(record, every) for record in records]))
     dice = np.random.default_rng(seed)
     resampled = []
     for _ in range(num_resamples):
-        chosen = dice.integers(len(records), size=len(records))
-        drawn = [measure(records[r], dice.integers(len(every), size=len(every))) for r in chosen]
-        resampled.append(np.mean(drawn))
-    low, high = np.quantile(resampled, [0.025, 0.975])
+        chosen, concepts = (dice.integers(num, size=num) for num in (len(records), len(every)))
+        resampled.append(np.mean([measure(records[r], concepts) for r in chosen]))
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
     return point, float(low), float(high)

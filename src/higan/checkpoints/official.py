@@ -360,6 +360,7 @@ def export_official(
             f"codes have {population.codes.shape[1]} rows per sample; the official tool takes untruncated codes only "
             "where all layers share one"
         )
+    check_names(boundary.concept.name for boundary in boundaries)
     tables = {file: _scores_for(file, population) for file in _LEVEL_FILES}
     written = [f"{space}.npy"]
     with _filling(folder) as partial:
@@ -370,7 +371,7 @@ def export_official(
                 written.append(file)
         listed = []
         for boundary in boundaries:
-            name = _official_name(boundary.concept.name)
+            name = official_name(boundary.concept.name)
             written.append(f"{name}{_SUFFIX}.npy")
             write_boundary(partial / written[-1], boundary, (layers or {}).get(boundary.concept.name))
             listed.append(ListedBoundary(name, "wp" if boundary.normal.ndim == 2 else space, Path(written[-1])))
@@ -408,7 +409,7 @@ def _scores_for(file: str, population: Population) -> Scores:
         ValueError: two concepts get the same name.
     """
     columns = [i for i, concept in enumerate(population.concepts) if _file_of(concept) == file]
-    names = tuple(_official_name(population.concepts[column].name) for column in columns)
+    names = tuple(official_name(population.concepts[column].name) for column in columns)
     if len(set(names)) < len(names):
         raise ValueError(f"two concepts get the same name in {file}: {', '.join(sorted(names))}")
     return Scores(population.scores[:, columns], names)
@@ -418,8 +419,22 @@ def _file_of(concept: Concept) -> str:
     return "category.npy" if concept.level == "object" else "attribute.npy"
 
 
-def _official_name(name: str) -> str:
+def official_name(name: str) -> str:
+    """A concept's name as it stands in the tool's files and in their names."""
     return name.replace("/", "__").replace(" ", "_")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse concepts whose directions would be written over one another.
+
+    Raises:
+        ValueError: two have the same name, or get the same in the tool's files.
+    """
+    called: dict[str, list[str]] = {}
+    for name in names:
+        called.setdefault(official_name(name), []).append(name)
+    if twice := [" and ".join(map(repr, several)) for several in called.values() if len(several) > 1]:
+        raise ValueError(f"directions need names that differ as names of files do; alike are {'; '.join(twice)}")
 
 
 def _num_layers(folder: Path, given: int | None) -> int:

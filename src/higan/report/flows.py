@@ -102,7 +102,7 @@ def _bar(x: float, y: float, height: float, colour: tuple[int, int, int], name: 
 
 
 def _spoken(mapping: ObjectMapping, station: str) -> str:
-    stays = {row.name: row.share for row in kept(mapping, num_resamples=2)}
+    stays = {row.name: row.share for row in kept(mapping)}
     told = [f"{percent(stays[name])} of {name}" for name in ("stuff", "things") if name in stays]
     return f"from {readable(station)}, {' and '.join(told)} keep their class"
 

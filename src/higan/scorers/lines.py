@@ -82,7 +82,8 @@ class LinesScorer:
     def edges(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n 4 2 2"]:
         """The edges from those corners towards the viewer, both ends of each."""
         view = self.view(images)
-        return depth_edges(view.corners, vanishing_point(view.yaw, view.pitch, self.field_of_view))
+        vanishing = vanishing_point(view.yaw, view.pitch, self.field_of_view)
+        return depth_edges(view.corners, vanishing, height=images.shape[2], width=images.shape[3])
 
     def view(self, images: UInt8[Tensor, "n 3 H W"]) -> View:
         """Angles and back wall of every image."""

@@ -39,14 +39,17 @@ def vanishing_point(
     return depth[..., :2] / depth[..., 2:] / torch.tan(torch.tensor(field_of_view / 2))
 
 
-def depth_edges(corners: Float[Tensor, "n 4 2"], vanishing: Float[Tensor, "n 2"]) -> Float[Tensor, "n 4 2 2"]:
+def depth_edges(
+    corners: Float[Tensor, "n 4 2"], vanishing: Float[Tensor, "n 2"], *, height: int = 1, width: int = 1
+) -> Float[Tensor, "n 4 2 2"]:
     """Edges between walls, ceiling and floor: from every corner, away from the vanishing point, to the border.
 
-    The second end of an edge whose corner lies outside the picture is the corner itself.
+    The second end of an edge whose corner lies outside the picture is the corner itself. Of ``height`` and ``width``
+    their ratio counts.
     """
     away = corners - vanishing[:, None]
     # Steps after which x or y reach the border; the nearer one counts.
-    border = torch.where(away >= 0, 1.0, -1.0)
+    border = torch.where(away >= 0, 1.0, -1.0) * (away.new_tensor([width, height]) / min(height, width))
     steps = (border - corners) / torch.where(away.abs() < 1e-6, torch.full_like(away, 1e-6), away)
     reach = torch.where(away.abs() < 1e-6, torch.inf, steps).amin(-1, keepdim=True).clamp(min=0, max=1e4)
     return torch.stack([corners, corners + reach * away], 2)

@@ -49,20 +49,28 @@ def scheme(images: UInt8[Tensor, "n 3 H W"], weights: Float[Tensor, "n r H W"] |
     lab = srgb_to_lab(images)
     lightness, a, b = lab.unbind(1)
     chroma, hue = torch.hypot(a, b), torch.atan2(b, a)
-    columns = [chroma, lightness, chroma * torch.cos(hue - _WARM), lightness**2]
-    columns += [chroma * _near(hue, math.radians(angle)) for angle in HUES.values()]
-    values = torch.stack(columns, 1).flatten(2)
-    if weights is None:
-        means = values.mean(2)[:, None]
-    else:
-        if weights.shape[0] != len(images) or weights.shape[2:] != images.shape[2:]:
-            raise ValueError(f"weights must be (n, r, H, W) of the images; got {tuple(weights.shape)}")
-        total = weights.sum((2, 3))
-        if bool((weights < 0).any()) or bool((total <= 0).any()):
-            raise ValueError("weights must be 0 or more, and above 0 somewhere in every region")
-        means = torch.einsum("nrp,nmp->nrm", weights.flatten(2), values) / total[..., None]
-    spread = (means[..., 3] - means[..., 1] ** 2).clamp(min=0).sqrt()
-    return torch.cat([means[..., :3], spread[..., None], means[..., 4:]], -1)
+    columns = [chroma, lightness, chroma * torch.cos(hue - _WARM)]
+    named = [chroma * _near(hue, math.radians(angle)) for angle in HUES.values()]
+    parts = None if weights is None else _parts(images, weights)
+
+    def mean(values: Float[Tensor, "n #r p"]) -> Float[Tensor, "n r"]:
+        return values.mean(2) if parts is None else (parts * values).sum(2)
+
+    means, colours = ([mean(column.flatten(1)[:, None]) for column in some] for some in (columns, named))
+    # About the mean: the difference of two large squares would be rounding in float32.
+    spread = mean((lightness.flatten(1)[:, None] - means[1][..., None]).square()).sqrt()
+    return torch.stack([*means, spread, *colours], -1)
+
+
+def _parts(images: UInt8[Tensor, "n 3 H W"], weights: Float[Tensor, "n r H W"]) -> Float[Tensor, "n r p"]:
+    """Weights that sum to one over each region."""
+    if weights.shape[0] != len(images) or weights.shape[2:] != images.shape[2:]:
+        raise ValueError(f"weights must be (n, r, H, W) of the images; got {tuple(weights.shape)}")
+    flat = weights.flatten(2)
+    total = flat.sum(2, keepdim=True)
+    if bool((weights < 0).any()) or bool((total <= 0).any()):
+        raise ValueError("weights must be 0 or more, and above 0 somewhere in every region")
+    return flat / total
 
 
 def _near(hue: Tensor, centre: float) -> Tensor:
@@ -90,7 +98,8 @@ def dominant_hue(
     smooth = sum(counts.roll(shift, 2) * share for shift, share in ((-2, 1), (-1, 2), (0, 3), (1, 2), (2, 1)))
     peak = torch.as_tensor(smooth).argmax(2)
     angle = (peak + 0.5) * 360 / bins
-    return torch.where(masses.sum(2) > masses.shape[2] * 1e-3, angle, 0.0)
+    pixels = masses.shape[2] if weights is None else weights.flatten(2).sum(2)
+    return torch.where(masses.sum(2) > pixels * 1e-3, angle, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -98,7 +98,8 @@ class Needed:
     """What a number of raters like these, shown the same pictures, would give.
 
     ``half_width`` is half the width of the interval of the share of answers that is least sure among those named most;
-    ``same`` the probability that such a study finds the same level in front at every stage.
+    ``same`` the probability that two such studies find the same levels in front at every stage; where two levels are
+    nearly as frequent it is less than this says, since one of them happened to be in front here.
     """
 
     raters: int
@@ -299,6 +300,17 @@ def _front(levels: Float[np.ndarray, "b S 4"]) -> Float[np.ndarray, "b S"]:
     return np.where(alone, np.nan_to_num(levels, nan=-1.0).argmax(-1), -1.0)
 
 
+def _about(correlation: float, resampled: Float[np.ndarray, " b"], ends: tuple[float, float]) -> tuple[float, float]:
+    """Interval of a correlation, from where its resamples lie.
+
+    Noise in the answers makes the correlation smaller than it is, and once more that of a resample: their quantiles
+    would lie below the truth. The interval therefore reaches as far above the correlation as they lie below it, and
+    the other way round.
+    """
+    low, high = (float(end) for end in np.nanquantile(resampled, ends))
+    return max(-1.0, min(low, 2 * correlation - high)), min(1.0, max(high, 2 * correlation - low))
+
+
 def _compare(counts: Float[np.ndarray, "b S V A"], expected: Expected, ends: tuple[float, float]) -> Comparison:
     front = _front(shares(counts)[..., : len(LEVELS)])
     profile = np.array(expected.mean).reshape(len(expected.levels), len(expected.stages))
@@ -311,8 +323,7 @@ def _compare(counts: Float[np.ndarray, "b S V A"], expected: Expected, ends: tup
         rho = rank_correlation(found.reshape(len(found), -1), profile[seen].ravel())
         if np.isfinite(rho[0]):
             correlation = float(rho[0])
-            low, high = np.nanquantile(rho[1:], ends)
-            interval, p = (float(low), float(high)), order_test(found[0], profile[seen])
+            interval, p = _about(correlation, rho[1:], ends), order_test(found[0], profile[seen])
     return Comparison(
         people=tuple(LEVELS[int(v)] if v >= 0 else None for v in front[0]),
         sure=tuple(float(v) for v in (front[1:] == front[0]).mean(0)),
@@ -344,5 +355,5 @@ def _need(ratings: Ratings, size: int, confidence: float, num_resamples: int, se
     independent = wilson(found[0], counts[0].sum((1, 2))[:, None] * size / R, confidence)
     widths = np.fmax((drawn[1] - drawn[0]) * np.sqrt(R / (R - 1)), independent[1] - independent[0])
     most = np.nan_to_num(found[0], nan=-1.0).argmax(-1)
-    same = (front[1:] == front[0]).all(-1).mean()
+    same = (front[1:] == np.roll(front[1:], 1, 0)).all(-1).mean()
     return Needed(size, float(np.nanmax(widths[np.arange(len(most)), most]) / 2), float(same))
