@@ -136,9 +136,13 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
     _, digest = higan("verify", tmp_path / "steps")
     _, whole = higan("verify", finished[0])
     assert digest == whole
+    code, table = higan("fit", tmp_path / "steps", "--concept", "planted 2", "--concept", "constant")
+    assert code == 0
+    assert "Scores that never vary: constant. All pictures have the same" in table
     code, table = higan("fit", tmp_path / "steps", "--concept", "planted 2")
     assert code == 0
     assert "planted 2" in table
+    assert "never vary" not in table
     code, table = higan("rescore", tmp_path / "steps", "--verify", 40)
     assert code == 0
     # 40 originals, 40 × (1 concept + 20 random + 20 permuted) × 9 sets of layers

@@ -21,6 +21,7 @@ from higan.generators.loading import save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.rooms import RoomsGenerator
 from higan.inversion import invert
+from higan.recipes import format_layers
 from higan.rooms.dataset import sample_rooms
 
 ROOMS = ("--generator", "rooms")
@@ -475,6 +476,87 @@ def test_sigma_is_that_of_the_samples_of_the_run(higan, planted, tmp_path, monke
     assert len(told) == 6
     for std in told:
         torch.testing.assert_close(std, expected)
+
+
+@pytest.mark.parametrize("kept", ["found.safetensors", "found"])
+def test_directions_are_edited_along_once_they_are_found(higan, planted, tmp_path, kept):
+    out, line = tmp_path / kept, ("edit", "--run", planted, "--seed", 3, "--directions", tmp_path / kept)
+    assert higan("discover", "--run", planted, "--method", "pca", "--num", 1, "--samples", 8, "--out", out)[0] == 0
+    directions, advice = load_directions(out)
+    direction = directions[0]
+    name = direction.concept.name
+    code, printed = higan(*line, "--set", f"{name}=+1.5", "--set", "planted 1=-1@1", "--out", tmp_path / "a.png")
+    assert code == 0, printed
+    assert f"{name}: +1.5 steps at layers {format_layers(advice[name])}" in printed
+    generator = load_generator("toy")
+    codes = population.sample(generator, [3])
+    codes[:, list(advice[name])] += 1.5 * direction.normal.expand(codes.shape[1:])[list(advice[name])]
+    (planted_1,) = [b for b in store.load_boundaries(store.load_run(planted)) if b.concept.name == "planted 1"]
+    codes[:, 1] -= planted_1.normal.expand(codes.shape[1:])[1]
+    expected = population.render(generator, codes)[0].permute(1, 2, 0).numpy()
+    assert np.abs(pixels(tmp_path / "a.png").astype(int) - expected).max() <= 1
+    # A recipe is repeated with the directions that it was made with, and a strip tells what scores there are.
+    assert higan(*line, "--from", tmp_path / "a.png", "--out", tmp_path / "b.png")[0] == 2
+    line = ("edit", "--run", planted, "--directions", tmp_path / kept)
+    code, printed = higan(*line, "--from", tmp_path / "a.png", "--out", tmp_path / "b.png")
+    assert code == 0, printed
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    code, printed = higan(*line, "--set", f"{name}=+1", "--sweep", "-1:1:3", "--out", tmp_path / "s.png")
+    assert code == 0, printed
+    code, printed = higan(*line, "--set", f"{name}=+1s", "--out", tmp_path / "s.png")
+    assert (code, f"has no concept {name!r}" in printed) == (2, True)
+    code, printed = higan(*line, *line[3:], "--set", f"{name}=+1", "--out", tmp_path / "s.png")
+    assert (code, "directions need names that are not taken; give other names to pca" in printed) == (2, True)
+
+
+def test_a_published_direction_needs_layers_where_nothing_advises_them(higan, planted, tmp_path):
+    np.save(tmp_path / "smile_boundary.npy", np.ones((1, 16)) / 4)
+    line = ("edit", "--run", planted, "--directions", tmp_path / "smile_boundary.npy", "--out", tmp_path / "x.png")
+    code, printed = higan(*line, "--set", "smile=+1")
+    assert (code, "nothing says at which layers 'smile' belongs; give them, as in @0-3" in printed) == (2, True)
+    code, printed = higan(*line, "--set", "smile=+1@0-1")
+    assert code == 0, printed
+    np.save(tmp_path / "wide_boundary.npy", np.ones((1, 17)))
+    code, printed = higan("edit", "--run", planted, "--directions", tmp_path, "--set", "wide=+1", "--out", "x.png")
+    assert (code, "'wide' has shape (17,); directions of 'toy' have (16,) or (6, 16)" in printed) == (2, True)
+
+
+def test_samples_without_edits_become_a_sheet(higan, finished, tmp_path):
+    seeds = [word for seed in range(9) for word in ("--seed", seed)]
+    code, printed = higan("edit", "--run", finished, *seeds, "--out", tmp_path / "sheet.png")
+    assert code == 0, printed
+    assert "9 pictures in" in printed
+    sheet = pixels(tmp_path / "sheet.png")
+    assert sheet.shape[1] == 6 + 8 * 134
+    assert 2 * 128 < sheet.shape[0] < 2 * 160
+    assert np.array_equal(sheet[6:134:2, 6:134:2], drawn(0)[0])
+
+
+def test_codes_that_all_layers_share_are_those_of_many_pictures(higan, finished, tmp_path):
+    codes = population.sample(load_generator("rooms"), [1, 2, 3])
+    np.save(tmp_path / "w.npy", codes[:, 0].numpy())
+    line = ("edit", "--run", finished, "--out", tmp_path / "sheet.png")
+    code, printed = higan(*line, "--codes", tmp_path / "w.npy")
+    assert code == 0, printed
+    assert "3 pictures in" in printed
+    assert np.array_equal(pixels(tmp_path / "sheet.png")[6:134:2, 6:134:2], drawn(1)[0])
+    np.save(tmp_path / "narrow.npy", codes[:, 0, :5].numpy())
+    code, printed = higan(*line, "--codes", tmp_path / "narrow.npy")
+    assert (code, "codes of 'rooms' have shape (10, 128)" in printed) == (2, True)
+
+
+def test_a_line_that_fails_leaves_no_folder(higan, finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words, said in (
+        (["edit", "--run", tmp_path / "nope", "--out", tmp_path / "a" / "b" / "x.png"], "nope"),
+        (["invert", tmp_path / "nope.png", "--out", tmp_path / "c" / "x.npy"], "nope.png"),
+        (["edit", "--run", finished, "--set", "nope=+1", "--out", tmp_path / "d" / "x.png"], "nope"),
+        (["edit", "--run", finished, "--out", tmp_path / "file" / "x.png"], "is a file, no folder"),
+    ):
+        code, printed = higan(*words)
+        assert code in (1, 2)
+        assert said in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_of_directions_holds_one_search(higan, planted, tmp_path):

@@ -16,7 +16,7 @@ ORDER = (
     {"store"},
     {"engines"},
     {"population", "conformance", "samples"},
-    {"editing", "boundaries"},
+    {"editing", "boundaries", "trial"},
     {"statistics", "refits", "stepping"},
     {"rescoring"},
     {"spread"},

@@ -7,11 +7,12 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import duckdb
 import pytest
 import torch
 from PIL import Image
 
-from higan import boundaries, population, rescoring, store
+from higan import boundaries, population, rescoring, statistics, store
 from higan import study as higan_study
 from higan.errors import RunError
 from higan.generators.toy import ToyGenerator
@@ -180,8 +181,27 @@ def test_the_same_run_gives_the_same_bytes_and_nothing_else_is_left(run, toy, tm
     calls = []
     path = write_report(run, *toy, tmp_path / "again.html", progress=lambda done, total: calls.append((done, total)))
     assert path.read_text("utf-8") == html
-    assert [entry.name for entry in tmp_path.iterdir()] == ["again.html"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["again.csv", "again.html"]
+    assert (tmp_path / "again.csv").read_bytes() == (run.path / "report.csv").read_bytes()
     assert [done for done, _ in calls] == list(range(1, calls[0][1] + 1))
+
+
+def test_every_cell_is_a_line_that_duckdb_reads(run, html):
+    found = store.load_rescoring(run)
+    cells = statistics.table(found)
+    query = f"SELECT * FROM '{run.path}/report.csv' WHERE concept = 'planted 2' AND placement = 'layer 2'"
+    (row,) = duckdb.sql(query).fetchall()
+    columns = [name for name, *_ in duckdb.sql(query).description]
+    there = dict(zip(columns, row, strict=True))
+    c, p = ([thing.name for thing in things].index(name) for things, name in (
+        (found.concepts, "planted 2"), (found.placements, "layer 2")))  # fmt: skip
+    assert (there["level"], str(there["layers"]), there["samples"]) == (found.concepts[c].level, "2", 40)
+    assert there["verified"] is True
+    assert there["null_permuted"] is None
+    for name in ("delta", "low", "signed_high", "effect", "effect_low", "null", "p_random", "q"):
+        assert there[name] == pytest.approx(float(getattr(cells, name)[c, p]), rel=1e-6), name
+    number = duckdb.sql(f"SELECT count(*), count(DISTINCT concept) FROM '{run.path}/report.csv'").fetchall()
+    assert number == [(len(found.concepts) * len(found.placements), len(found.concepts))]
 
 
 def test_chosen_samples_are_not_called_fresh(run, toy, tmp_path):

@@ -23,6 +23,7 @@ from torch import Tensor
 from higan.checkpoints import npy, official
 from higan.errors import CorruptFileError, MissingExtraError, MissingWeightsError, UnknownFormatError
 from higan.files import replacing, write_whole
+from higan.layers import parse_layers
 from higan.photographs import MOST_PIXELS
 from higan.recipes import Recipe, format_layers
 from higan.types import Boundary, Concept
@@ -420,13 +421,20 @@ def save_directions(
 
 
 def load_directions(path: str | os.PathLike[str]) -> tuple[tuple[Boundary, ...], dict[str, tuple[int, ...]]]:
-    """What `save_directions` wrote as ``.safetensors``, with the advice on layers; the accuracy is not kept, NaN.
+    """What `save_directions` wrote, or other tools, with the advice on layers; the accuracy is not kept, NaN.
+
+    Args:
+        path: a ``.safetensors`` file, one direction as ``.npy`` (as the official tool and InterFaceGAN keep them), or a
+            folder of ``NAME_boundary.npy``.
 
     Raises:
-        MissingWeightsError: there is no such file.
+        MissingWeightsError: there is no such file, or none in the folder.
         UnknownFormatError: it does not hold directions.
         CorruptFileError: it is damaged.
     """
+    path = Path(path)
+    if path.is_dir() or path.suffix == ".npy":
+        return _published(sorted(path.glob("*_boundary.npy")) if path.is_dir() else [path], path)
     tensors, header = read_weights(path)
     if header.get("format") != _DIRECTIONS:
         raise UnknownFormatError(
@@ -438,6 +446,14 @@ def load_directions(path: str | os.PathLike[str]) -> tuple[tuple[Boundary, ...],
         return boundaries, {str(name): tuple(map(int, chosen)) for name, chosen in header["layers"].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{path} contradicts itself: {error}") from error
+
+
+def _published(files: Sequence[Path], where: Path) -> tuple[tuple[Boundary, ...], dict[str, tuple[int, ...]]]:
+    if not files:
+        raise MissingWeightsError(f"no NAME_boundary.npy in {where}")
+    found = [official.read_boundary(file) for file in files]
+    advice = {d.boundary.concept.name: parse_layers(d.layers) for d in found if d.layers is not None}
+    return tuple(direction.boundary for direction in found), advice
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from higan.responses import chosen, respond, responses_cost
 from higan.samples import OnDisk
 from higan.spread import spread
 from higan.statistics import rank
+from higan.trial import check_contract, check_same
 from higan.types import (
     Boundary,
     Concept,
@@ -253,6 +254,7 @@ def open_study(
 
     Raises:
         ValueError: counts that are not positive, or a seed that `higan.population.sample_seeds` refuses.
+        GeneratorError, ScorerError: of a new study, see `higan.trial.check_contract`.
         RunMismatchError: the folder holds another run.
     """
     check_seed(seed)
@@ -265,6 +267,8 @@ def open_study(
         **{name: value for name, value in (choices or {}).items() if value not in (None, {}, [])},
     }
     made = {"torch": torch.__version__, "threads": torch.get_num_threads(), **(provenance or {})}
+    if num > 0 and not Path(out).exists():
+        check_contract(generator, scorer)
     return store.open_run(out, settings, provenance=made)
 
 
@@ -280,7 +284,7 @@ def _models_settings(generator: Generator, scorer: Scorer) -> dict[str, Any]:
 
 
 def _check_models(run: store.Run, generator: Generator, scorer: Scorer) -> None:
-    """Refuses a generator or scorer that is not the run's, as far as its settings say; those of old runs say less.
+    """Refuses a generator or scorer that is not the run's, as far as its settings and its first sample say.
 
     Raises:
         RunMismatchError: one of them is another.
@@ -293,6 +297,7 @@ def _check_models(run: store.Run, generator: Generator, scorer: Scorer) -> None:
             f"{run.path} was begun with another generator or scorer: {details}; pass those that it was begun with, or "
             "open a study in another folder"
         )
+    check_same(run, generator, scorer)
 
 
 def sample_step(

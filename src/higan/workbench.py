@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from higan.population import render, sample, sample_seeds, score
 from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, format_layers, parse
 from higan.statistics import WORTHWHILE, signed, standard_errors, standardise
 from higan.store import Run, load_boundaries, load_rescoring
+from higan.trial import check_same
 from higan.types import Boundary, Edit, Generator, Placement, Rescoring, Scorer
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "recommendations",
     "repeat",
     "response",
+    "with_directions",
 ]
 
 _REACH = 6.0
@@ -67,7 +69,8 @@ class Workbench:
 
     ``scorer`` is needed to reach scores, ``rescoring`` to recommend layers and for amounts in standard deviations.
     ``weights`` is the digest of the generator's weight file, written into recipes. ``progress`` is told what is being
-    looked for, and how many of at most how many looks have been taken.
+    looked for, and how many of at most how many looks have been taken. ``advice`` are the layers of directions that no
+    re-scoring has seen, where an edit names none.
     """
 
     generator: Generator
@@ -76,6 +79,7 @@ class Workbench:
     rescoring: Rescoring | None = None
     weights: str = ""
     progress: Callable[[str, int, int], None] | None = None
+    advice: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def instructions(self, edits: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
         """Edits from text."""
@@ -101,6 +105,7 @@ def open_workbench(run: Run, generator: Generator, scorer: Scorer | None = None)
     Raises:
         RunError: boundaries or re-scoring are missing.
         ValueError: the run was made with a generator of another shape.
+        RunMismatchError: generator or scorer draw or score its first sample otherwise.
     """
     boundaries = load_boundaries(run)
     shape = tuple(boundaries[0].normal.shape)
@@ -109,10 +114,39 @@ def open_workbench(run: Run, generator: Generator, scorer: Scorer | None = None)
             f"the run's boundaries have shape {shape}; {generator.name!r} has {generator.num_layers} layers and codes "
             f"of width {generator.code_dim}: open the run with its own generator"
         )
+    check_same(run, generator, scorer)
     digests = run.settings.get("digests", {})
     weights = next((digest for name, digest in digests.items() if name.startswith("generator ")), "")
     by_name = {boundary.concept.name: boundary for boundary in boundaries}
     return Workbench(generator, by_name, scorer, load_rescoring(run), weights)
+
+
+def with_directions(
+    bench: Workbench, directions: Sequence[Boundary], advice: Mapping[str, tuple[int, ...]]
+) -> Workbench:
+    """The same with directions of other origin, such as discovered or published ones, under their own names.
+
+    Args:
+        bench: what there is already.
+        directions: normals (D,) or (L, D) in the generator's code space.
+        advice: layers by name.
+
+    Raises:
+        ValueError: a name that is there already, a normal of another shape, or layers that do not exist.
+    """
+    generator, names = bench.generator, [direction.concept.name for direction in directions]
+    if taken := [name for k, name in enumerate(names) if name in bench.boundaries or name in names[:k]]:
+        raise ValueError(f"directions need names that are not taken; give other names to {', '.join(taken)}")
+    shapes = (generator.code_dim,), (generator.num_layers, generator.code_dim)
+    for direction in directions:
+        if tuple(direction.normal.shape) not in shapes:
+            raise ValueError(
+                f"{direction.concept.name!r} has shape {tuple(direction.normal.shape)}; directions of "
+                f"{generator.name!r} have {' or '.join(map(str, shapes))}"
+            )
+        check_layers(advice.get(direction.concept.name, (0,)), generator.num_layers)
+    more = {direction.concept.name: direction for direction in directions}
+    return replace(bench, boundaries={**bench.boundaries, **more}, advice={**bench.advice, **advice})
 
 
 # --- where ------------------------------------------------------------------------------------------------------------
@@ -532,6 +566,11 @@ def layers_of(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
     if instruction.layers is not None:
         check_layers(instruction.layers, bench.generator.num_layers)
         return instruction.layers
+    if instruction.concept in bench.advice:
+        return bench.advice[instruction.concept]
+    known = bench.rescoring is not None and instruction.concept in {c.name for c in bench.rescoring.concepts}
+    if not known and instruction.concept in bench.boundaries:
+        raise ValueError(f"nothing says at which layers {instruction.concept!r} belongs; give them, as in @0-3")
     if bench.rescoring is None:
         raise ValueError(f"no re-scoring to recommend layers for {instruction.concept!r} by; give them, as in @0-3")
     return recommend(bench.rescoring, instruction.concept).layers
@@ -539,7 +578,8 @@ def layers_of(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
 
 def _places(bench: Workbench, instruction: Instruction) -> list[tuple[int, ...]]:
     """The layers that an edit names; else all that are recommended, where it can be seen which of them have it."""
-    open_to_others = instruction.layers is None and instruction.unit != "steps" and bench.scorer is not None
+    named = instruction.layers is not None or instruction.concept in bench.advice
+    open_to_others = not named and instruction.unit != "steps" and bench.scorer is not None
     if open_to_others and bench.rescoring is not None:
         return [placement.layers for placement in recommendations(bench.rescoring, instruction.concept)]
     return [layers_of(bench, instruction)]

@@ -127,13 +127,13 @@ def read_boundary(path: str | Path, concept: Concept | None = None) -> Direction
     if normal.ndim not in (1, 2) or normal.numel() == 0:
         raise UnknownFormatError(f"{path} has shape {value.shape}; a direction has shape (1, D) or (1, L, D)")
     length = normal.norm(dim=-1, keepdim=True)
-    if not torch.isfinite(length).all() or not (length > 0).all():
+    if not torch.isfinite(length).all() or not (length > 0).any():
         raise CorruptFileError(f"{path} has a direction of length zero or without bound")
     if concept is None:
         level = advice.get("type")
         concept = Concept(path.stem.removesuffix(_SUFFIX) or path.stem, level if level in LEVELS else "attribute")
     layers = advice.get("manipulate_layers")
-    unit = (normal / length).float()
+    unit = (normal / torch.where(length > 0, length, 1.0)).float()  # layers that it has nothing to say of stay zero
     boundary = Boundary(concept, unit, torch.zeros(unit.shape[:-1]), holdout_accuracy=math.nan)
     return Direction(boundary, layers if isinstance(layers, str) and layers else None)
 

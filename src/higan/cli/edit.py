@@ -31,6 +31,7 @@ from higan.export import (
     about_codes,
     contact_sheet,
     load_codes,
+    load_directions,
     read_recipe,
     save_animation,
     save_codes,
@@ -56,7 +57,17 @@ from higan.statistics import score_stds
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
 from higan.transitions import Journey, flows, kept, travel
 from higan.types import Concept, Edit, Rescoring, Scorer, Segmenter
-from higan.workbench import Edited, Workbench, digest_of_codes, draw, edit, open_workbench, recommend, repeat
+from higan.workbench import (
+    Edited,
+    Workbench,
+    digest_of_codes,
+    draw,
+    edit,
+    open_workbench,
+    recommend,
+    repeat,
+    with_directions,
+)
 
 _COLUMNS = 32
 """Scores read at a time."""
@@ -84,6 +95,14 @@ Conditions = Annotated[
 ]
 
 
+Directions = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--directions", help="More to --set, of `higan discover` or other tools: safetensors, npy or a folder."
+    ),
+]
+
+
 def _progress(bars: Report, step: str) -> Callable[[int, int], None]:
     return lambda done, total: bars(step, done, total)
 
@@ -101,11 +120,14 @@ def edit_(
     joint: Annotated[bool, typer.Option("--joint", help="Each edit alone, then all together.")] = False,
     again: Annotated[Path | None, typer.Option("--from", help="Repeat the recipe of this picture.")] = None,
     donor_codes: DonorCodes = None,
+    directions: Directions = None,
     device: Device = "cpu",
 ) -> None:
     """Edits samples or inverted photographs: pictures, strips, grids, animations."""
     _prepare(out, ".png", *(() if again is not None else (".gif", ".webp", ".mp4", ".html")))
     bench = _workbench(run, device)
+    for path in directions or ():
+        bench = with_directions(bench, *load_directions(path))
     if again is not None:
         if changes or seed or condition or sweep or grid or joint:
             raise ValueError("--from repeats a picture as it is; leave the other options out (--codes may be needed)")
@@ -116,32 +138,30 @@ def edit_(
     chosen, conditions = changes or [], condition or []
     if sum((sweep is not None, grid, joint)) > 1:
         raise ValueError("choose one of --sweep, --grid and --joint")
+    if grid and len(chosen) != 1:
+        raise ValueError(f"--grid shows one edit at every layer; got {len(chosen)}")
     if codes is not None and seed:
         raise ValueError("start from --seed or from --codes, not from both")
     numbers = [] if codes is not None else seed or [0]
     begin = _codes_for(bench, codes) if codes is not None else starts(bench, numbers)
-    _check_shown(out, len(begin), chosen, conditions, strip=sweep is not None)
-    made: Edited | Strip
+    names = [f"seed {number}" for number in numbers] or [f"code {k}" for k in range(len(begin))]
+    _check_shown(out, len(begin), chosen, conditions, strip=sweep is not None or grid or joint)
+    if not chosen and len(begin) > 1:
+        save_sheet(_room_for(out), contact_sheet(draw(bench.generator, begin), min(len(begin), 8), captions=names))
+        console.print(f"{len(begin)} pictures in {out}", highlight=False, soft_wrap=True)
+        return
+    kind = "sweep" if sweep is not None else "grid" if grid else "joint" if joint else "picture"
     with progress_bars(resumes=False) as bars:
         bench = replace(bench, progress=bars)
-        if sweep is not None:
-            made = sweep_strip(bench, chosen, begin, parse_sweep(sweep), conditions=conditions)
-        elif grid:
-            if len(chosen) != 1:
-                raise ValueError(f"--grid shows one edit at every layer; got {len(chosen)}")
-            made = grid_strip(bench, chosen[0], begin, conditions=conditions)
-        elif joint:
-            made = joint_strip(bench, chosen, begin, conditions=conditions)
-        elif len(begin) == 1 and out.suffix == ".png":
-            made = _single(bench, chosen, begin, numbers, conditions)
+        if kind == "picture" and len(begin) == 1 and out.suffix == ".png":
+            made: Edited | Strip = _single(bench, chosen, begin, numbers, conditions)
         else:
-            made = sweep_strip(bench, chosen, begin, (0.0, 1.0), conditions=conditions)
+            made = _many(bench, kind, chosen, begin, conditions, (0.0, 1.0) if sweep is None else parse_sweep(sweep))
     if isinstance(made, Edited):
-        save_picture(out, made.image, made.recipe)
+        save_picture(_room_for(out), made.image, made.recipe)
         _say_edits(made)
         console.print(f"{out}", highlight=False, soft_wrap=True)
         return
-    names = [f"seed {number}" for number in numbers] or [f"code {k}" for k in range(len(begin))]
     _save_strip(bench, out, made, names, chosen, "Shown:" if grid or joint else "Strength ×")
     console.print(f"{len(made.images)} pictures in {out}", highlight=False, soft_wrap=True)
 
@@ -157,10 +177,18 @@ def _check_shown(out: Path, num: int, chosen: list[str], conditions: list[str], 
 
 
 def _prepare(out: Path, *endings: str) -> None:
-    """Before the work: a name that means something, and a folder to write to."""
+    """Before the work: a name that means something, and somewhere to write to."""
     if out.suffix not in endings:
         raise ValueError(f"--out must end in {' or '.join(endings)}, in lower case; got {out}")
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"{out} cannot be written: {there} is a file, no folder")
+
+
+def _room_for(out: Path) -> Path:
+    """The same, its folder made: after the work, so that a line that fails leaves nothing."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def _check_folder(out: Path) -> None:
@@ -178,7 +206,7 @@ def _repeat(bench: Workbench, again: Path, out: Path, codes: Path | None, donor_
         code = next((c for c in found if digest_of_codes(c) == recipe.codes), found[0])
     donors = () if donor_codes is None else tuple(load_codes(donor_codes))
     made = repeat(bench, recipe, code=code, donors=donors)
-    save_picture(out, made.image, made.recipe)
+    save_picture(_room_for(out), made.image, made.recipe)
     console.print(f"{out}, repeated from {again}", highlight=False, soft_wrap=True)
 
 
@@ -186,6 +214,16 @@ def _single(bench: Workbench, chosen: list[str], begin: Tensor, numbers: list[in
     if numbers:
         return edit(bench, chosen, seed=numbers[0], conditions=conditions)
     return edit(bench, chosen, code=begin[0], conditions=conditions)
+
+
+def _many(
+    bench: Workbench, kind: str, chosen: list[str], begin: Tensor, conditions: list[str], factors: Sequence[float]
+) -> Strip:
+    if kind == "grid":
+        return grid_strip(bench, chosen[0], begin, conditions=conditions)
+    if kind == "joint":
+        return joint_strip(bench, chosen, begin, conditions=conditions)
+    return sweep_strip(bench, chosen, begin, factors, conditions=conditions)
 
 
 def _say_edits(made: Edited) -> None:
@@ -197,17 +235,17 @@ def _say_edits(made: Edited) -> None:
 def _save_strip(bench: Workbench, out: Path, strip: Strip, rows: list[str], chosen: list[str], what: str) -> None:
     if out.suffix == ".png":
         lines, names = folded(strip, rows)
-        save_sheet(out, contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
+        save_sheet(_room_for(out), contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
         return
     scale = max(1, 256 // strip.images.shape[-1])
     if out.suffix == ".html":
         labels = [_typeset(caption) for caption in strip.captions]
         title = ", ".join(_in_words(instruction) for instruction in bench.instructions(chosen))
-        save_slider(out, strip.images, labels, title=title, what=what)
+        save_slider(_room_for(out), strip.images, labels, title=title, what=what)
     elif out.suffix == ".mp4":
-        save_video(out, strip.images, scale=scale)
+        save_video(_room_for(out), strip.images, scale=scale)
     else:
-        save_animation(out, strip.images, scale=scale)
+        save_animation(_room_for(out), strip.images, scale=scale)
 
 
 def _typeset(caption: str) -> str:
@@ -267,7 +305,7 @@ def side_effects(
                 bench.generator, bench.scorer, found, std=std, num=num, progress=_progress(bars, title)
             )
         variants[title], missing[title] = (effects, found), sorted({*flat, *edits} - {*found})
-    write_whole(out, side_effects_page(variants, missing, target).encode())
+    write_whole(_room_for(out), side_effects_page(variants, missing, target).encode())
     if flat:
         console.print(f"Left out, since no layers raise them: {', '.join(flat)}", highlight=False)
     for title, names in missing.items():
@@ -335,7 +373,7 @@ def mix(
         loan = Loan(donor[0], where) if donor else Loan(None, where, digest_of_codes(donors[0]))
         given = {"seed": seed[0]} if seed else {"code": takers[0]}
         made = edit(bench, [], loans=[loan], donors=list(donors), **given)
-        save_picture(out, made.image, made.recipe)
+        save_picture(_room_for(out), made.image, made.recipe)
     else:
         mixed = mixing_grid(takers, donors, where)
         rows = [torch.cat([takers[k : k + 1], mixed[k]]) for k in range(len(takers))]
@@ -345,7 +383,7 @@ def mix(
         captions = ["", *lenders]
         for name in names:
             captions += [name, *(f"{lent} {lender}" for lender in lenders)]
-        save_sheet(out, contact_sheet(images, len(donors) + 1, captions=captions))
+        save_sheet(_room_for(out), contact_sheet(images, len(donors) + 1, captions=captions))
     console.print(f"{out}", highlight=False, soft_wrap=True)
 
 
@@ -370,6 +408,14 @@ def _codes_for(bench: Workbench, path: Path) -> Float[Tensor, "n L D"]:
     """
     generator, found, about = bench.generator, load_codes(path), about_codes(path)
     expected = (generator.num_layers, generator.code_dim)
+    if (
+        generator.shared_code
+        and found.shape[0] == 1
+        and found.shape[1] != expected[0]
+        and found.shape[2] == expected[1]
+    ):
+        # Codes (n, D) of other tools, which all layers share, look like one of n layers.
+        found = found[0][:, None].expand(-1, *expected)
     if tuple(found.shape[1:]) != expected:
         raise ValueError(f"codes of {generator.name!r} have shape {expected}; {path} has {tuple(found.shape[1:])}")
     if bench.weights and about.get("weights", bench.weights) != bench.weights:
@@ -499,7 +545,7 @@ def invert_(
                 path.name, f"{result.error:.1f}", f"{result.start_error:.1f}", f"{result.distance:.2f}",
                 f"{result.percentile:.0f} %", f"{result.layer_spread:.2f}",
             )  # fmt: skip
-    save_codes(out, torch.stack([result.code for result in found]), about)
+    save_codes(_room_for(out), torch.stack([result.code for result in found]), about)
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
     captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
     save_sheet(sheet, contact_sheet(pairs, 2, captions=captions, rows=[path.name[:24] for path in photographs]))
@@ -518,8 +564,7 @@ def _kept_or_made(file: Path, make: Callable[[], Inversion]) -> Inversion:
     with suppress(HiganError):
         return load_inversion(file)
     made = make()
-    file.parent.mkdir(exist_ok=True)
-    save_inversion(file, made)
+    save_inversion(_room_for(file), made)
     return made
 
 
@@ -585,7 +630,7 @@ def discover_(
             for k, d in enumerate(found)
         ]
         advice = {b.concept.name: d.candidate.layers for b, d in zip(named, found, strict=True)}
-        written = save_directions(out, named, advice)
+        written = save_directions(_room_for(out), named, advice)
         told = f"{len(found)} directions in {out} ({len(written)} files)"
     table = Table("layers", "eigenvalue", "changes most", "by / σ", "95 % interval", "first in", "chance / σ", "")
     for d in found:

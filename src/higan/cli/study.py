@@ -66,11 +66,9 @@ from higan.engines import Engine, Processes, RayCluster, open_engine
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.hierarchy import finding, profile
 from higan.photographs import open_photograph
-from higan.population import render, score
-from higan.population import sample as draw
 from higan.rooms.dataset import sample_rooms
 from higan.statistics import rank
-from higan.types import Generator, Scorer, Segmenter
+from higan.types import Boundary, Generator, Scorer, Segmenter
 
 RENDERED = "rooms"
 """Instead of the name of a photograph: three rendered rooms that nothing was trained on."""
@@ -253,12 +251,13 @@ def _study(
         study.sample_step(
             folder, generator, scorer, batch_size=batch_size, engine=engine, open_models=models, report=bars
         )
-        study.fit_step(folder, **fitting, report=bars)
+        boundaries = study.fit_step(folder, **fitting, report=bars)
         found = study.rescore_step(
             folder, generator, scorer, **rescoring, engine=engine, open_models=models, report=bars
         )
         study.compare_step(folder, generator, scorer, batch_size=batch_size, images_at_once=images_at_once, report=bars)
         path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
+    _say_constant(boundaries)
     console.print(_ranking(folder))
     _say_settled(folder)
     console.print(f"\n{finding(profile(found))}\n", style="bold", highlight=False)
@@ -277,12 +276,7 @@ def _open(
     shard_size: int = 2000,
     engine: Engine | None = None,
 ) -> store.Run:
-    """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them.
-
-    One picture is drawn and scored first: a line that cannot work leaves no folder that a mended one would not fit.
-    """
-    if not out.exists():
-        score(scorer, render(generator, draw(generator, [0])))
+    """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them."""
     provenance = {
         "higan": __version__,
         "generator": models.generator,
@@ -482,6 +476,17 @@ def fit_(
     for b in boundaries:
         table.add_row(b.concept.name, b.concept.level, f"{b.holdout_accuracy:.3f}", f"{b.stability:.3f}")
     console.print(table)
+    _say_constant(boundaries)
+
+
+def _say_constant(boundaries: Sequence[Boundary]) -> None:
+    """Which scores are the same for all pictures: their rows mean nothing, wherever they come."""
+    if still := [b.concept.name for b in boundaries if b.stability == 0]:
+        told = ", ".join(still[:10]) + (f" and {len(still) - 10} more" if len(still) > 10 else "")
+        errors.print(
+            Text("Scores that never vary:", "yellow"), f"{told}. All pictures have the same: no direction changes "
+            "them, and what is said of their boundaries is chance", highlight=False,
+        )  # fmt: skip
 
 
 def _keep_rescoring(opened: store.Run, way_out: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,8 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from torch import Tensor
 
+from higan.files import write_whole
 from higan.population import sample_seeds
 from higan.report import figures, words
+from higan.report.cells import cells_csv
 from higan.report.charts import HeatRow, effect_bar, heat_map, profile_chart, stage_chart
 from higan.report.curves import MODE_NAMES, mode_chart, response_chart
 from higan.report.pictures import Easel
@@ -54,7 +55,8 @@ def write_report(
         run: holds population, boundaries and re-scoring.
         generator: the run's generator, for the pictures.
         scorer: the run's scorer; every edited picture is scored again.
-        path: where to; ``report.html`` in the run folder by default. Written whole or not at all.
+        path: where to; ``report.html`` in the run folder by default. Written whole or not at all, and beside it, as
+            ``.csv``, every cell of the re-scoring (`higan.report.cells`).
         segmenter: adds masks of a category transition, if the scorer knows bedrooms, living and dining rooms.
         photographs: pictures of the generator's resolution, to be inverted and edited beside samples; takes minutes
             where the generator is large.
@@ -92,7 +94,9 @@ def write_report(
         if progress is not None:
             progress(done, len(plans))
     drawn |= {"minutes": minutes, "stock": len(seeds), "origin": origin}
-    _write(path, _render(found, generator, scorer, drawn))
+    # The table first: a page that is there has what it names beside it.
+    write_whole(path.with_suffix(".csv"), cells_csv(found.rescoring, found.table).encode())
+    write_whole(path, _render(found, generator, scorer, drawn).encode())
     return path
 
 
@@ -103,15 +107,6 @@ def _check_generator(found: Study, generator: Generator) -> None:
             f"the run was made with a generator of {found.num_layers} layers and codes of width {width}; "
             f"{generator.name!r} has {generator.num_layers} and {generator.code_dim}"
         )
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 # --- what the template is given ---------------------------------------------------------------------------------------
