@@ -532,6 +532,36 @@ def test_samples_without_edits_become_a_sheet(higan, finished, tmp_path):
     assert np.array_equal(sheet[6:134:2, 6:134:2], drawn(0)[0])
 
 
+def test_samples_are_drawn_without_a_run(higan, tmp_path):
+    line = ["draw", *ROOMS, "--seeds"]
+    code, printed = higan(*line, "7,3-10", "--out", tmp_path / "new" / "sheet.png")
+    assert code == 0, printed
+    sheet = pixels(tmp_path / "new" / "sheet.png")
+    assert sheet.shape[1] == 6 + 8 * 134
+    assert np.array_equal(sheet[6:134:2, 6:134:2], drawn(7)[0])
+    assert higan(*line, "3,12", "--out", tmp_path / "each")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "each").iterdir()) == ["seed-0003.png", "seed-0012.png"]
+    assert np.array_equal(pixels(tmp_path / "each" / "seed-0012.png"), drawn(12)[0])
+    assert read_recipe(tmp_path / "each" / "seed-0012.png").seed == 12
+    assert higan(*line, "12", "--out", tmp_path / "one.png")[0] == 0
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "each" / "seed-0012.png").read_bytes()
+    assert higan(*line, "1,2", "--frames", 3, "--out", tmp_path / "walk.webp")[0] == 0
+    with Image.open(tmp_path / "walk.webp") as film:
+        assert film.n_frames == 6
+        for frame, seed in ((0, 1), (3, 2)):
+            film.seek(frame)
+            assert np.array_equal(np.asarray(film.convert("RGB"))[::4, ::4], drawn(seed)[0])
+    for words, said in (
+        (["5-3", "--out", "x.png"], "seeds run upwards, at most 10,000 of them at a time; got 5-3"),
+        (["1;2", "--out", "x.png"], "seeds are written as 0-15 or 3,7,20-29; cannot read '1;2'"),
+        (["4294967296", "--out", "x.png"], "a sample's seed is a whole number of 0 to 4294967295"),
+        (["1", "--out", "x.gif"], "name two seeds or more"),
+        (["1", "--out", "x.tiff"], "--out must end in .png or .gif or .webp or .mp4"),
+    ):
+        code, printed = higan(*line, *words)
+        assert (code, said in printed) == (2, True), printed
+
+
 def test_codes_that_all_layers_share_are_those_of_many_pictures(higan, finished, tmp_path):
     codes = population.sample(load_generator("rooms"), [1, 2, 3])
     np.save(tmp_path / "w.npy", codes[:, 0].numpy())

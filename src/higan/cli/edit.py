@@ -75,7 +75,12 @@ _COLUMNS = 32
 Run = Annotated[Path, typer.Option("--run", help="Folder of a finished run: generator, scorer, boundaries, layers.")]
 
 
-def _checked_seeds(seeds: list[int] | None) -> list[int] | None:
+def check_seeds(seeds: list[int] | None) -> list[int] | None:
+    """The same, as an option's callback.
+
+    Raises:
+        ValueError: one of them is no seed of a sample.
+    """
     for seed in seeds or ():
         # Beyond, torch's CPU generator draws another seed's sample.
         if not 0 <= seed < 2**32:
@@ -84,7 +89,7 @@ def _checked_seeds(seeds: list[int] | None) -> list[int] | None:
 
 
 Picture = Annotated[Path, typer.Option("--out", help="png · gif · webp · mp4 · html (with a slider).")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.", callback=_checked_seeds)]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.", callback=check_seeds)]
 Codes = Annotated[Path | None, typer.Option("--codes", help="Start from codes (safetensors, npy), not from seeds.")]
 DonorCodes = Annotated[
     Path | None, typer.Option("--donor-codes", help="Codes that lend layers, such as inverted pictures.")
@@ -124,7 +129,7 @@ def edit_(
     device: Device = "cpu",
 ) -> None:
     """Edits samples or inverted photographs: pictures, strips, grids, animations."""
-    _prepare(out, ".png", *(() if again is not None else (".gif", ".webp", ".mp4", ".html")))
+    prepare(out, ".png", *(() if again is not None else (".gif", ".webp", ".mp4", ".html")))
     bench = _workbench(run, device)
     for path in directions or ():
         bench = with_directions(bench, *load_directions(path))
@@ -147,7 +152,7 @@ def edit_(
     names = [f"seed {number}" for number in numbers] or [f"code {k}" for k in range(len(begin))]
     _check_shown(out, len(begin), chosen, conditions, strip=sweep is not None or grid or joint)
     if not chosen and len(begin) > 1:
-        save_sheet(_room_for(out), contact_sheet(draw(bench.generator, begin), min(len(begin), 8), captions=names))
+        save_sheet(room_for(out), contact_sheet(draw(bench.generator, begin), min(len(begin), 8), captions=names))
         console.print(f"{len(begin)} pictures in {out}", highlight=False, soft_wrap=True)
         return
     kind = "sweep" if sweep is not None else "grid" if grid else "joint" if joint else "picture"
@@ -158,7 +163,7 @@ def edit_(
         else:
             made = _many(bench, kind, chosen, begin, conditions, (0.0, 1.0) if sweep is None else parse_sweep(sweep))
     if isinstance(made, Edited):
-        save_picture(_room_for(out), made.image, made.recipe)
+        save_picture(room_for(out), made.image, made.recipe)
         _say_edits(made)
         console.print(f"{out}", highlight=False, soft_wrap=True)
         return
@@ -176,7 +181,7 @@ def _check_shown(out: Path, num: int, chosen: list[str], conditions: list[str], 
         raise ValueError(f"{out.suffix} shows one sample; got {num}: write a .png")
 
 
-def _prepare(out: Path, *endings: str) -> None:
+def prepare(out: Path, *endings: str) -> None:
     """Before the work: a name that means something, and somewhere to write to."""
     if out.suffix not in endings:
         raise ValueError(f"--out must end in {' or '.join(endings)}, in lower case; got {out}")
@@ -185,7 +190,7 @@ def _prepare(out: Path, *endings: str) -> None:
         raise ValueError(f"{out} cannot be written: {there} is a file, no folder")
 
 
-def _room_for(out: Path) -> Path:
+def room_for(out: Path) -> Path:
     """The same, its folder made: after the work, so that a line that fails leaves nothing."""
     out.parent.mkdir(parents=True, exist_ok=True)
     return out
@@ -206,7 +211,7 @@ def _repeat(bench: Workbench, again: Path, out: Path, codes: Path | None, donor_
         code = next((c for c in found if digest_of_codes(c) == recipe.codes), found[0])
     donors = () if donor_codes is None else tuple(load_codes(donor_codes))
     made = repeat(bench, recipe, code=code, donors=donors)
-    save_picture(_room_for(out), made.image, made.recipe)
+    save_picture(room_for(out), made.image, made.recipe)
     console.print(f"{out}, repeated from {again}", highlight=False, soft_wrap=True)
 
 
@@ -235,17 +240,17 @@ def _say_edits(made: Edited) -> None:
 def _save_strip(bench: Workbench, out: Path, strip: Strip, rows: list[str], chosen: list[str], what: str) -> None:
     if out.suffix == ".png":
         lines, names = folded(strip, rows)
-        save_sheet(_room_for(out), contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
+        save_sheet(room_for(out), contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
         return
     scale = max(1, 256 // strip.images.shape[-1])
     if out.suffix == ".html":
         labels = [_typeset(caption) for caption in strip.captions]
         title = ", ".join(_in_words(instruction) for instruction in bench.instructions(chosen))
-        save_slider(_room_for(out), strip.images, labels, title=title, what=what)
+        save_slider(room_for(out), strip.images, labels, title=title, what=what)
     elif out.suffix == ".mp4":
-        save_video(_room_for(out), strip.images, scale=scale)
+        save_video(room_for(out), strip.images, scale=scale)
     else:
-        save_animation(_room_for(out), strip.images, scale=scale)
+        save_animation(room_for(out), strip.images, scale=scale)
 
 
 def _typeset(caption: str) -> str:
@@ -289,7 +294,7 @@ def side_effects(
             f"--num takes 2 samples or more, --target a finite number of standard deviations above 0; got {num} and "
             f"{target:g}"
         )
-    _prepare(out, ".html")
+    prepare(out, ".html")
     bench = _workbench(run, device)
     if bench.scorer is None or bench.rescoring is None:
         raise ValueError("side effects are measured with a scorer and a re-scoring")
@@ -305,7 +310,7 @@ def side_effects(
                 bench.generator, bench.scorer, found, std=std, num=num, progress=_progress(bars, title)
             )
         variants[title], missing[title] = (effects, found), sorted({*flat, *edits} - {*found})
-    write_whole(_room_for(out), side_effects_page(variants, missing, target).encode())
+    write_whole(room_for(out), side_effects_page(variants, missing, target).encode())
     if flat:
         console.print(f"Left out, since no layers raise them: {', '.join(flat)}", highlight=False)
     for title, names in missing.items():
@@ -345,11 +350,11 @@ def mix(
     out: Annotated[Path, typer.Option("--out", help="PNG file.")],
     seed: Annotated[
         list[int] | None,
-        typer.Option("--seed", help="Sample that receives layers; may be repeated.", callback=_checked_seeds),
+        typer.Option("--seed", help="Sample that receives layers; may be repeated.", callback=check_seeds),
     ] = None,
     donor: Annotated[
         list[int] | None,
-        typer.Option("--donor", help="Sample that lends them; may be repeated.", callback=_checked_seeds),
+        typer.Option("--donor", help="Sample that lends them; may be repeated.", callback=check_seeds),
     ] = None,
     codes: Annotated[
         Path | None, typer.Option("--codes", help="Codes that receive, such as inverted pictures.")
@@ -362,7 +367,7 @@ def mix(
     device: Device = "cpu",
 ) -> None:
     """Style mixing: layers of one sample or picture in another; the last ones carry the palette."""
-    _prepare(out, ".png")
+    prepare(out, ".png")
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest(generator))
     stages = groups(bench.generator.num_layers)
@@ -373,7 +378,7 @@ def mix(
         loan = Loan(donor[0], where) if donor else Loan(None, where, digest_of_codes(donors[0]))
         given = {"seed": seed[0]} if seed else {"code": takers[0]}
         made = edit(bench, [], loans=[loan], donors=list(donors), **given)
-        save_picture(_room_for(out), made.image, made.recipe)
+        save_picture(room_for(out), made.image, made.recipe)
     else:
         mixed = mixing_grid(takers, donors, where)
         rows = [torch.cat([takers[k : k + 1], mixed[k]]) for k in range(len(takers))]
@@ -383,7 +388,7 @@ def mix(
         captions = ["", *lenders]
         for name in names:
             captions += [name, *(f"{lent} {lender}" for lender in lenders)]
-        save_sheet(_room_for(out), contact_sheet(images, len(donors) + 1, captions=captions))
+        save_sheet(room_for(out), contact_sheet(images, len(donors) + 1, captions=captions))
     console.print(f"{out}", highlight=False, soft_wrap=True)
 
 
@@ -514,7 +519,7 @@ def invert_(
 
     Interrupted, what is finished is kept in OUT-unfinished, beside the codes, until the same line has done the rest.
     """
-    _prepare(out, ".safetensors", ".npy")
+    prepare(out, ".safetensors", ".npy")
     sheet = out.with_name(f"{out.stem}-inverted.png")
     _spare(photographs, out, sheet)
     options = generator_options(generator_option)
@@ -545,7 +550,7 @@ def invert_(
                 path.name, f"{result.error:.1f}", f"{result.start_error:.1f}", f"{result.distance:.2f}",
                 f"{result.percentile:.0f} %", f"{result.layer_spread:.2f}",
             )  # fmt: skip
-    save_codes(_room_for(out), torch.stack([result.code for result in found]), about)
+    save_codes(room_for(out), torch.stack([result.code for result in found]), about)
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
     captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
     save_sheet(sheet, contact_sheet(pairs, 2, captions=captions, rows=[path.name[:24] for path in photographs]))
@@ -564,7 +569,7 @@ def _kept_or_made(file: Path, make: Callable[[], Inversion]) -> Inversion:
     with suppress(HiganError):
         return load_inversion(file)
     made = make()
-    save_inversion(_room_for(file), made)
+    save_inversion(room_for(file), made)
     return made
 
 
@@ -611,7 +616,7 @@ def discover_(
 ) -> None:
     """Finds directions without labels and names each by what it changes."""
     if out is not None and out.suffix:
-        _prepare(out, ".safetensors")
+        prepare(out, ".safetensors")
     elif out is not None:
         _check_folder(out)
         if there := [path.name for path in sorted(out.glob(f"{method}_*"))]:
@@ -630,7 +635,7 @@ def discover_(
             for k, d in enumerate(found)
         ]
         advice = {b.concept.name: d.candidate.layers for b, d in zip(named, found, strict=True)}
-        written = save_directions(_room_for(out), named, advice)
+        written = save_directions(room_for(out), named, advice)
         told = f"{len(found)} directions in {out} ({len(written)} files)"
     table = Table("layers", "eigenvalue", "changes most", "by / σ", "95 % interval", "first in", "chance / σ", "")
     for d in found:
