@@ -664,7 +664,11 @@ def _recipe_of(opened: store.Run) -> Models:
     made = opened.provenance
     for role in ("generator", "scorer"):
         if role not in made:
-            raise MissingWeightsError(f"{opened.path} does not say which {role} it was made with; use the Python calls")
+            raise MissingWeightsError(
+                f"{opened.path} does not say which {role} it was made with, as runs of Python or import-official do "
+                'not. Go on in Python, or name both when the run is begun: open_study(…, provenance={"generator": '
+                '"module:name", "scorer": "module:name"})'
+            )
     options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})
     label, generator_options = made.get("label"), made.get("generator_options", {})
     models = Models(made["generator"], made["scorer"], options, label, digests, generator_options)
