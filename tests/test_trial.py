@@ -7,6 +7,7 @@ from higan import boundaries, population, rescoring, store, study
 from higan.errors import GeneratorError, RunMismatchError, ScorerError
 from higan.generators.module import ModuleGenerator
 from higan.generators.toy import ToyGenerator
+from higan.report import write_report
 from higan.scorers.toy import ToyScorer
 from higan.trial import check_contract, check_same
 from higan.types import Concept
@@ -87,6 +88,9 @@ def test_another_model_of_the_same_name_is_not_the_run_s(run, generator, scorer)
     assert store.missing_shards(run) == [1]
     with pytest.raises(RunMismatchError, match=words):
         open_workbench(run, generator, scorer)
+    with pytest.raises(RunMismatchError, match=words):
+        write_report(run, generator, scorer)
+    assert not (run.path / "report.html").exists()
 
 
 def test_another_mapping_is_told_without_a_scorer(run):

@@ -23,6 +23,7 @@ from higan.report.pictures import Easel
 from higan.report.study import LIMIT, TARGET, Entry, Study, study
 from higan.store import Run
 from higan.study import steps_of
+from higan.trial import check_same
 from higan.types import LEVELS, Generator, Level, Scorer, Segmenter
 
 __all__ = ["Progress", "write_report"]
@@ -66,12 +67,14 @@ def write_report(
 
     Raises:
         RunError: a step of the study has not been done, or a file is damaged.
-        ValueError: generator or scorer are not the run's, or no seeds.
+        RunMismatchError: generator or scorer draw or score the run's first sample otherwise.
+        ValueError: the generator has other layers than the run's, or no seeds.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
     path = run.path / "report.html" if path is None else Path(path)
     found = study(run)
     _check_generator(found, generator)
+    check_same(run, generator, scorer)
     origin = "fresh" if seeds is None else "chosen"
     if seeds is None:
         used = {int(seed) for seed in found.rescoring.seeds}
