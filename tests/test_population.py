@@ -157,6 +157,22 @@ def test_scorers_that_break_their_contract(result, words):
         population.measure(ToyGenerator(), Fixed(result), range(2))
 
 
+def test_seeds_of_pictures_without_a_score_are_named():
+    class Rare(ToyScorer):
+        def score(self, images):
+            scores = super().score(images)
+            scores[images.long().sum((1, 2, 3)) % 3 == 0, 1] = torch.nan
+            return scores
+
+    images = population.render(ToyGenerator(), population.sample(ToyGenerator(), range(100)))
+    bad = [seed for seed, image in enumerate(images) if int(image.long().sum()) % 3 == 0 and seed >= 50]
+    assert len(bad) > 5
+    with pytest.raises(ScorerError) as told:
+        population.measure(ToyGenerator(), Rare(), range(50, 100))
+    assert f"in {len(bad)} of 50 pictures (seeds {', '.join(map(str, bad[:5]))} …); guard" in str(told.value)
+    assert f"for {ToyScorer().concepts[1].name!r}" in str(told.value)
+
+
 def test_scorers_must_name_things_once():
     same = Concept("one", "object")
     with pytest.raises(ScorerError, match="twice: one"):

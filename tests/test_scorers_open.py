@@ -81,6 +81,22 @@ def test_levels_in_front_of_names():
         named(["colour: warm", "warm"], "attribute")
 
 
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("color: warm", "colour"), ("Colors: warm", "colour"), ("Objects: warm", "object"), ("LAYOUTS : warm", "layout")],
+)
+def test_levels_as_people_spell_them(text, level):
+    assert named([text], "attribute") == (Concept("warm", level),)
+
+
+def test_levels_that_are_misspelt_are_told_apart_from_phrases():
+    with pytest.raises(ValueError, match=r"got 'obejct'. Write 'object: bed', or .* 'attribute: obejct: bed'"):
+        named(["obejct: bed"], "attribute")
+    assert named(["attribute: obejct: bed"], "object") == (Concept("obejct: bed", "attribute"),)
+    for phrase in ("project: x", "subject: x", "style: modern", "a room: red", ": x", "objet"):
+        assert named([phrase], "layout") == (Concept(phrase, "layout"),)
+
+
 # ---- callables ------------------------------------------------------------------------------------------------------
 
 
@@ -102,13 +118,36 @@ def test_one_column_may_be_a_vector():
     [
         (lambda x: channels(x)[:2], r"shape \(4, 3\); got \(2, 3\)"),
         (lambda x: channels(x)[:, :2], r"shape \(4, 3\); got \(4, 2\)"),
-        (lambda x: channels(x) * float("nan"), "NaN"),
         (lambda x: "many", "got str"),
     ],
 )
 def test_wrong_answers_are_told(give, reason):
     with pytest.raises(ScorerError, match=reason):
         CallableScorer(give, ["a", "b", "c"]).score(IMAGES)
+
+
+def indexed(images):
+    return channels(images)[:, {}["seven"]]
+
+
+def test_what_a_function_raises_names_the_scorer_and_the_line():
+    with pytest.raises(ScorerError, match=r"'indexed' raised KeyError: 'seven' \(test_scorers_open\.py:\d+\)") as told:
+        CallableScorer(indexed, ["a"]).score(IMAGES)
+    assert isinstance(told.value.__cause__, KeyError)
+    assert f":{indexed.__code__.co_firstlineno + 1})" in str(told.value)
+    with pytest.raises(ScorerError, match=r"raised RuntimeError: .*\(test_scorers_open\.py:\d+\)"):
+        CallableScorer(nn.Sequential(Net()), ["a", "b"]).score(IMAGES)
+    with pytest.raises(ScorerError, match=r"^other words$"):
+        CallableScorer(lambda _: (_ for _ in ()).throw(ScorerError("other words")), ["a"]).score(IMAGES)
+
+
+def test_numbers_that_are_not_finite_are_left_to_those_who_know_the_concepts():
+    scorer = CallableScorer(lambda x: channels(x).log(), ["a", "b", "c"], name="logs")
+    black = IMAGES.clone()
+    black[1, 2] = 0
+    with pytest.raises(ScorerError, match=r"'logs' returned NaN or infinity for 'c' in 1 of 4 pictures; guard"):
+        population.score(scorer, black)
+    assert [f.check for f in check_scorer(scorer, black) if not f.ok] == ["finite"]
 
 
 @pytest.mark.parametrize("images", [IMAGES.float(), IMAGES[:, :1], IMAGES[0]])

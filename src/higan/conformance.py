@@ -12,6 +12,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from higan.blame import blame
+from higan.errors import HiganError
 from higan.types import Concept, Generator, RepeatedGenerator, Scorer, StagedGenerator
 
 __all__ = ["Finding", "check_generator", "check_scorer", "trial_images"]
@@ -50,8 +52,10 @@ def _run(checks: Iterator[_Check]) -> list[Finding]:
     for check in checks:
         try:
             problem = check.find() or ""
+        except HiganError as error:
+            problem = str(error)
         except Exception as error:  # whatever foreign code raises is what there is to report
-            problem = f"raises {type(error).__name__}: {error}"
+            problem = f"raises {blame(error)}"
         findings.append(Finding(check.name, problem, check.remedy if problem else ""))
         if problem and check.needed:
             break
@@ -97,7 +101,7 @@ def check_scorer(scorer: Scorer, images: UInt8[Tensor, "n 3 H W"] | None = None)
 
     Returns:
         One finding per check: concepts, shape, finite numbers, repeatability, independence of the batch, device, input
-        left alone, sensitivity. After a wrong shape the others are not tried.
+        left alone, sensitivity. After a wrong shape, or NaN, the others are not tried.
 
     Raises:
         ValueError: fewer than 3 images.
@@ -128,8 +132,10 @@ def _scorer_checks(scorer: Scorer, images: Tensor) -> Iterator[_Check]:
         return None
 
     def finite() -> str | None:
-        bad = (~torch.isfinite(scorer.score(images.clone()))).any(0).nonzero().flatten().tolist()
-        return f"NaN or infinity for {', '.join(scorer.concepts[k].name for k in bad)}" if bad else None
+        bad = ~torch.isfinite(scorer.score(images.clone()))
+        names = [scorer.concepts[k].name for k in bad.any(0).nonzero().flatten().tolist()]
+        count = int(bad.any(1).sum())
+        return f"NaN or infinity for {', '.join(names)} in {count} of {len(bad)} pictures" if names else None
 
     def repeatable() -> str | None:
         first, second = (_at_random_state(seed, lambda: scorer.score(images.clone())) for seed in (1, 2))
@@ -162,7 +168,7 @@ def _scorer_checks(scorer: Scorer, images: Tensor) -> Iterator[_Check]:
 
     yield _Check("concepts", "name every column once: concepts = (Concept('wood', 'attribute'), …)", concepts, True)
     yield _Check("shape", "return a float tensor (n, C); C is the number of concepts", shape, True)
-    yield _Check("finite", "guard logarithms and divisions, or drop the concept", finite)
+    yield _Check("finite", "guard logarithms and divisions, or drop the concept", finite, True)
     yield _Check("repeatable", "call .eval() on the network and draw no random numbers", repeatable)
     yield _Check("batches", "call .eval(); normalise every image by itself, never by figures of the batch", batches)
     yield _Check("device", "return scores.to(images.device)", device)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from higan.engines import Engine, InProcess, Job, Tick
@@ -44,6 +44,8 @@ _HALF = 2**31
 _BLOCK = 2**24
 _SHIFT = 2**17
 _SEEDS = 2**14
+_TOLD = 5
+"""So many names or seeds are told of in an error."""
 
 
 def sample_seeds(
@@ -120,8 +122,15 @@ def render(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor,
     return images.clone()
 
 
-def score(scorer: Scorer, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
+def score(
+    scorer: Scorer, images: UInt8[Tensor, "n 3 H W"], seeds: Int64[Tensor, " n"] | None = None
+) -> Float[Tensor, "n C"]:
     """Scores of images in float32, without gradients.
+
+    Args:
+        scorer: scores.
+        images: on its device.
+        seeds: of the samples that the images show, so that an error can name some.
 
     Raises:
         ScorerError: the scores have a wrong shape or type, or are not finite.
@@ -135,9 +144,23 @@ def score(scorer: Scorer, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n 
             f"got {_describe(scores)}"
         )
     if not bool(torch.isfinite(scores).all()):
-        column = int((~torch.isfinite(scores)).any(0).nonzero()[0])
-        raise ScorerError(f"scorer {scorer.name!r} returned NaN or infinity for {scorer.concepts[column].name!r}")
+        raise ScorerError(_not_finite(scorer, ~torch.isfinite(scores).cpu(), seeds))
     return scores.float().clone()
+
+
+def _not_finite(scorer: Scorer, bad: Bool[Tensor, "n C"], seeds: Int64[Tensor, " n"] | None) -> str:
+    """What to say of scores that are NaN or infinite, and where to look for them."""
+    rows, columns = bad.any(1), bad.any(0).nonzero().flatten().tolist()
+    names = [repr(scorer.concepts[column].name) for column in columns]
+    told = f"{', '.join(names[:_TOLD])}{f' and {len(names) - _TOLD} others' if len(names) > _TOLD else ''}"
+    where = ""
+    if seeds is not None:
+        found = seeds.cpu()[rows].tolist()
+        where = f" (seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_TOLD]))}{' …' if len(found) > _TOLD else ''})"
+    return (
+        f"scorer {scorer.name!r} returned NaN or infinity for {told} in {int(rows.sum())} of {len(rows)} pictures"
+        f"{where}; guard its logarithms and divisions, or leave the concept out"
+    )
 
 
 def stream(
@@ -157,7 +180,7 @@ def stream(
     check_concepts(scorer)
     for batch in torch.split(numbers, batch_size):
         codes = sample(generator, batch)
-        scores = score(scorer, render(generator, codes))
+        scores = score(scorer, render(generator, codes), batch)
         stored = codes[:, :1] if generator.shared_code else codes
         yield Population(batch.clone(), stored.float().cpu(), scores.cpu(), scorer.concepts, generator.num_layers)
 

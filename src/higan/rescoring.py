@@ -332,7 +332,7 @@ class Plan:
 
     def originals(self, seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n C"]:
         """Scores of the unedited samples."""
-        return self._score(render(self.generator, sample(self.generator, seeds)))
+        return self._score(render(self.generator, sample(self.generator, seeds)), seeds)
 
     def score_std(self, originals: Float[Tensor, "K C"]) -> Float64[Tensor, " C"]:
         """Of the samples that each boundary was fitted to; where it does not tell, of these, few as they are."""
@@ -362,7 +362,7 @@ class Plan:
         codes = sample(self.generator, seeds)
         done = 0
         if originals is None:
-            originals = self._score(render(self.generator, codes))
+            originals = self._score(render(self.generator, codes), seeds)
             done = len(codes)
         num_places, num_concepts, num_directions = len(self.places), len(self.columns), len(self.directions)
         changes = torch.full((num_concepts, num_places, len(codes)), math.nan)
@@ -458,8 +458,8 @@ class Plan:
             return _CPU_IMAGES
         return min(_MOST_IMAGES, _PIXELS // self.generator.resolution**2)
 
-    def _score(self, images: Tensor) -> Float[Tensor, "n C"]:
-        return score(self.scorer, images)[:, self.columns].cpu()
+    def _score(self, images: Tensor, seeds: Int64[Tensor, " n"] | None = None) -> Float[Tensor, "n C"]:
+        return score(self.scorer, images, seeds)[:, self.columns].cpu()
 
 
 def key_of(plan: Plan, seed: int, num: int, batch_size: int) -> str:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from higan.errors import MissingWeightsError, ScorerError
+from higan.blame import blame
+from higan.errors import HiganError, MissingWeightsError, ScorerError
 from higan.scorers.labels import Names, named
 from higan.scorers.rooms import check_images
 from higan.types import Level, Scorer
@@ -46,13 +47,19 @@ class CallableScorer:
         self._function = function
 
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
-        """What the function gives, checked.
+        """What the function gives, as floats; whether they are finite is for `higan.population.score` to see.
 
         Raises:
-            ScorerError: it gives something else than one finite number per image and concept.
+            ScorerError: it gives something else than one number per image and concept, or raises anything.
         """
         check_images(images)
-        return checked(self._function(images), len(images), len(self.concepts), self.name).to(images.device)
+        try:
+            value = self._function(images)
+        except HiganError:
+            raise
+        except Exception as error:  # whatever foreign code raises
+            raise ScorerError(f"scorer {self.name!r} raised {blame(error)}") from error
+        return checked(value, len(images), len(self.concepts), self.name).to(images.device)
 
 
 def checked(value: Any, num: int, columns: int, name: str) -> Float[Tensor, "n C"]:
@@ -74,8 +81,6 @@ def checked(value: Any, num: int, columns: int, name: str) -> Float[Tensor, "n C
             f"scorer {name!r} must return one column per concept, shape ({num}, {columns}); got {tuple(scores.shape)}. "
             "Name as many concepts as it has outputs"
         )
-    if not bool(torch.isfinite(scores).all()):
-        raise ScorerError(f"scorer {name!r} returned NaN or infinity")
     return scores
 
 

@@ -79,7 +79,7 @@ class TorchScriptScorer:
         """The network's outputs as they come.
 
         Raises:
-            ScorerError: they are not one finite number per image and concept, or the network cannot do with the images.
+            ScorerError: they are not one number per image and concept, or the network cannot do with the images.
         """
         check_images(images)
         x = images.to(self.device)
@@ -160,7 +160,7 @@ class OnnxScorer:
         """The network's first output as it comes.
 
         Raises:
-            ScorerError: it is not one finite number per image and concept, or the network cannot do with the images.
+            ScorerError: it is not one number per image and concept, or the network cannot do with the images.
         """
         check_images(images)
         x = images if self.preprocessing is None else self.preprocessing(images)

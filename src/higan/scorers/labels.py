@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from higan.errors import CorruptFileError, MissingWeightsError
@@ -12,6 +13,17 @@ __all__ = ["Names", "named", "parse_concept", "plain_name", "read_names", "told_
 
 Names = str | Path | Sequence[str | Concept]
 """A text file with one name per line, or the names themselves."""
+
+_SPELLINGS: Mapping[str, Level] = {
+    **{level: level for level in LEVELS},
+    **{f"{level}s": level for level in LEVELS},
+    "color": "colour",
+    "colors": "colour",
+}
+"""What people write for a level."""
+
+_CLOSE = 0.83
+"""From here on a word counts as misspelt: ``obejct`` is 0.83 of ``object``, ``project`` 0.77."""
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
@@ -53,11 +65,26 @@ def _is_filed(name: str) -> bool:
 
 
 def parse_concept(text: str, level: Level) -> Concept:
-    """``attribute: wooden`` with its level in front, or a bare name, which gets the given level."""
+    """``attribute: wooden`` with its level in front, or a bare name, which gets the given level.
+
+    ``color`` is a level as well, and so is the plural of each.
+
+    Raises:
+        ValueError: what stands before a colon looks like a level that is misspelt.
+    """
     front, colon, rest = text.partition(":")
-    for known in LEVELS:
-        if colon and front.strip().lower() == known:
-            return Concept(rest.strip(), known)
+    word = front.strip().lower()
+    if not colon:
+        return Concept(text.strip(), level)
+    if word in _SPELLINGS:
+        return Concept(rest.strip(), _SPELLINGS[word])
+    if meant := get_close_matches(word, _SPELLINGS, 1, _CLOSE):
+        known = _SPELLINGS[meant[0]]
+        raise ValueError(
+            f"{text!r}: the level in front is one of {', '.join(LEVELS)}; got {front.strip()!r}. Write "
+            f"'{known}: {rest.strip()}', or, where all of it is the name, its level before it, as in "
+            f"'{level}: {text.strip()}'"
+        )
     return Concept(text.strip(), level)
 
 
@@ -65,7 +92,7 @@ def named(names: Names, level: Level) -> tuple[Concept, ...]:
     """Concepts of any form of names; those without a level get the given one.
 
     Raises:
-        ValueError: two have the same name.
+        ValueError: two have the same name, or one a level that is misspelt.
         MissingWeightsError, CorruptFileError: see `read_names`.
     """
     listed = read_names(names) if isinstance(names, str | Path) else names
