@@ -199,7 +199,7 @@ def test_layers_of_unlike_width_keep_their_padding():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"method": "sefa"}, "does not tell its style weights"),
+        ({"method": "sefa"}, r"does not tell its style weights; use PCA \(--method pca\)"),
         ({"method": "pca", "num": 0}, "1 to 8 directions"),
         ({"method": "pca", "num_random": 0}, "there must be a random direction"),
         ({"method": "pca", "stages": {"x": (9,)}}, "layers go from 0 to 3"),

@@ -90,7 +90,7 @@ def test_levels_as_people_spell_them(text, level):
 
 
 def test_levels_that_are_misspelt_are_told_apart_from_phrases():
-    with pytest.raises(ValueError, match=r"got 'obejct'. Write 'object: bed', or .* 'attribute: obejct: bed'"):
+    with pytest.raises(ValueError, match=r"got 'obejct'. Write 'object: bed', or, .* 'attribute: obejct: bed'"):
         named(["obejct: bed"], "attribute")
     assert named(["attribute: obejct: bed"], "object") == (Concept("obejct: bed", "attribute"),)
     for phrase in ("project: x", "subject: x", "style: modern", "a room: red", ": x", "objet"):
@@ -232,8 +232,30 @@ def test_torchscript_that_is_none(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"PK\3\4 and nothing more")
     with pytest.raises(CorruptFileError, match="TorchScript"):
         higan.load_scorer(tmp_path / "x.pt", concepts=["a"])
-    with pytest.raises(ValueError, match="does not name its outputs"):
+    with pytest.raises(ValueError, match=r"does not name its outputs; pass concepts=\[…\] \(--concept"):
         higan.load_scorer(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_weights_without_a_program_are_told_from_torchscript(tmp_path, whole, legacy):
+    net = Net()
+    torch.save(net if whole else net.state_dict(), tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UnknownFormatError, match=r"weights without the program .* torch\.jit\.script\(net\)\.save"):
+        higan.load_scorer(tmp_path / "x.pt", concepts=["a", "b"])
+
+
+def test_that_pth_is_read_as_places_is_told(tmp_path):
+    torch.save(Net().state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"option concepts; .* read as weights of Places365; a network of your own is"):
+        higan.load_scorer(tmp_path / "x.pth", concepts=["a", "b"])
+    with pytest.raises(ValueError, match=r"option concepts; it takes: none$"):
+        higan.load_scorer("toy", concepts=["a", "b"])
+
+
+def test_torchscript_is_no_generator(exported):
+    with pytest.raises(UnknownFormatError, match="is TorchScript, a program, which is not run to open a generator"):
+        higan.load_generator(exported(Net(), torch.zeros(1, 3, 20, 20)))
 
 
 ASKS = {

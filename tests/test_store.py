@@ -432,6 +432,24 @@ def test_a_foreign_file_of_tensors_is_refused_whatever_its_type(tmp_path, dtype)
             use()
 
 
+def test_files_of_another_kind_are_no_damaged_boundaries(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    save_file({"a": torch.zeros(3)}, tmp_path / "net.safetensors")
+    for name in ("x.png", "net.safetensors"):
+        with pytest.raises(CorruptRunError, match="is no file of boundaries") as told:
+            store.load_boundary(tmp_path / name)
+        assert "this step" not in str(told.value)
+    (tmp_path / "half.safetensors").write_bytes((tmp_path / "net.safetensors").read_bytes()[:20])
+    with pytest.raises(CorruptRunError, match="is damaged"):
+        store.load_boundary(tmp_path / "half.safetensors")
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "ph.png").write_bytes(b"picture")
+    with pytest.raises(RunError, match=r"ph\.png is a file; expected the folder of a run"):
+        store.load_run(tmp_path / "ph.png")
+
+
 def test_single_boundary_files(tmp_path):
     run = filled(tmp_path / "run")
     boundaries = fit(store.read_population(run))

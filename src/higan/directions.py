@@ -48,7 +48,7 @@ def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Can
     """
     if not isinstance(generator, StyledGenerator):
         raise ValueError(  # noqa: TRY004 - wrong arguments raise ValueError throughout
-            f"{generator.name!r} does not tell its style weights; use PCA, which needs codes alone"
+            f"{generator.name!r} does not tell its style weights; use PCA (--method pca), which needs codes alone"
         )
     check_layers(layers, generator.num_layers)
     _check_num(num, generator.code_dim)

@@ -156,7 +156,9 @@ def _not_finite(scorer: Scorer, bad: Bool[Tensor, "n C"], seeds: Int64[Tensor, "
     where = ""
     if seeds is not None:
         found = seeds.cpu()[rows].tolist()
-        where = f" (seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_TOLD]))}{' …' if len(found) > _TOLD else ''})"
+        where = (
+            f" (seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_TOLD]))}{' …' if len(found) > _TOLD else ''})"
+        )
     return (
         f"scorer {scorer.name!r} returned NaN or infinity for {told} in {int(rows.sum())} of {len(rows)} pictures"
         f"{where}; guard its logarithms and divisions, or leave the concept out"

@@ -44,6 +44,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from higan.checkpoints.native import is_safetensors
 from higan.checkpoints.official import read_boundary
 from higan.errors import CorruptRunError, RunBusyError, RunError, RunMismatchError, RunWriteError
 from higan.files import lock, write_whole
@@ -136,7 +137,7 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
     manifest = {"format": _FORMAT, "settings": wanted, "provenance": dict(provenance or {})}
     if not (path / _MANIFEST).exists():
         if path.exists() and not path.is_dir():
-            raise RunMismatchError(f"{path} is a file; choose another folder for the run")
+            raise RunMismatchError(f"{path} is a file, and a run is a folder (--out); name another")
         foreign = _beside_manifest(path) if path.exists() else []
         # Another program may have begun the run meanwhile.
         if foreign and not (path / _MANIFEST).exists():
@@ -175,6 +176,8 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     try:
         manifest = json.loads((path / _MANIFEST).read_bytes())
+    except NotADirectoryError:
+        raise RunError(f"{path} is a file; expected the folder of a run, as --out names it") from None
     except FileNotFoundError:
         raise RunError(f"{path} is no run folder: it has no {_MANIFEST}") from None
     except (ValueError, RecursionError) as error:
@@ -598,9 +601,15 @@ def load_boundary(path: str | Path, concept: str | None = None) -> Boundary:
         ValueError: the file holds several and none is named, or not the one named.
         HiganError: there is no such file, or it is damaged or something else.
     """
-    if Path(path).suffix == ".npy":
+    path = Path(path)
+    if path.suffix == ".npy":
         return read_boundary(path).boundary
-    found = {boundary.concept.name: boundary for boundary in _load_boundaries(Path(path))}
+    if path.is_file() and not _is_ours(path):
+        raise CorruptRunError(
+            f"{path} is no file of boundaries, it was not written by this program; expected a .safetensors of a run or of "
+            "`higan.store.save_boundary`, or a direction of the official tool, .npy"
+        )
+    found = {boundary.concept.name: boundary for boundary in _load_boundaries(path)}
     if concept is None and len(found) == 1:
         return next(iter(found.values()))
     if concept not in found:
@@ -772,6 +781,18 @@ def _load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, A
     if content["kind"] != kind:
         raise CorruptRunError(f"{path} holds {content['kind']}, not {kind}")
     return tensors, content
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file was written here, as far as its head tells: it may be damaged."""
+    with path.open("rb") as file:
+        if not is_safetensors(file.read(9), path.stat().st_size):
+            return path.suffix == ".safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _DIGEST in (file.metadata() or {})
+    except SafetensorError:
+        return True
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mmap import mmap
 
 from higan.checkpoints.pickles import Budget
-from higan.errors import CorruptFileError, UnsafePickleError
+from higan.errors import CorruptFileError, UnknownFormatError, UnsafePickleError
 
 __all__ = ["Entry", "content", "entries"]
 
@@ -26,6 +26,8 @@ _LOCATOR = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _PATH_TRICK = re.compile(r"(^|/)\.\.?(/|$)|^/|//|\\|^[A-Za-z]:|[\x00-\x1f\x7f]")
+_PROGRAM = re.compile(r"^[^/]+/code/.*\.py$")
+"""What only TorchScript has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def entries(data: bytes | mmap) -> dict[str, Entry]:
 
     Raises:
         CorruptFileError: the archive is truncated, damaged or contradicts itself.
+        UnknownFormatError: the archive is TorchScript.
         UnsafePickleError: the archive has compressed, encrypted or overlapping entries or names that climb.
     """
     try:
@@ -121,6 +124,12 @@ def _central(data: bytes | mmap, pos: int) -> tuple[Entry, int]:
     extra = data[pos + n_name : pos + n_name + n_extra]
     if _PATH_TRICK.search(name):
         raise UnsafePickleError(f"has a zip entry called {name!r}, a name that climbs out of its folder; refused")
+    if _PROGRAM.search(name):
+        raise UnknownFormatError(
+            "is TorchScript, a program, which is not run to open a generator. Of a family known here, save the weights "
+            "alone: torch.save(net.state_dict(), FILE); wrap any other network in Python: "
+            "higan.generators.module.from_module"
+        )
     wide = _wide(extra)
     size, packed, header = (next(wide, -1) if value == 0xFFFFFFFF else value for value in (size, packed, header))
     if flags & 1 or method or packed != size:

@@ -17,7 +17,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.checkpoints.files import opened
-from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError, ScorerError
+from higan.checkpoints.torchfile import is_legacy
+from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError, ScorerError, UnknownFormatError
 from higan.extras import optional
 from higan.preprocessing import Preprocessing
 from higan.scorers.callable import checked
@@ -50,6 +51,7 @@ class TorchScriptScorer:
     Raises:
         MissingWeightsError: there is no such file.
         CorruptFileError: it is not TorchScript, or damaged.
+        UnknownFormatError: it holds weights, and no program that runs them.
         CheckpointError: its code names an operation that reads or writes files.
     """
 
@@ -150,7 +152,10 @@ class OnnxScorer:
     def _names_inside(self, path: Path) -> list[str]:
         inside = self._session.get_modelmeta().custom_metadata_map.get("concepts")
         if inside is None:
-            raise ValueError(f"{path} does not name its outputs; pass concepts=[…] or a text file of names")
+            raise ValueError(
+                f"{path} does not name its outputs; pass concepts=[…] (--concept, once for each, on the command line) or a "
+                "text file of names"
+            )
         try:
             return [str(name) for name in json.loads(inside)]
         except (ValueError, TypeError) as error:
@@ -196,11 +201,18 @@ def _check_code(path: Path) -> None:
     be named in the code as it stands, but for ``getattr``, which takes text; that is let pass only as torch writes it.
 
     Raises:
+        UnknownFormatError: there is no code.
         CheckpointError: its code names such an operation.
         RuntimeError: it is no archive of torch's.
     """
+    with path.open("rb") as file:
+        if is_legacy(file.read(64)):
+            raise _without_program(path)
     archive = torch._C.PyTorchFileReader(str(path))
-    for entry in archive.get_all_records():
+    records = set(archive.get_all_records())
+    if "data.pkl" in records and "constants.pkl" not in records:
+        raise _without_program(path)
+    for entry in records:
         if entry == "model.json":
             raise CorruptFileError(f"{path} is TorchScript from before torch 1.0; save it again with a newer torch")
         if not entry.lower().endswith(".py"):
@@ -216,6 +228,14 @@ def _check_code(path: Path) -> None:
                 f"{path}: its code asks for {', '.join(sorted(asked))}, which can reach files; no scorer needs that. "
                 "If the file is yours, call nothing by such a name and save it again, or export the network to ONNX"
             )
+
+
+def _without_program(path: Path) -> UnknownFormatError:
+    return UnknownFormatError(
+        f"{path} holds weights without the program that runs them, as torch.save writes them; a scorer needs both. Save "
+        f"the network itself, torch.jit.script(net).save({path.name!r}), or export it to ONNX; or write a function that "
+        "opens it, and name that: module:function"
+    )
 
 
 def _words(code: str) -> set[str]:

@@ -193,7 +193,10 @@ def _file_torchscript(
     from higan.scorers.exported import TorchScriptScorer
 
     if concepts is None:
-        raise ValueError(f"{path} does not name its outputs; pass concepts=[…] or a text file of names")
+        raise ValueError(
+            f"{path} does not name its outputs; pass concepts=[…] (--concept, once for each, on the command line) or a "
+            "text file of names"
+        )
     return TorchScriptScorer(path, concepts, preprocessing=preprocessing, level=level, device=device)
 
 
@@ -233,6 +236,12 @@ _SUFFIXES: Mapping[str, Callable[..., Scorer]] = {
     ".pt": _file_torchscript,
     ".onnx": _file_onnx,
 }
+
+
+_READ_AS_PLACES = (
+    "A file that ends in .pth or .tar is read as weights of Places365; a network of your own is a TorchScript file (.ts, "
+    ".pt), an ONNX file, or module:callable"
+)
 
 
 def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **options: Any) -> Scorer:
@@ -334,7 +343,8 @@ def _dealt(whole: str | Path, parts: Sequence[_Part], options: Mapping[str, Any]
         mine = [k for k, known in enumerate(takes) if option in known and owner in ("", names[k])]
         if not mine:
             known = ", ".join(sorted(set().union(*takes))) or "none"
-            raise ValueError(f"{whole} does not take the option {written}; it takes: {known}")
+            places = f". {_READ_AS_PLACES}" if any(part.loader is _file_places for part in parts) else ""
+            raise ValueError(f"{whole} does not take the option {written}; it takes: {known}{places}")
         if len(mine) > 1 and option == "concepts" and "clip" in names:
             mine = [names.index("clip")]
         if len(mine) > 1 and option in ("weights", "concepts"):

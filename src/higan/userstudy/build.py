@@ -149,7 +149,10 @@ def _verified(rescoring: Rescoring, boundaries: Sequence[Boundary]) -> dict[str,
     found = {level: [by_name[c.name] for c in names if c.level == level] for level in LEVELS}
     found = {level: members for level, members in found.items() if members}
     if not found:
-        raise ValueError("no concept of this run is verified, so that there is none to follow; use random directions")
+        raise ValueError(
+            "no concept of this run is verified, so that there is none to follow; use random directions "
+            "(--directions random)"
+        )
     return {str(level): members for level, members in found.items()}
 
 
