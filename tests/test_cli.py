@@ -568,7 +568,7 @@ def test_weights_that_have_changed_are_refused(higan, tmp_path, monkeypatch):
     shutil.copy(folder / "rooms-32-s1.safetensors", weights)
     code, printed = higan("rescore", "run", "--verify", 5)
     assert code == 1
-    assert "mine.safetensors is missing or another one than the run was begun with" in printed
+    assert "mine.safetensors has changed since this run was begun" in printed
     lines = [
         ("report", "run"),
         ("steps", "run", "--verify", 5, "--random", 2),
@@ -581,7 +581,8 @@ def test_weights_that_have_changed_are_refused(higan, tmp_path, monkeypatch):
     for line in lines:
         code, printed = higan(*line)
         assert code == 1, line
-        assert "mine.safetensors is " in printed, line
+        assert "mine.safetensors " in printed, line
+        assert "has changed" in printed, line
     assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
 
 
@@ -689,7 +690,7 @@ def test_a_run_is_found_from_another_folder(higan, tmp_path, monkeypatch):
     shutil.copy(ROOT / "src/higan/generators/weights/rooms-32-s1.safetensors", begun / "tiny.safetensors")
     code, printed = higan("rescore", begun / "run", "--verify", 5)
     assert code == 1
-    assert "tiny.safetensors is missing or another one than the run was begun with" in printed
+    assert "tiny.safetensors has changed since this run was begun" in printed
     code, printed = higan(
         "edit", "--run", begun / "run", "--seed", 3, "--set", "indoor_lighting=+1", "--out", "again.png"
     )

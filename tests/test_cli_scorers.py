@@ -177,7 +177,22 @@ def test_a_run_that_noted_fewer_files_goes_on(higan, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "digests_of", lambda *names: digests_of(*names) | {"generator rooms": "other"})
     code, printed = higan(*line)
     assert code == 1
-    assert "missing or another one" in printed
+    assert "the weight file of generator rooms has changed since this run was begun" in printed
+
+
+def test_a_scorer_whose_source_has_changed_is_named(higan, mine, tmp_path):
+    source = tmp_path / "mypredictors.py"
+    line = ["sample", "--generator", "toy", "--scorer", "mypredictors:reds", "--num", 60, "--out", tmp_path / "run"]
+    assert higan(*line)[0] == 0
+    before = source.read_text()
+    source.write_text(before + "\n# another word\n")
+    for again in (line, ["fit", tmp_path / "run", "--permuted", 0], ["rescore", tmp_path / "run", "--verify", 4]):
+        code, printed = higan(*again)
+        if again[0] != "fit":  # which opens no models
+            assert code == 1
+            assert "the source of module mypredictors (mypredictors.py) has changed since this run was begun" in printed
+    source.write_text(before)
+    assert higan(*line)[0] == 0
 
 
 def test_a_scorer_of_ones_own_is_checked(higan, mine):

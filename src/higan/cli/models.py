@@ -77,11 +77,16 @@ class Models:
         }
 
     def digests_in(self, out: Path) -> dict[str, str]:
-        """The digests that a run folder is compared with: one that was begun when fewer were noted goes on."""
+        """The digests that a run folder is compared with: one that was begun when fewer were noted goes on.
+
+        Raises:
+            RunMismatchError: a file is another one than the run was begun with.
+        """
         try:
             noted = store.load_run(out).settings.get("digests", {})
         except RunError:  # a new one
             return dict(self.digests)
+        _refuse_others({role: digest for role, digest in noted.items() if role in self.digests}, self.digests)
         return {role: digest for role, digest in self.digests.items() if role in noted or not _LATER.fullmatch(role)}
 
     def begun_in(self, folder: str | None) -> Models:
@@ -107,15 +112,31 @@ class Models:
             RunMismatchError: the weight files are not those that the run was begun with.
             HiganError: see `higan.load_generator` and `higan.load_scorer`.
         """
-        found = digests_of(self.generator, self.scorer, self.options)
-        other = sorted(name for name, digest in self.digests.items() if found.get(name) != digest)
-        if other:
-            raise RunMismatchError(
-                f"the weight file of {', '.join(other)} is missing or another one than the run was begun with; bring "
-                "the file back, or choose another folder"
-            )
+        _refuse_others(self.digests, digests_of(self.generator, self.scorer, self.options))
         generator = open_generator(self.generator, device, self.label, self.generator_options)
         return generator, open_scorer(self.scorer, device, self.options)
+
+
+def _refuse_others(begun: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Refuses files, by their digests, that are not those which a run was begun with."""
+    changed = [_file_of(role) for role, digest in sorted(begun.items()) if found.get(role, digest) != digest]
+    missing = [_file_of(role) for role in sorted(begun) if role not in found]
+    told = []
+    if changed:
+        told.append(f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'} changed since this run was begun")
+    if missing:
+        told.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    if told:
+        raise RunMismatchError(f"{'; '.join(told)}; bring back what there was, or choose another folder")
+
+
+def _file_of(role: str) -> str:
+    """What people call the file behind a digest."""
+    kind, name = role.split(" ", 1)
+    source = _source_of(name)
+    if source is not None:
+        return f"the source of module {name.partition(':')[0]} ({source.name})"
+    return f"the file of weights beside {name}" if kind == "scorer-data" else f"the weight file of {role}"
 
 
 def generator_options(options: list[str] | None) -> dict[str, str | bool]:
