@@ -1,3 +1,7 @@
+import os
+import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -171,6 +175,57 @@ def test_seeds_of_pictures_without_a_score_are_named():
         population.measure(ToyGenerator(), Rare(), range(50, 100))
     assert f"in {len(bad)} of 50 pictures (seeds {', '.join(map(str, bad[:5]))} …); guard" in str(told.value)
     assert f"for {ToyScorer().concepts[1].name!r}" in str(told.value)
+
+
+MISTAKES = """
+import torch, higan
+from higan.boundaries import fit
+from higan.population import measure, sample
+from higan.rescoring import rescore
+
+generator, scorer, net = higan.load_generator("toy"), higan.load_scorer("toy"), torch.nn.Identity()
+measured = measure(generator, scorer, range(60))
+boundary = fit(measured)[0]
+for call in (
+    lambda: measure(generator, lambda images: images, [0]),
+    lambda: measure(net, scorer, [0]),
+    lambda: measure(type(generator), scorer, [0]),
+    lambda: measure(generator, scorer, 100),
+    lambda: sample(generator, 7),
+    lambda: rescore(generator, scorer, boundary, num=4),
+    lambda: rescore(generator, net, [boundary], num=4),
+    lambda: fit(measured, "red"),
+    lambda: higan.load_generator(generator),
+    lambda: higan.load_scorer(print),
+):
+    try:
+        call()
+    except ValueError as error:
+        print(error)
+"""
+TOLD = [
+    r"expected a scorer, .* got function\. .* higan\.scorers\.callable\.CallableScorer",
+    r"expected a generator, .* got Identity\. .* higan\.generators\.module\.from_module",
+    r"expected a generator, .* got the class ToyGenerator",
+    r"seeds must be a sequence of whole numbers, such as range\(100\); got 100",
+    r"seeds must be a sequence of whole numbers, such as range\(100\); got 7",
+    r"boundaries must be a sequence; got the one of '.+' alone: write \[boundary\]",
+    r"expected a scorer, .* got Identity",
+    r"concepts must be a sequence of names; got one text: write \['red'\]",
+    r"expected the name or file of a generator; got ToyGenerator",
+    r"expected the name or file of a scorer; got builtin_function_or_method\. .*CallableScorer",
+]
+
+
+def test_plausible_mistakes_are_one_clear_error_each():
+    # In a process of its own, since under pytest annotations refuse wrong types before.
+    line = [sys.executable, "-c", MISTAKES]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert len(printed) == len(TOLD)
+    for found, told in zip(printed, TOLD, strict=True):
+        assert re.match(told, found), found
 
 
 def test_scorers_must_name_things_once():

@@ -3,7 +3,9 @@
 import io
 import json
 import re
+import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -245,6 +247,18 @@ def test_the_same_seed_builds_the_same_study_and_another_one_other_pictures(buil
     other = build(*toy, tmp_path / "other", num_catches=0, repeats=1)
     assert other.design.seed != 11
     assert not {e.what.seed for e in other.design.edits} & {e.what.seed for e in built.design.edits}
+
+
+def test_a_run_without_verified_concepts_is_told_of_random_directions(toy, tmp_path):
+    from higan import store
+
+    run, *rest = toy
+    shutil.copytree(run.path, tmp_path / "run")
+    copy = store.load_run(tmp_path / "run")
+    found = store.load_rescoring(copy)
+    store.save_rescoring(copy, replace(found, changes=torch.zeros_like(found.changes)))
+    with pytest.raises(ValueError, match=r"use random directions \(--directions random\)"):
+        build(copy, *rest, tmp_path / "study")
 
 
 def test_random_directions_need_no_verified_concept(toy, tmp_path):

@@ -85,9 +85,10 @@ def sample(generator: Generator, seeds: Sequence[int] | Int64[Tensor, " n"]) -> 
     """Untruncated codes of these seeds, on the generator's device.
 
     Raises:
-        ValueError: no seeds.
+        ValueError: no seeds, or no sequence of them.
         GeneratorError: the codes have a wrong shape or type, or are not finite.
     """
+    _check_seeds(seeds)
     numbers = [int(seed) for seed in seeds]
     if not numbers:
         raise ValueError("the number of samples must be at least 1; got no seeds")
@@ -171,9 +172,11 @@ def stream(
     """Sample, draw and score in batches: one `Population` on the CPU after the other, never all in memory.
 
     Raises:
-        ValueError: no seeds, or a batch size below 1.
+        ValueError: no generator or scorer, no sequence of seeds or an empty one, or a batch size below 1.
         GeneratorError, ScorerError: see `render` and `score`.
     """
+    check_models(generator, scorer)
+    _check_seeds(seeds)
     numbers = torch.as_tensor(seeds, dtype=torch.int64)
     if len(numbers) < 1:
         raise ValueError("the number of samples must be at least 1; got no seeds")
@@ -200,7 +203,7 @@ def measure(
     Codes of a generator whose layers share one are kept once, as (n, 1, D).
 
     Raises:
-        ValueError: no seeds, or a batch size below 1.
+        ValueError: see `stream`.
         GeneratorError, ScorerError: see `render` and `score`.
     """
     parts: list[Population] = []
@@ -304,6 +307,28 @@ def check_images(generator: Generator, images: object, num: int) -> UInt8[Tensor
     if not bool(torch.isfinite(images).all()):
         raise GeneratorError(f"generator {generator.name!r} drew images with NaN or infinity")
     return to_uint8(images)
+
+
+def check_models(generator: object, scorer: object) -> None:
+    """Refuse what has no method of a generator or of a scorer: a network or a function has yet to become one.
+
+    Raises:
+        ValueError: one of them is something else; the message says what makes it one.
+    """
+    for value, what, method, mend in (
+        (generator, "generator", "synthesize", "higan.generators.module.from_module(network, latent_dim)"),
+        (scorer, "scorer", "score", "higan.scorers.callable.CallableScorer(function, concepts)"),
+    ):
+        if isinstance(value, type) or not hasattr(value, method):
+            got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise ValueError(
+                f"expected a {what}, as higan.load_{what} gives; got {got}. To make one of your own: {mend}"
+            )
+
+
+def _check_seeds(seeds: object) -> None:
+    if not hasattr(seeds, "__len__") or (isinstance(seeds, Tensor) and seeds.ndim != 1):
+        raise ValueError(f"seeds must be a sequence of whole numbers, such as range(100); got {seeds!r:.60}")
 
 
 def check_concepts(scorer: Scorer) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from higan.boundaries import random_directions
 from higan.editing import StepMode, offset
 from higan.layers import check_layers, placements
-from higan.population import Progress, check_concepts, check_images, render, sample, sample_seeds, score
+from higan.population import Progress, check_concepts, check_images, check_models, render, sample, sample_seeds, score
 from higan.stepping import image_changes, placement_steps
 from higan.types import (
     Boundary,
@@ -121,7 +121,8 @@ def rescore(
         progress: called after every batch of images.
 
     Raises:
-        ValueError: no boundaries, two for one concept, unknown concept, bad layers, counts or step.
+        ValueError: no generator, no scorer, no sequence of boundaries or an empty one, two for one concept, unknown
+            concept, bad layers, counts or step.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
     plan = plan_of(
@@ -214,6 +215,11 @@ def plan_of(
     Raises:
         ValueError: see `rescore`.
     """
+    check_models(generator, scorer)
+    if isinstance(boundaries, Boundary):
+        raise ValueError(  # noqa: TRY004 - wrong arguments raise ValueError throughout
+            f"boundaries must be a sequence; got the one of {boundaries.concept.name!r} alone: write [boundary]"
+        )
     places = placements(generator.num_layers) if places is None else tuple(places)
     columns = _check(
         generator,

@@ -59,11 +59,13 @@ def columns_of(samples: Samples, concepts: Sequence[str] | None) -> list[int]:
     """Columns of the concepts of these names; all if None.
 
     Raises:
-        ValueError: no concept has that name, or one is named twice.
+        ValueError: no concept has that name, one is named twice, or there is one text instead of several names.
     """
     names = [concept.name for concept in samples.concepts]
     if concepts is None:
         return list(range(len(names)))
+    if isinstance(concepts, str):
+        raise ValueError(f"concepts must be a sequence of names; got one text: write [{concepts!r}]")  # noqa: TRY004
     unknown = [concept for concept in concepts if concept not in names]
     if unknown:
         raise ValueError(f"unknown concept {unknown[0]!r}; this population was scored for: {', '.join(names)}")

@@ -606,8 +606,8 @@ def load_boundary(path: str | Path, concept: str | None = None) -> Boundary:
         return read_boundary(path).boundary
     if path.is_file() and not _is_ours(path):
         raise CorruptRunError(
-            f"{path} is no file of boundaries, it was not written by this program; expected a .safetensors of a run or of "
-            "`higan.store.save_boundary`, or a direction of the official tool, .npy"
+            f"{path} is no file of boundaries, it was not written by this program; expected a .safetensors of a run or "
+            "of `higan.store.save_boundary`, or a direction of the official tool, .npy"
         )
     found = {boundary.concept.name: boundary for boundary in _load_boundaries(path)}
     if concept is None and len(found) == 1:

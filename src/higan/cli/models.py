@@ -123,7 +123,9 @@ def _refuse_others(begun: Mapping[str, str], found: Mapping[str, str]) -> None:
     missing = [_file_of(role) for role in sorted(begun) if role not in found]
     told = []
     if changed:
-        told.append(f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'} changed since this run was begun")
+        told.append(
+            f"{' and '.join(changed)} {'has' if len(changed) == 1 else 'have'} changed since this run was begun"
+        )
     if missing:
         told.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     if told:

@@ -114,6 +114,11 @@ def load_generator(
         CheckpointError: the file cannot be used; the subclass says why.
         ValueError: an argument is out of range, or means nothing to this generator.
     """
+    if not isinstance(path_or_name, str | Path):
+        raise ValueError(  # noqa: TRY004 - wrong arguments raise ValueError throughout
+            f"expected the name or file of a generator; got {type(path_or_name).__name__}. A generator that is open is "
+            "passed as it is; a network becomes one by higan.generators.module.from_module(network, latent_dim)"
+        )
     where = open_device(device)
     name = str(path_or_name)
     plain = (truncation_psi, truncation_layers, noise) == (None, None, "stored")

@@ -153,8 +153,8 @@ class OnnxScorer:
         inside = self._session.get_modelmeta().custom_metadata_map.get("concepts")
         if inside is None:
             raise ValueError(
-                f"{path} does not name its outputs; pass concepts=[…] (--concept, once for each, on the command line) or a "
-                "text file of names"
+                f"{path} does not name its outputs; pass concepts=[…] (--concept, once for each, on the command line) "
+                "or a text file of names"
             )
         try:
             return [str(name) for name in json.loads(inside)]
@@ -232,9 +232,9 @@ def _check_code(path: Path) -> None:
 
 def _without_program(path: Path) -> UnknownFormatError:
     return UnknownFormatError(
-        f"{path} holds weights without the program that runs them, as torch.save writes them; a scorer needs both. Save "
-        f"the network itself, torch.jit.script(net).save({path.name!r}), or export it to ONNX; or write a function that "
-        "opens it, and name that: module:function"
+        f"{path} holds weights without the program that runs them, as torch.save writes them; a scorer needs both. "
+        f"Save the network itself, torch.jit.script(net).save({path.name!r}), or export it to ONNX; or write a "
+        "function that opens it, and name that: module:function"
     )
 
 

@@ -239,8 +239,8 @@ _SUFFIXES: Mapping[str, Callable[..., Scorer]] = {
 
 
 _READ_AS_PLACES = (
-    "A file that ends in .pth or .tar is read as weights of Places365; a network of your own is a TorchScript file (.ts, "
-    ".pt), an ONNX file, or module:callable"
+    "A file that ends in .pth or .tar is read as weights of Places365; a network of your own is a TorchScript file "
+    "(.ts, .pt), an ONNX file, or module:callable"
 )
 
 
@@ -274,6 +274,11 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
         CheckpointError: a file cannot be used; the subclass says why.
         ValueError: an option is unknown to the scorer, needed and not given, or out of range.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise ValueError(  # noqa: TRY004 - wrong arguments raise ValueError throughout
+            f"expected the name or file of a scorer; got {type(name_or_path).__name__}. A scorer that is open is "
+            "passed as it is; a function becomes one by higan.scorers.callable.CallableScorer(function, concepts)"
+        )
     where = open_device(device)
     parts = _parts(name_or_path)
     chosen = _dealt(name_or_path, parts, options)
