@@ -9,6 +9,7 @@ Wrong arguments raise ``ValueError``. What goes wrong with files and with the wo
     │   └── UnsafePickleError     … because reading it would run code it carries
     ├── MissingWeightsError       a weight file is not where it was looked for
     ├── MissingExtraError         an optional dependency is not installed
+    ├── BrokenModuleError         a module of your own, named ``module:name``, fails
     ├── RunError                  a run folder cannot be used
     │   ├── RunMismatchError      … because it holds another run
     │   ├── CorruptRunError       … because a file in it is missing, truncated or damaged
@@ -23,6 +24,7 @@ Wrong arguments raise ``ValueError``. What goes wrong with files and with the wo
 from __future__ import annotations
 
 __all__ = [
+    "BrokenModuleError",
     "CheckpointError",
     "CorruptFileError",
     "CorruptRunError",
@@ -68,6 +70,10 @@ class MissingWeightsError(HiganError):
 
 class MissingExtraError(HiganError):
     """An optional dependency is not installed; the message names the extra."""
+
+
+class BrokenModuleError(HiganError):
+    """A module of the user's own, named ``module:name``, cannot be imported, or fails to make what it names."""
 
 
 class RunError(HiganError):

@@ -46,7 +46,9 @@ errors = Console(stderr=True, markup=False, emoji=False)
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same line again resumes.")]
 EMBEDDED = "rooms-128"
 """Generator, scorer and segmenter that come with the package, taken where no other is named."""
-GeneratorName = Annotated[str, typer.Option("--generator", help="Name (rooms, rooms-128, toy) or weight file.")]
+GeneratorName = Annotated[
+    str, typer.Option("--generator", help="Name (rooms, rooms-128, toy), weight file, or module:name.")
+]
 ScorerName = Annotated[
     str,
     typer.Option(
@@ -56,7 +58,9 @@ ScorerName = Annotated[
 ]
 SegmenterName = Annotated[
     str | None,
-    typer.Option("--segmenter", help="Name (rooms, rooms-128, ade20k), weight file, folder or name of the hub."),
+    typer.Option(
+        "--segmenter", help="Name (rooms, rooms-128, ade20k), weight file, folder, name of the hub, module:name."
+    ),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from higan import load_generator, store
 from higan.cli.scorers import as_kind, key_values, open_scorer
 from higan.errors import HiganError, RunError, RunMismatchError
 from higan.generators.pretrained import PretrainedGenerator
+from higan.named import source_of
 from higan.scorers.exported import external_data
 from higan.scorers.loading import sources
 from higan.segmenters.loading import ROOMS
@@ -192,14 +192,14 @@ def digests_of(generator: str, scorer: str, options: Mapping[str, Any] = Mapping
     digests = {f"generator {generator}": weights_digest(generator)}
     with contextlib.suppress(HiganError):  # whoever opens the scorer is told what is wrong with it
         for part, source in sources(scorer, options).items():
-            digests[f"scorer {part}"] = _digest_in(source if isinstance(source, Path) else _source_of(source))
+            digests[f"scorer {part}"] = _digest_in(source if isinstance(source, Path) else source_of(source))
             if isinstance(source, Path) and source.suffix.lower() == ".onnx":
                 digests[f"scorer-data {part}"] = _digest_of_all(external_data(source))
     for option, value in options.items():
         if isinstance(value, str):
             embedded = value in ROOMS and option.rpartition(".")[2] == "segmenter"
             digests[f"scorer option {option}"] = _digest_in(
-                SEGMENTERS / f"{value}.safetensors" if embedded else Path(value)
+                SEGMENTERS / f"{value}.safetensors" if embedded else source_of(value) or Path(value)
             )
     return {name: digest for name, digest in digests.items() if digest}
 
@@ -266,15 +266,4 @@ def _is_path(name: str) -> bool:
 def weights_digest(name: str) -> str:
     """SHA-256 of the weight file behind a generator's name, or in its folder; empty where there is none."""
     embedded = Path(higan.__file__).parent / "generators" / "weights" / f"{name}.safetensors"
-    return _digest_in(embedded if embedded.is_file() else _source_of(name) or Path(name))
-
-
-def _source_of(name: str) -> Path | None:
-    """The file of the module that ``module:name`` names; None where it is no such name, or has no file."""
-    module, colon, _ = name.partition(":")
-    if not colon or not all(part.isidentifier() for part in module.split(".")):
-        return None
-    with contextlib.suppress(ImportError, ValueError):
-        found = importlib.util.find_spec(module)
-        return Path(found.origin) if found is not None and found.origin is not None else None
-    return None
+    return _digest_in(embedded if embedded.is_file() else source_of(name) or Path(name))

@@ -26,6 +26,7 @@ from higan.generators.pretrained import Noise, Precision, PretrainedGenerator, w
 from higan.generators.stylegan import StyleGANConfig, StyleGANNetwork
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
+from higan.named import import_named, is_reference, lacks, made_without_arguments
 from higan.types import Generator
 
 __all__ = ["FAMILIES", "ROOMS", "SIBLINGS", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
@@ -93,12 +94,14 @@ def load_generator(
     *,
     compiled: bool = False,
 ) -> Generator:
-    """Open a generator by its name (`ROOMS`, ``toy``, ``transparent``) or from a weight file of any kind.
+    """Open a generator by its name (`ROOMS`, ``toy``, ``transparent``), from a weight file of any kind, or your own.
 
     Family, resolution, widths and number of classes are read off the file. No code stored in it is run.
 
     Args:
-        path_or_name: a name, or a file (a folder for the Hugging Face layout of BigGAN).
+        path_or_name: a name; a file (a folder for the Hugging Face layout of BigGAN); or ``module:name``, where your
+            module holds a generator, or a class or function without arguments that makes one. Importing a module runs
+            it, and nothing below but ``device`` applies.
         device: where codes and images live.
         truncation_psi: factor by which codes are drawn towards the mean code inside ``synthesize``; by default that
             of the family (StyleGAN 0.7, StyleGAN2 0.5, otherwise 1). For BigGAN, the truncation of the prior.
@@ -110,9 +113,10 @@ def load_generator(
         compiled: whether layers are compiled by ``torch.compile``, of all that come from files.
 
     Raises:
-        MissingWeightsError: there is no such file, or the embedded weights are not installed.
+        MissingWeightsError: there is no such file or module, or the embedded weights are not installed.
         CheckpointError: the file cannot be used; the subclass says why.
-        ValueError: an argument is out of range, or means nothing to this generator.
+        BrokenModuleError: the module of ``module:name`` fails.
+        ValueError: an argument is out of range, or means nothing to this generator; or ``module:name`` is no generator.
     """
     if not isinstance(path_or_name, str | Path):
         raise ValueError(  # noqa: TRY004 - wrong arguments raise ValueError throughout
@@ -125,6 +129,13 @@ def load_generator(
     if name in _EMBEDDED:
         _refuse_compiling(name, compiled=compiled)
         return _lowered(_embedded(name, where, plain=plain), precision)
+    if is_reference(name) and not Path(name).exists():
+        if not plain or compiled or precision != "float32":
+            raise ValueError(
+                f"{name} is made by your own code; leave truncation_*, noise, precision and compiled out, and set them "
+                "there"
+            )
+        return _imported(name, where)
     checkpoint = _read(path_or_name)
     if _is_rooms(checkpoint):
         _refuse_options(name, plain=plain)
@@ -167,6 +178,22 @@ def _embedded(name: str, device: torch.device, *, plain: bool) -> Generator:
     return _EMBEDDED[name](device)
 
 
+def _imported(reference: str, device: torch.device) -> Generator:
+    found = made_without_arguments(reference, import_named(reference))
+    if missing := lacks(found, Generator):
+        wrap_it = " or higan.generators.module.from_module(network, latent_dim)" if isinstance(found, nn.Module) else ""
+        raise ValueError(
+            f"{reference} is {type(found).__name__}, which has no {', '.join(missing)}; expected a generator as "
+            f"higan.Generator describes it{wrap_it}, or a function without arguments that makes one"
+        )
+    if torch.device(found.device).type != device.type:
+        raise ValueError(
+            f"{reference} lives on {found.device}, and was asked for on {device}; make it there, or choose "
+            f"{found.device}"
+        )
+    return found
+
+
 def _refuse_options(name: str, *, plain: bool) -> None:
     if not plain:
         raise ValueError(f"{name!r} has a truncation of its own and no noise; leave truncation_* and noise out")
@@ -182,7 +209,8 @@ def _read(path_or_name: str | Path) -> Checkpoint:
         return read(path_or_name)
     except MissingWeightsError as error:
         raise MissingWeightsError(
-            f"{path_or_name}: no such file; expected a weight file or one of the names {', '.join(_EMBEDDED)}"
+            f"{path_or_name}: no such file; expected a weight file, module:name, or one of the names "
+            f"{', '.join(_EMBEDDED)}"
         ) from error
 
 

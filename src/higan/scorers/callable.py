@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.blame import blame
-from higan.errors import HiganError, MissingWeightsError, ScorerError
+from higan.errors import HiganError, ScorerError
+from higan.named import import_named, instance_of, lacks
 from higan.scorers.labels import Names, named
 from higan.scorers.rooms import check_images
 from higan.types import Level, Scorer
@@ -84,36 +84,33 @@ def checked(value: Any, num: int, columns: int, name: str) -> Float[Tensor, "n C
     return scores
 
 
-def import_scorer(reference: str, concepts: Names | None = None, level: Level = "attribute") -> Scorer:
-    """The scorer behind ``module:name``: a `Scorer`, or a function with its concepts.
+def import_scorer(reference: str, concepts: Names | None = None, level: Level | None = None) -> Scorer:
+    """The scorer behind ``module:name``: a `Scorer`, a class that makes one, or a function with its concepts.
 
     A function names its concepts in an attribute, ``predict.concepts = ["wood", "colour: warm"]``, unless they are
-    given here. Importing a module runs it: name only modules that you trust.
+    given here; ``level`` is that of concepts that do not say theirs, by default ``attribute``. Importing a module runs
+    it: name only modules that you trust.
 
     Raises:
         MissingWeightsError: there is no such module or name in it.
-        ValueError: the reference has another form, or the concepts are nowhere named.
+        BrokenModuleError: the module cannot be imported, or the class fails to make an instance.
+        ValueError: the reference has another form, a class needs arguments, the concepts are nowhere named, or given
+            to a scorer that names its own.
     """
-    module_name, _, name = reference.partition(":")
-    if not module_name or not name:
-        raise ValueError(f"expected module:callable, as in mypackage.models:predict; got {reference!r}")
-    try:
-        found: Any = import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise MissingWeightsError(
-            f"{reference}: {error}; the module must be importable from here (installed, or its folder in PYTHONPATH)"
-        ) from error
-    if isinstance(found, Scorer) and not isinstance(found, type):
+    found = instance_of(reference, import_named(reference))
+    if not lacks(found, Scorer):
+        if concepts is not None or level is not None:
+            raise ValueError(f"{reference} is a scorer with concepts of its own; leave concepts and level out")
         return found
     if not callable(found):
         raise ValueError(  # noqa: TRY004 - the argument is the text, and it names the wrong thing
-            f"{reference} is {type(found).__name__}; expected a callable or a scorer"
+            f"{reference} is {type(found).__name__}; expected a callable from images to scores, or a scorer, which "
+            f"has {', '.join(lacks(found, Scorer))} as well"
         )
     names = concepts if concepts is not None else getattr(found, "concepts", None)
     if names is None:
         raise ValueError(
-            f"{reference} does not name its concepts; pass concepts=[…], or set `{name}.concepts = […]` in the module"
+            f"{reference} does not name its concepts; pass concepts=[…], or set "
+            f"`{reference.partition(':')[2]}.concepts = […]` in the module"
         )
-    return CallableScorer(found, names, level=level, name=name)
+    return CallableScorer(found, names, level=level or "attribute", name=reference.partition(":")[2])

@@ -13,6 +13,7 @@ import torch
 
 from higan.devices import open_device
 from higan.errors import MissingWeightsError, UnknownFormatError
+from higan.named import is_reference
 from higan.scorers.labels import Names
 from higan.types import Level, Scorer, Segmenter
 
@@ -221,7 +222,7 @@ def _file_classifier(
     return ClassifierScorer(path, concepts, level=level, device=device)
 
 
-def _imported(_: torch.device, *, path: str, concepts: Names | None = None, level: Level = "attribute") -> Scorer:
+def _imported(_: torch.device, *, path: str, concepts: Names | None = None, level: Level | None = None) -> Scorer:
     from higan.scorers.callable import import_scorer
 
     return import_scorer(path, concepts, level)
@@ -270,6 +271,7 @@ def load_scorer(name_or_path: str | Path, device: str | torch.device = "cpu", **
 
     Raises:
         MissingWeightsError: weights are not there; the message says where they are published.
+        BrokenModuleError: the module of ``module:callable`` fails.
         MissingExtraError: an optional dependency is not installed; the message names the extra.
         CheckpointError: a file cannot be used; the subclass says why.
         ValueError: an option is unknown to the scorer, needed and not given, or out of range.
@@ -329,8 +331,7 @@ def _parts(name_or_path: str | Path) -> list[_Part]:
         return [_Part(name, _SUFFIXES[path.suffix.lower()], {"path": path})]
     if "+" in name:
         return [part for piece in name.split("+") for part in _parts(piece)]
-    module, colon, attribute = name.partition(":")
-    if colon and attribute and all(piece.isidentifier() for piece in f"{module}.{attribute}".split(".")):
+    if is_reference(name):
         return [_Part(name, _imported, {"path": name})]
     raise MissingWeightsError(
         f"{name}: no such file; expected one of the names {', '.join(LOADERS)}, a file ({', '.join(_SUFFIXES)}), a "
