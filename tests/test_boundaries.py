@@ -328,6 +328,17 @@ def test_bad_populations_are_refused(toy):
         fit(flat)
 
 
+@pytest.mark.parametrize("mode", ["extreme", "all"])
+def test_a_layer_whose_codes_are_alike_is_named(mode):
+    population = pop.measure(ToyGenerator(shared_code=False), ToyScorer(), range(200), batch_size=200)
+    codes = population.codes.clone()
+    codes[:, 2] = 0
+    with pytest.raises(
+        ValueError, match=r"all codes of layer 2 are alike: .* leave out a layer whose code is constant"
+    ):
+        fit(dataclasses.replace(population, codes=codes), mode=mode)
+
+
 def boundary(normal, name="x"):
     normal = torch.as_tensor(normal, dtype=torch.float32)
     return Boundary(Concept(name, "object"), normal, torch.ones(normal.shape[:-1]), 0.9, 10)

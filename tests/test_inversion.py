@@ -1,5 +1,7 @@
 """Pictures back into codes: on the toy, whose best code is known, and on a small network with random weights."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -155,3 +157,12 @@ def test_bad_requests(toy):
     )
     with pytest.raises(GeneratorError, match="no gradient reaches the codes of 'opaque'"):
         invert(opaque, picture[:, :4, :4], regularise=0.0, candidates=0)
+
+
+@pytest.mark.parametrize("convert", [torch.Tensor.float, torch.Tensor.numpy, torch.Tensor.tolist])
+def test_pictures_of_another_kind_are_refused(toy, convert):
+    generator, space = toy
+    picture = convert(torch.zeros(3, generator.resolution, generator.resolution, dtype=torch.uint8))
+    # As users meet it; under pytest the annotation of the picture refuses it before.
+    with pytest.raises(ValueError, match=r"must be a tensor of uint8, .*higan\.population\.to_uint8"):
+        inspect.unwrap(invert)(generator, picture, space=space, shared_steps=0, layer_steps=0)

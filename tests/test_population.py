@@ -1,3 +1,4 @@
+import inspect
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from higan import population
 from higan.errors import GeneratorError, ScorerError
+from higan.generators.module import ModuleGenerator
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
 from higan.types import Concept
@@ -21,6 +23,22 @@ def test_bytes_are_rounded_and_cut_off():
     values = torch.tensor([-1.5, -1.0, -1 + 0.4 * step, -1 + 0.6 * step, 0.0 + step / 2, 1.0, 7.0])
     found = population.to_uint8(values.expand(3, 1, 7))[0, 0]
     assert found.tolist() == [0, 0, 0, 1, 128, 255, 255]
+
+
+def test_bytes_are_not_converted_again():
+    with pytest.raises(
+        ValueError, match=r"floating-point images in \[-1, 1\]; got torch.uint8: leave bytes as they are"
+    ):
+        inspect.unwrap(population.to_uint8)(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_layers_that_are_said_to_share_a_code_must():
+    apart = ModuleGenerator(
+        lambda codes: codes[:, 0, :3, None, None].expand(-1, -1, 8, 8), latent_dim=4, layer_widths=(4, 4), resolution=8,
+        map=lambda z: torch.stack([z, -z], 1), shared_code=True,
+    )  # fmt: skip
+    with pytest.raises(GeneratorError, match="says shared_code=True, but its map gives layers different codes"):
+        population.measure(apart, ToyScorer(), range(4))
 
 
 @settings(max_examples=20, deadline=None)

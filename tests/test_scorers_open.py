@@ -157,6 +157,26 @@ def test_images_of_another_kind_are_refused(images):
         check_images(images)
 
 
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (IMAGES.permute(0, 2, 3, 1)[:, :, :5], r"images.permute\(0, 3, 1, 2\)"),
+        (IMAGES[0], r"images\[None\] makes a batch"),
+        (IMAGES[:, :1], "makes a batch of grey images RGB"),
+        (IMAGES.float() / 255, r"\(images \* 255\).round\(\).to\(torch.uint8\) converts images in \[0, 1\]"),
+        (IMAGES.float() / 127.5 - 1, r"to_uint8 converts images in \[-1, 1\]"),
+        (IMAGES.float(), r"converts images in \[0, 255\]"),
+        (IMAGES.long(), "whole numbers"),
+        (IMAGES.numpy(), "got ndarray. torch.from_numpy"),
+        ([IMAGES[0]], "got list. .*torch.stack one of a list"),
+        (None, "got NoneType"),
+    ],
+)
+def test_images_of_another_kind_are_told_how_to_be_converted(images, told):
+    with pytest.raises(ValueError, match=told):
+        check_images(images)
+
+
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     (tmp_path / "mymodels.py").write_text(

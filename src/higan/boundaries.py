@@ -225,11 +225,12 @@ def _fit_extreme(
     y_train = label.repeat_interleave(num_train).expand(len(order), -1)
     y_held = label.repeat_interleave(n - num_train)
     layers = []
-    for space, layer in zip(spaces, codes.unbind(1), strict=True):
+    for number, (space, layer) in enumerate(zip(spaces, codes.unbind(1), strict=True)):
         x = torch.stack([space.centred(layer[rows]) for rows in train])
         weights = solve(loss, x, y_train, space.metric, C=C)
         decision = torch.stack([space.centred(layer[rows]) @ w.to(x) for rows, w in zip(held, weights, strict=True)])
-        w, b = _unit(weights[:, :-1], weights[:, -1] - weights[:, :-1] @ space.mean.double())
+        bias = weights[:, -1] - weights[:, :-1] @ space.mean.double()
+        w, b = _unit(weights[:, :-1], bias, number, len(spaces))
         layers.append((w.to(x), b.to(x), (decision.sign() == y_held).double().mean(1)))
     return layers, 2 * num_train
 
@@ -304,7 +305,8 @@ def _ridge(
     # Layers narrower than the code are padded with zeros, which no edit may touch.
     fallback = random_directions(len(columns), w.shape[2], seed=seed).to(w) * moments.used[:, None]
     w = torch.where(w.norm(dim=2, keepdim=True) == 0, fallback, w)
-    found = [_unit(normals, -normals @ centre) for normals, centre in zip(w, mean, strict=True)]
+    rows = enumerate(zip(w, mean, strict=True))
+    found = [_unit(normals, -normals @ centre, number, len(w)) for number, (normals, centre) in rows]
     normals = torch.stack([w for w, _ in found])
     labels = _extreme_labels(scores, n)[held].to(mean.device)
     hits = torch.zeros(len(found), len(columns), dtype=torch.int64, device=w.device)
@@ -382,10 +384,16 @@ def _standardise(scores: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
     return torch.where(constant, 0.0, centred / std.clamp(min=torch.finfo(std.dtype).tiny))
 
 
-def _unit(w: Float[Tensor, "C D"], b: Float[Tensor, " C"]) -> tuple[Float[Tensor, "C D"], Float[Tensor, " C"]]:
+def _unit(
+    w: Float[Tensor, "C D"], b: Float[Tensor, " C"], layer: int, num_rows: int
+) -> tuple[Float[Tensor, "C D"], Float[Tensor, " C"]]:
     norm = w.norm(dim=1)
     if not bool((norm > 0).all()):
-        raise ValueError("all codes are alike: there is no direction to find; sample more, or another generator")
+        where = f" of layer {layer}" if num_rows > 1 else ""
+        raise ValueError(
+            f"all codes{where} are alike: there is no direction to find. A layer's code must depend on the seed; leave "
+            "out a layer whose code is constant, or mend the generator's latents and map"
+        )
     return w / norm[:, None], b / norm
 
 

@@ -162,15 +162,10 @@ def invert(
         progress: called after every step.
 
     Raises:
-        ValueError: the picture has another size, or a count or weight is negative.
+        ValueError: the picture is not uint8 or has another size, or a count or weight is negative.
         GeneratorError: no gradient reaches the codes.
     """
-    side = generator.resolution
-    if tuple(picture.shape) != (3, side, side):
-        raise ValueError(
-            f"{generator.name!r} draws pictures of {side} x {side} pixels; got {tuple(picture.shape)}: open the file "
-            "with higan.photographs.open_photograph"
-        )
+    _check_picture(generator, picture)
     if min(shared_steps, layer_steps, candidates) < 0 or min(regularise, perceptual) < 0 or not rate > 0:
         raise ValueError("steps, candidates and weights must be 0 or more, and rate above 0")
     space = code_space(generator) if space is None else space
@@ -201,6 +196,21 @@ def invert(
         layer_spread=float(spread.mean().sqrt()) if generator.shared_code else 0.0,
         losses=tuple(losses),
     )
+
+
+def _check_picture(generator: Generator, picture: object) -> None:
+    side = generator.resolution
+    if not isinstance(picture, Tensor) or picture.dtype != torch.uint8:
+        got = picture.dtype if isinstance(picture, Tensor) else type(picture).__name__
+        raise ValueError(
+            f"the picture must be a tensor of uint8, 0 … 255; got {got}: higan.population.to_uint8 converts images in "
+            "[-1, 1], torch.from_numpy an array"
+        )
+    if tuple(picture.shape) != (3, side, side):
+        raise ValueError(
+            f"{generator.name!r} draws pictures of {side} x {side} pixels, (3, {side}, {side}); got "
+            f"{tuple(picture.shape)}: open the file with higan.photographs.open_photograph"
+        )
 
 
 def save_inversion(path: str | os.PathLike[str], inversion: Inversion) -> None:

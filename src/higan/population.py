@@ -86,7 +86,8 @@ def sample(generator: Generator, seeds: Sequence[int] | Int64[Tensor, " n"]) -> 
 
     Raises:
         ValueError: no seeds, or no sequence of them.
-        GeneratorError: the codes have a wrong shape or type, or are not finite.
+        GeneratorError: the codes have a wrong shape or type, are not finite, or differ between layers that are said to
+            share one.
     """
     _check_seeds(seeds)
     numbers = [int(seed) for seed in seeds]
@@ -99,7 +100,15 @@ def sample(generator: Generator, seeds: Sequence[int] | Int64[Tensor, " n"]) -> 
 
 
 def to_uint8(images: Float[Tensor, "*n 3 H W"]) -> UInt8[Tensor, "*n 3 H W"]:
-    """Images in [-1, 1] as bytes: (x + 1) · 127.5, rounded to the nearest, cut off at 0 and 255."""
+    """Images in [-1, 1] as bytes: (x + 1) · 127.5, rounded to the nearest, cut off at 0 and 255.
+
+    Raises:
+        ValueError: they are not floating point, and so not in [-1, 1]: bytes already, say.
+    """
+    if not images.is_floating_point():
+        raise ValueError(
+            f"to_uint8 takes floating-point images in [-1, 1]; got {images.dtype}: leave bytes as they are"
+        )
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -353,6 +362,11 @@ def _check_codes(generator: Generator, codes: object, num: int) -> None:
         )
     if not bool(torch.isfinite(codes).all()):
         raise GeneratorError(f"generator {generator.name!r} mapped to codes with NaN or infinity")
+    if generator.shared_code and not torch.equal(codes, codes[:, :1].expand_as(codes)):
+        raise GeneratorError(
+            f"generator {generator.name!r} says shared_code=True, but its map gives layers different codes; set "
+            "shared_code=False, or give every layer the same row"
+        )
 
 
 def _shape(tensor: Tensor) -> str:

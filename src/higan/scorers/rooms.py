@@ -60,17 +60,44 @@ def fit_size(images: UInt8[Tensor, "n 3 H W"], size: int) -> Float[Tensor, "n 3 
     return nn.functional.interpolate(scaled, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def check_images(images: Tensor) -> None:
+def check_images(images: object) -> None:
     """The one image contract: uint8 RGB, (n, 3, H, W).
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else; the message says how to convert it.
     """
+    if not isinstance(images, Tensor):
+        convert = "torch.from_numpy makes a tensor of an array, torch.stack one of a list of tensors"
+        raise ValueError(  # noqa: TRY004 - one error for whatever is no picture
+            f"images must be a tensor, uint8 of shape (n, 3, H, W); got {type(images).__name__}. {convert}"
+        )
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
             f"images must be uint8 of shape (n, 3, H, W); got {images.dtype} of shape {tuple(images.shape)}. "
-            "higan.population.to_uint8 converts images in [-1, 1]"
+            f"{'; '.join(_conversions(images))}"
         )
+
+
+def _conversions(images: Tensor) -> list[str]:
+    """What makes uint8 (n, 3, H, W) of them, as far as one can tell."""
+    steps = []
+    if images.ndim == 3:
+        steps.append("images[None] makes a batch of one image")
+    if images.ndim in (3, 4) and images.shape[-1] == 3 != images.shape[-3]:
+        steps.append("images.permute(0, 3, 1, 2) puts the channels of a batch first")
+    elif images.ndim in (3, 4) and images.shape[-3] == 1:
+        steps.append("images.expand(-1, 3, -1, -1) makes a batch of grey images RGB")
+    if images.is_floating_point() and images.numel():
+        low, high = float(images.min()), float(images.max())
+        if low < 0:
+            steps.append("higan.population.to_uint8 converts images in [-1, 1]")
+        elif high <= 1:
+            steps.append("(images * 255).round().to(torch.uint8) converts images in [0, 1]")
+        else:
+            steps.append("images.round().clamp(0, 255).to(torch.uint8) converts images in [0, 255]")
+    elif images.dtype != torch.uint8:
+        steps.append("images.to(torch.uint8) converts whole numbers in 0 … 255")
+    return steps or ["Give RGB pictures with the channels second"]
 
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
