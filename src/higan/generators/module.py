@@ -2,14 +2,16 @@
 
 Where the network has layer-wise codes, declare them (`ModuleGenerator`). Where it only turns a latent into a picture,
 its blocks' activations make a layer-wise space (`from_module`): layer 0 is the latent, layer k the channel means of
-block k. Moving the code of a block shifts its channels by as much, everywhere in the picture; the blocks after it
-react.
+block k, each in units of its own spread over samples, so that a step means the same at every layer. Moving the code of
+a block shifts its channels by as much, everywhere in the picture; the blocks after it react.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +24,12 @@ from higan.generators.checks import check_codes, check_latents
 
 __all__ = ["ModuleGenerator", "from_module"]
 
+_SPREAD_SEEDS = range(2**31 - 256, 2**31)
+"""Of the latents that spreads are estimated from: the last ones that a study would come to."""
+
+_ROUNDING = 1e-5
+"""Spread of a channel's mean, relative to the size of the feature maps, that is taken for rounding."""
+
 
 class ModuleGenerator:
     """Adapter of the `higan.types.Generator` protocol around functions of your own.
@@ -32,15 +40,16 @@ class ModuleGenerator:
         layer_widths: code width of every layer; D is the widest, narrower ones are padded with zeros.
         resolution: H = W, in pixels.
         map: latents (n, Dz) to untruncated codes (n, L, D); by default the latent itself is every layer's code.
-        latents: seeds to latents (n, Dz); by default one standard normal draw per seed.
+        latents: seeds to latents (n, Dz), a tensor or an array; by default one standard normal draw per seed.
         shared_code: whether ``map`` gives every layer the same row; true by default where ``map`` is left out.
-        mean_code: towards which truncation draws, (D,) or (L, D); needed where anything is truncated.
+        mean_code: towards which truncation draws, (D,) or (L, D), a tensor or an array; needed where anything is
+            truncated.
         truncation: factor of every layer, ones by default.
         name: what people type.
         device: where codes and images live.
 
     Raises:
-        ValueError: widths, truncation and mean code do not fit each other.
+        ValueError: widths, resolution, truncation and mean code are of another kind, or do not fit each other.
     """
 
     def __init__(
@@ -53,8 +62,8 @@ class ModuleGenerator:
         map: Callable[[Tensor], Tensor] | None = None,  # noqa: A002 - the protocol's word
         latents: Callable[[Sequence[int]], Tensor] | None = None,
         shared_code: bool | None = None,
-        mean_code: Tensor | None = None,
-        truncation: Sequence[float] | None = None,
+        mean_code: Any = None,
+        truncation: Any = None,
         name: str = "module",
         device: str | torch.device = "cpu",
     ) -> None:
@@ -64,8 +73,12 @@ class ModuleGenerator:
             raise ValueError(
                 f"without map every layer's width must be latent_dim, {latent_dim}; got {list(layer_widths)}"
             )
-        if truncation is not None and (len(truncation) != len(layer_widths) or mean_code is None):
-            raise ValueError(f"truncation needs a mean_code, and one factor for each of {len(layer_widths)} layers")
+        if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 1:
+            raise ValueError(
+                f"resolution must be a whole number of pixels, the same for height and width; got {resolution!r}"
+            )
+        if truncation is not None and mean_code is None:
+            raise ValueError("truncation needs a mean_code, towards which codes are drawn; give mean_code=… as well")
         self.name = name
         self.device = torch.device(device)
         self.latent_dim = latent_dim
@@ -75,9 +88,13 @@ class ModuleGenerator:
         self.resolution = resolution
         self.num_classes = 0
         self.shared_code = map is None if shared_code is None else shared_code
-        self.truncation = torch.ones(self.num_layers) if truncation is None else torch.tensor(list(truncation))
-        self.truncation = self.truncation.to(self.device)
-        self.mean_code = (torch.zeros(self.code_dim) if mean_code is None else mean_code).to(self.device)
+        one_each, code = (self.num_layers,), (self.code_dim,)
+        self.truncation = self._given(
+            "truncation", torch.ones(one_each) if truncation is None else truncation, one_each
+        )
+        self.mean_code = self._given(
+            "mean_code", torch.zeros(code) if mean_code is None else mean_code, code, one_each + code
+        )
         self._latents = latents
         self._map = map
         self._synthesize = synthesize
@@ -88,12 +105,12 @@ class ModuleGenerator:
         Raises:
             GeneratorError: the function given for it returns another shape.
         """
-        if self._latents is not None:
-            z = self._latents(seeds).to(self.device)
-        else:
-            draws = [torch.randn(self.latent_dim, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
-            z = (torch.stack(draws) if draws else torch.empty(0, self.latent_dim)).to(self.device)
-        return self._owed(z, (len(seeds), self.latent_dim), "latents")
+        if self._latents is None:
+            return _normal(seeds, self.latent_dim).to(self.device)
+        z = self._latents(seeds)
+        with suppress(TypeError, ValueError, RuntimeError):  # what is no array is told below
+            z = torch.as_tensor(z)
+        return self._owed(z, (len(seeds), self.latent_dim), "latents").to(self.device)
 
     def map(self, z: Float[Tensor, "n Dz"]) -> Float[Tensor, "n L D"]:
         """Layer-wise codes, untruncated.
@@ -120,11 +137,35 @@ class ModuleGenerator:
             images = self._synthesize(truncated)
         return self._owed(images, (codes.shape[0], 3, self.resolution, self.resolution), "synthesize").clamp(-1, 1)
 
-    def _owed(self, value: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or tuple(value.shape) != shape:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise GeneratorError(f"{what} of {self.name} must return floating-point values of shape {shape}; got {got}")
-        return value
+    def _given(self, what: str, value: Any, *shapes: tuple[int, ...]) -> Tensor:
+        wanted = " or ".join(map(str, shapes))
+        try:
+            found = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{what} must be numbers of shape {wanted}; got {type(value).__name__} ({error})"
+            ) from error
+        if tuple(found.shape) not in shapes:
+            one_each = "; give one factor per layer" if what == "truncation" else ""
+            raise ValueError(f"{what} must have shape {wanted}; got {tuple(found.shape)}{one_each}")
+        return found
+
+    def _owed(self, value: object, shape: tuple[int, ...], what: str) -> Tensor:
+        if not isinstance(value, Tensor):
+            got = type(value).__name__
+        elif tuple(value.shape) != shape or not value.is_floating_point():
+            got = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+        else:
+            return value.float()
+        raise GeneratorError(
+            f"{what} of {self.name} must return a tensor of floating-point values of shape {shape}; got {got}. "
+            "Convert it in the function that was given"
+        )
+
+
+def _normal(seeds: Sequence[int], latent_dim: int) -> Float[Tensor, "n Dz"]:
+    draws = [torch.randn(latent_dim, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    return torch.stack(draws) if draws else torch.empty(0, latent_dim)
 
 
 def from_module(
@@ -138,22 +179,28 @@ def from_module(
 ) -> ModuleGenerator:
     """A generator from a module that turns latents (n, Dz) into images (n, 3, H, W) in [-1, 1].
 
+    Codes of blocks have mean 0 and standard deviation 1 per channel, over 256 latents of fixed seeds that are drawn
+    here. A block whose channel means do not depend on the latent has no code, nor has a channel.
+
     Args:
-        module: is put into evaluation mode on ``device``.
+        module: is put into evaluation mode on ``device``; may compute in any floating-point type, codes and images are
+            float32.
         latent_dim: Dz.
         blocks: names of sub-modules (as in ``named_modules``) whose output is (n, c, h, w), in the order in which they
-            run; by default every convolution but the one that makes the image.
+            run; by default every convolution that depends on the latent but the one that makes the image.
         name: what people type.
         device: where codes and images live.
         latents: seeds to latents; by default one standard normal draw per seed.
 
     Raises:
-        ValueError: a block does not exist, does not run exactly once or after the next one, or gives something else
-            than feature maps.
-        GeneratorError: the module does not return images.
+        ValueError: a block does not exist, does not run exactly once or after the next one, does not depend on the
+            latent, or gives something else than feature maps; or there is none.
+        GeneratorError: the module does not take latents alone, or does not return square RGB images.
     """
+    _check_module(module)
     module = module.to(device).eval()
     taps = _Taps(module, blocks, latent_dim, torch.device(device))
+    taps.measure(latents or (lambda seeds: _normal(seeds, latent_dim)), named=bool(blocks))
     return ModuleGenerator(
         taps.synthesize,
         latent_dim=latent_dim,
@@ -167,9 +214,43 @@ def from_module(
     )
 
 
+def _check_module(module: object) -> None:
+    if not isinstance(module, nn.Module):
+        raise ValueError(  # noqa: TRY004 - an argument, as all others
+            f"from_module takes a torch.nn.Module; got {type(module).__name__}: a function becomes a generator with "
+            "ModuleGenerator"
+        )
+    needed: list[str] = []
+    with suppress(TypeError, ValueError):  # compiled modules may not tell
+        parameters = inspect.signature(module.forward).parameters.values()
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        needed = [p.name for p in parameters if p.default is p.empty and p.kind in positional]
+    if len(needed) > 1:
+        raise GeneratorError(
+            f"the module must take latents alone; its forward takes {', '.join(needed)}: wrap it in a module that "
+            f"passes one {needed[1]} for all"
+        )
+
+
 def _convolutions(module: nn.Module) -> list[str]:
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     return [name for name, part in module.named_modules() if isinstance(part, kinds) and part.out_channels > 3]
+
+
+class _BlockError(ValueError):
+    """A block is none; told apart from what the module itself raises."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unit:
+    """Mean and standard deviation of a block's channel means; a spread of 0 where they do not vary."""
+
+    mean: Float[Tensor, " c"]
+    spread: Float[Tensor, " c"]
+
+    def code(self, means: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        varies = self.spread > 0
+        return torch.where(varies, (means - self.mean) / torch.where(varies, self.spread, 1.0), 0.0)
 
 
 class _Taps:
@@ -179,59 +260,150 @@ class _Taps:
         parts = dict(module.named_modules())
         names = list(blocks or _convolutions(module))
         missing = [name for name in names if name not in parts]
-        if missing or not names:
-            raise ValueError(f"blocks must name sub-modules, such as {list(parts)[1:6]}; got {missing or 'none'}")
+        if missing:
+            raise ValueError(f"blocks must name sub-modules, such as {list(parts)[1:6]}; got {missing}")
+        if not names:
+            raise ValueError(
+                "the module has no convolution whose channels could be a layer; name blocks=[…] that return feature "
+                "maps (n, c, h, w), or declare layers of another kind with ModuleGenerator"
+            )
         self.module = module
+        self.device = device
+        self.latent_dim = latent_dim
+        self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         self.names = names
         self.parts = [parts[name] for name in names]
-        found, image = self._watch(torch.zeros(1, latent_dim, device=device))
+        found, image = self._try()
         # A module may list its parts in another order than they run in.
         order = list(found)
         self.names = [names[k] for k in order]
         self.parts = [parts[name] for name in self.names]
         if blocks and self.names != names:
             raise ValueError(f"blocks must be named in the order in which they run: {self.names}; got {names}")
-        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
-            raise GeneratorError(f"the module must return square images (n, 3, H, H); got {tuple(image.shape)}")
         self.resolution = int(image.shape[-1])
-        self.widths = (latent_dim, *(mean.shape[1] for mean in found.values()))
+        self.units: list[_Unit] = []
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the latent and every block."""
+        return (self.latent_dim, *(len(unit.mean) for unit in self.units))
+
+    def measure(self, latents: Callable[[Sequence[int]], Any], *, named: bool) -> None:
+        """Finds the unit of every block, and leaves out blocks that do not depend on the latent.
+
+        Raises:
+            ValueError: such a block was named, or there is no other.
+        """
+        means, sizes = self._sampled(latents)
+        units = [_unit(mean, size) for mean, size in zip(means, sizes, strict=True)]
+        alive = [k for k, unit in enumerate(units) if bool((unit.spread > 0).any())]
+        constant = [name for k, name in enumerate(self.names) if k not in alive]
+        if constant and (named or not alive):
+            raise ValueError(
+                f"the channel means of {', '.join(constant)} do not depend on the latent, so that there is nothing to "
+                "edit; name blocks=[…] that do, or declare the network's own codes with ModuleGenerator"
+            )
+        self.names = [self.names[k] for k in alive]
+        self.parts = [self.parts[k] for k in alive]
+        self.units = [units[k] for k in alive]
 
     def map(self, z: Tensor) -> Tensor:
-        """The latent and the channel means of every block, padded."""
-        rows = [z, *self._run(z)[0]]
+        """The latent and the code of every block, padded."""
+        means = self._run(z)[0]
+        rows = [z, *(unit.code(mean) for unit, mean in zip(self.units, means, strict=True))]
         return torch.stack([F.pad(row, (0, max(self.widths) - row.shape[1])) for row in rows], dim=1)
 
     def synthesize(self, codes: Tensor) -> Tensor:
         """Images whose blocks are shifted by how far their codes lie from what the latent alone gives."""
-        z = codes[:, 0, : self.widths[0]]
-        own = self.map(z)
-        shifts = [(codes - own)[:, k, :width] for k, width in enumerate(self.widths) if k > 0]
+        z = codes[:, 0, : self.latent_dim]
+        moved = (codes - self.map(z))[:, 1:]
+        shifts = [moved[:, k, : len(unit.mean)] * unit.spread for k, unit in enumerate(self.units)]
         return self._run(z, shifts)[1]
 
-    def _run(self, z: Tensor, shifts: Sequence[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
-        """Channel means of the blocks, and the image."""
-        found, image = self._watch(z, shifts)
+    def _sampled(self, latents: Callable[[Sequence[int]], Any]) -> tuple[list[Tensor], list[Tensor]]:
+        """Channel means of every block, (n, c), and the mean square of its feature maps, for latents of fixed seeds."""
+        z = torch.as_tensor(latents(list(_SPREAD_SEEDS))).float().to(self.device)
+        found: list[list[Tensor]] = []
+        with torch.no_grad():
+            for batch in z.split(16):
+                found.append(self._run(batch, read=_means_and_size)[0])
+        blocks = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        return [block[:, :-1] for block in blocks], [block[:, -1].mean() for block in blocks]
+
+    def _try(self) -> tuple[dict[int, Tensor], Tensor]:
+        """A first run, after which the module is known to turn latents into images.
+
+        Raises:
+            GeneratorError: it does not.
+            ValueError: a block is none.
+        """
+        shape = (2, self.latent_dim)
+        with torch.no_grad():
+            try:
+                found, image = self._watch(torch.zeros(shape, device=self.device))
+            except _BlockError:
+                raise
+            except Exception as error:
+                raise GeneratorError(
+                    f"the module must take latents of shape {shape}, n and latent_dim; it failed with "
+                    f"{type(error).__name__}: {' '.join(str(error).split())}. {self._remedy()}"
+                ) from error
+        if not isinstance(image, Tensor):
+            raise GeneratorError(
+                f"the module must return images (n, 3, H, H); got {type(image).__name__}: wrap it in a module whose "
+                "forward returns the images alone"
+            )
+        if image.ndim != 4 or image.shape[:2] != (2, 3) or image.shape[2] != image.shape[3]:
+            raise GeneratorError(
+                f"the module must return square RGB images (n, 3, H, H); got {tuple(image.shape)} for n = 2: wrap it "
+                "in a module that crops or scales them, or repeats a grey channel"
+            )
+        if not image.is_floating_point():
+            raise GeneratorError(f"the module must return floating-point images in [-1, 1]; got {image.dtype}")
+        return found, image
+
+    def _remedy(self) -> str:
+        with suppress(Exception):
+            self._watch(torch.zeros(2, self.latent_dim, 1, 1, device=self.device))
+            return (
+                f"It takes (n, {self.latent_dim}, 1, 1): put nn.Unflatten(1, ({self.latent_dim}, 1, 1)) before it, by "
+                "nn.Sequential"
+            )
+        return "Is latent_dim right? Where it takes latents of another shape, wrap it in a module that takes these"
+
+    def _run(
+        self, z: Tensor, shifts: Sequence[Tensor] | None = None, read: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """What is read off the blocks, by default their channel means, and the image."""
+        found, image = self._watch(z, shifts, read or _means)
         return [found[k] for k in range(len(self.parts))], image
 
-    def _watch(self, z: Tensor, shifts: Sequence[Tensor] | None = None) -> tuple[dict[int, Tensor], Tensor]:
-        """Channel means of the blocks by number, in the order in which they run, and the image."""
+    def _watch(
+        self, z: Tensor, shifts: Sequence[Tensor] | None = None, read: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[dict[int, Tensor], Any]:
+        """What is read off the blocks by number, in the order in which they run, and what the module returns."""
         found: dict[int, Tensor] = {}
-        with self._hooks(found, shifts), torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
-            image = self.module(z)
+        with (
+            self._hooks(found, shifts, read or _means),
+            torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad),
+        ):
+            image = self.module(z.to(self.dtype))
         if len(found) < len(self.parts):
             idle = [name for k, name in enumerate(self.names) if k not in found]
-            raise ValueError(f"blocks must run when the module runs; {', '.join(idle)} did not")
+            raise _BlockError(f"blocks must run when the module runs; {', '.join(idle)} did not")
         return found, image
 
     @contextmanager
-    def _hooks(self, found: dict[int, Tensor], shifts: Sequence[Tensor] | None) -> Iterator[None]:
+    def _hooks(
+        self, found: dict[int, Tensor], shifts: Sequence[Tensor] | None, read: Callable[[Tensor], Tensor]
+    ) -> Iterator[None]:
         def tap(k: int, output: Any) -> Tensor | None:
             if not isinstance(output, Tensor) or output.ndim != 4:
-                raise ValueError(f"block {self.names[k]} must return feature maps (n, c, h, w)")
+                raise _BlockError(f"block {self.names[k]} must return feature maps (n, c, h, w)")
             if k in found:
-                raise ValueError(f"block {self.names[k]} runs more than once; name blocks that run once")
-            found[k] = output.mean((2, 3))
-            return None if shifts is None else output + shifts[k][:, :, None, None]
+                raise _BlockError(f"block {self.names[k]} runs more than once; name blocks that run once")
+            found[k] = read(output)
+            return None if shifts is None else output + shifts[k][:, :, None, None].to(output.dtype)
 
         handles = [
             part.register_forward_hook(lambda _, __, output, k=k: tap(k, output)) for k, part in enumerate(self.parts)
@@ -241,3 +413,19 @@ class _Taps:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _means(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c"]:
+    return maps.float().mean((2, 3))
+
+
+def _means_and_size(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c1"]:
+    """Channel means, and in one more column the mean square."""
+    return torch.cat([_means(maps), maps.float().square().mean((1, 2, 3))[:, None]], 1)
+
+
+def _unit(means: Float[Tensor, "n c"], mean_square: Float[Tensor, ""]) -> _Unit:
+    spread, mean = torch.std_mean(means.double(), 0)
+    # What is left of constant channels by rounding, which differs with the place in a batch, is no spread.
+    least = _ROUNDING * mean_square.double().sqrt()
+    return _Unit(mean.float(), torch.where(spread > least, spread, 0.0).float())
