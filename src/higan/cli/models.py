@@ -135,7 +135,7 @@ def _refuse_others(begun: Mapping[str, str], found: Mapping[str, str]) -> None:
 def _file_of(role: str) -> str:
     """What people call the file behind a digest."""
     kind, name = role.split(" ", 1)
-    source = _source_of(name)
+    source = source_of(name)
     if source is not None:
         return f"the source of module {name.partition(':')[0]} ({source.name})"
     return f"the file of weights beside {name}" if kind == "scorer-data" else f"the weight file of {role}"
