@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "higan"
 
 # From the ground up: a module imports from lower rows only. Names that do not exist yet bind nobody.
 ORDER = (
-    {"types", "errors", "devices", "files"},
+    {"types", "errors", "devices", "files", "blame"},
     {"layers", "weights", "linear", "named"},
     {"checkpoints"},
     {"extras", "preprocessing"},
@@ -32,7 +32,9 @@ ORDER = (
 )
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 ADAPTERS = {"generators", "scorers", "segmenters"}
-BELOW_ADAPTERS = {"types", "errors", "layers", "weights", "named", "checkpoints", "extras", "preprocessing", "devices"}
+BELOW_ADAPTERS = {
+    "types", "errors", "blame", "layers", "weights", "named", "checkpoints", "extras", "preprocessing", "devices",
+}  # fmt: skip
 # The front doors open things by name; everything else is handed what it works on.
 FRONT_DOORS = {"higan", "cli", "studio", "userstudy", "rooms"}
 
