@@ -208,8 +208,8 @@ def _check_picture(generator: Generator, picture: object) -> None:
         )
     if tuple(picture.shape) != (3, side, side):
         raise ValueError(
-            f"{generator.name!r} draws pictures of {side} x {side} pixels, (3, {side}, {side}); got "
-            f"{tuple(picture.shape)}: open the file with higan.photographs.open_photograph"
+            f"{generator.name!r} draws pictures of {side} x {side} pixels; got {tuple(picture.shape)}: open the file "
+            "with higan.photographs.open_photograph"
         )
 
 
