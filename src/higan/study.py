@@ -284,7 +284,7 @@ def _models_settings(generator: Generator, scorer: Scorer) -> dict[str, Any]:
 
 
 def _check_models(run: store.Run, generator: Generator, scorer: Scorer) -> None:
-    """Refuses a generator or scorer that is not the run's, as far as its settings and its first sample say.
+    """Refuses a generator or scorer that is not the run's, as far as its settings say; `check_same` asks them.
 
     Raises:
         RunMismatchError: one of them is another.
@@ -297,7 +297,6 @@ def _check_models(run: store.Run, generator: Generator, scorer: Scorer) -> None:
             f"{run.path} was begun with another generator or scorer: {details}; pass those that it was begun with, or "
             "open a study in another folder"
         )
-    check_same(run, generator, scorer)
 
 
 def sample_step(
@@ -327,6 +326,8 @@ def sample_step(
         HiganError: see `higan.population.distribute`.
     """
     _check_models(run, generator, scorer)
+    if store.missing_shards(run):
+        check_same(run, generator, scorer)
     start = time.monotonic()
     progress = _named(report, "sample")
     if engine is None or isinstance(engine, InProcess):
@@ -454,6 +455,7 @@ def rescore_step(
     settings = _rescore_settings(fitted, num, step, num_random, step_mode, seed, adaptive)
     if _is_done(run, "rescore", settings) and (kept := _kept(store.load_rescoring, run)) is not None:
         return kept
+    check_same(run, generator, scorer)
     start = time.monotonic()
     here = engine is None or isinstance(engine, InProcess)
     workforce: dict[str, Any] = {} if here else {"engine": engine, "open_models": open_models}
@@ -593,6 +595,7 @@ def compare_step(
     plan = _comparison_plan(run, generator, num=num, num_random=num_random)
     if not plan.pairs:
         return None
+    check_same(run, generator, scorer)
     start = time.monotonic()
     rescoring, boundaries, others = plan.rescoring, plan.boundaries, plan.modes
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
