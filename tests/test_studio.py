@@ -300,9 +300,11 @@ def slow(run):
     """A studio whose generator waits until it is let go."""
     gate = threading.Event()
     gate.set()
+    gate.reached = threading.Event()
 
     class Slow(ToyGenerator):
         def synthesize(self, codes):
+            gate.reached.set()
             gate.wait(20)
             return super().synthesize(codes)
 
@@ -353,7 +355,9 @@ def test_uploads_are_bounded_in_bytes_and_pixels_and_must_be_pictures(client, mo
 def test_an_inversion_can_be_cancelled_and_a_client_has_one_at_a_time(slow):
     client, gate = slow
     gate.clear()
+    gate.reached.clear()
     job = client.post("/api/photographs", content=png(), headers={"x-client": "a"}).json()
+    assert gate.reached.wait(20)  # From here on it hears of nothing until the gate opens.
     assert client.post("/api/photographs", content=png(), headers={"x-client": "a"}).status_code == 429
     others = [client.post("/api/photographs", content=png(), headers={"x-client": f"b{k}"}) for k in range(8)]
     assert [answer.status_code for answer in others] == [202] * 7 + [503]

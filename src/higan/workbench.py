@@ -568,11 +568,11 @@ def layers_of(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
         return instruction.layers
     if instruction.concept in bench.advice:
         return bench.advice[instruction.concept]
-    known = bench.rescoring is not None and instruction.concept in {c.name for c in bench.rescoring.concepts}
-    if not known and instruction.concept in bench.boundaries:
-        raise ValueError(f"nothing says at which layers {instruction.concept!r} belongs; give them, as in @0-3")
     if bench.rescoring is None:
         raise ValueError(f"no re-scoring to recommend layers for {instruction.concept!r} by; give them, as in @0-3")
+    measured = {concept.name for concept in bench.rescoring.concepts}
+    if instruction.concept in bench.boundaries and instruction.concept not in measured:
+        raise ValueError(f"nothing says at which layers {instruction.concept!r} belongs; give them, as in @0-3")
     return recommend(bench.rescoring, instruction.concept).layers
 
 
