@@ -1,7 +1,6 @@
 """Generators, scorers and segmenters of one's own by ``module:name``, and what is said of names that lead nowhere."""
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -194,7 +193,7 @@ def test_a_study_of_a_generator_of_ones_own(higan, here):
 
 
 def test_the_installed_command_and_its_workers_find_modules_of_the_working_folder(here):
-    command = shutil.which("higan") or pytest.skip("the command is not installed")
+    command = Path(sys.executable).with_name("higan")
     line = "sample --generator of_mine:gen --scorer of_mine:predict --num 16 --shard-size 8 --workers 2 --out r"
     environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
     done = subprocess.run(
