@@ -22,7 +22,7 @@ from higan.boundaries import project_out
 from higan.editing import apply
 from higan.errors import RunMismatchError
 from higan.layers import check_layers
-from higan.population import render, sample, sample_seeds, score
+from higan.population import Progress, render, sample, sample_seeds, score
 from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, format_layers, parse
 from higan.statistics import WORTHWHILE, signed, standard_errors, standardise
 from higan.store import Run, load_boundaries, load_rescoring
@@ -815,9 +815,16 @@ def _own(bench: Workbench, code: Tensor) -> Float[Tensor, "L D"]:
     return code.to(bench.generator.device).float()
 
 
-def draw(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor, "n 3 H W"]:
+def draw(
+    generator: Generator, codes: Float[Tensor, "n L D"], progress: Progress | None = None
+) -> UInt8[Tensor, "n 3 H W"]:
     """Images of codes, one after the other: the same bits whatever else is drawn with them."""
-    return torch.cat([render(generator, code[None]).cpu() for code in codes])
+    images = []
+    for done, code in enumerate(codes, 1):
+        images.append(render(generator, code[None]).cpu())
+        if progress is not None:
+            progress(done, len(codes))
+    return torch.cat(images)
 
 
 def digest_of_codes(code: Float[Tensor, "L D"]) -> str:

@@ -10,17 +10,16 @@ from typing import Annotated
 
 import torch
 import typer
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from higan.cli.app import EMBEDDED, Device, GeneratorName, app, console, progress_bars
-from higan.cli.edit import check_seeds, prepare, room_for
+from higan.cli.edit import check_seeds, prepare, room_for, save_movement
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
-from higan.export import contact_sheet, save_animation, save_picture, save_sheet, save_video
-from higan.population import Progress, render
+from higan.export import contact_sheet, save_picture, save_sheet
 from higan.strips import starts
-from higan.types import Generator
 from higan.workbench import Workbench, edit
+from higan.workbench import draw as draw_all
 
 __all__ = ["draw"]
 
@@ -54,27 +53,11 @@ def draw(
                 save_picture(room_for(out if out.suffix else out / f"seed-{number:04d}.png"), made.image, made.recipe)
                 progress(k, len(numbers))
         elif out.suffix == ".png":
-            images, names = _drawn(opened, starts(bench, numbers), progress), [f"seed {number}" for number in numbers]
+            images, names = draw_all(opened, starts(bench, numbers), progress), [f"seed {number}" for number in numbers]
             save_sheet(room_for(out), contact_sheet(images, min(len(numbers), 8), captions=names))
         else:
-            _save_movement(out, _drawn(opened, walk(starts(bench, numbers), frames), progress))
+            save_movement(out, draw_all(opened, walk(starts(bench, numbers), frames), progress), there_and_back=False)
     console.print(f"{len(numbers)} samples in {out}", highlight=False, soft_wrap=True)
-
-
-def _drawn(generator: Generator, codes: Float[Tensor, "n L D"], progress: Progress) -> UInt8[Tensor, "n 3 H W"]:
-    images = []
-    for k, code in enumerate(codes, 1):
-        images.append(render(generator, code[None]).cpu())
-        progress(k, len(codes))
-    return torch.cat(images)
-
-
-def _save_movement(out: Path, images: UInt8[Tensor, "n 3 H W"]) -> None:
-    scale = max(1, 256 // images.shape[-1])
-    if out.suffix == ".mp4":
-        save_video(room_for(out), images, scale=scale)
-    else:
-        save_animation(room_for(out), images, there_and_back=False, scale=scale)
 
 
 def walk(codes: Float[Tensor, "n L D"], frames: int) -> Float[Tensor, "m L D"]:

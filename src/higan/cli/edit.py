@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -242,15 +242,21 @@ def _save_strip(bench: Workbench, out: Path, strip: Strip, rows: list[str], chos
         lines, names = folded(strip, rows)
         save_sheet(room_for(out), contact_sheet(lines.images, len(lines.columns), captions=lines.captions, rows=names))
         return
-    scale = max(1, 256 // strip.images.shape[-1])
     if out.suffix == ".html":
         labels = [_typeset(caption) for caption in strip.captions]
         title = ", ".join(_in_words(instruction) for instruction in bench.instructions(chosen))
         save_slider(room_for(out), strip.images, labels, title=title, what=what)
-    elif out.suffix == ".mp4":
-        save_video(room_for(out), strip.images, scale=scale)
     else:
-        save_animation(room_for(out), strip.images, scale=scale)
+        save_movement(out, strip.images)
+
+
+def save_movement(out: Path, images: UInt8[Tensor, "n 3 H W"], *, there_and_back: bool = True) -> None:
+    """Pictures one after the other, as the ending of the name says, enlarged to some 256 pixels."""
+    scale = max(1, 256 // images.shape[-1])
+    if out.suffix == ".mp4":
+        save_video(room_for(out), images, there_and_back=there_and_back, scale=scale)
+    else:
+        save_animation(room_for(out), images, there_and_back=there_and_back, scale=scale)
 
 
 def _typeset(caption: str) -> str:
