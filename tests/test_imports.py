@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1] / "src" / "higan"
 
 # From the ground up: a module imports from lower rows only. Names that do not exist yet bind nobody.
 ORDER = (
-    {"types", "errors", "devices", "files", "blame"},
-    {"layers", "weights", "linear", "named"},
+    {"types", "errors", "devices", "files"},
+    {"layers", "weights", "linear", "named", "blame"},
     {"checkpoints"},
     {"extras", "preprocessing"},
     {"store"},

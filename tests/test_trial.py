@@ -6,6 +6,7 @@ import torch
 from higan import boundaries, population, rescoring, store, study
 from higan.errors import GeneratorError, RunMismatchError, ScorerError
 from higan.generators.module import ModuleGenerator
+from higan.generators.rooms import RoomsConfig, RoomsGenerator, build_network
 from higan.generators.toy import ToyGenerator
 from higan.report import write_report
 from higan.scorers.toy import ToyScorer
@@ -58,6 +59,62 @@ def test_scores_that_depend_on_the_batch_or_on_chance_are_told(tmp_path, look):
     with pytest.raises(ScorerError, match=r"scorer 'means' gives the same pictures other scores .*network\.eval\(\)"):
         study.open_study(tmp_path / "run", painter(), Means(look), num=100)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("convert", "found"),
+    [
+        (lambda x: (x + 1) / 2, r"values lie in 0\.\d+ … (1|0\.\d+); nothing is below 0"),
+        (lambda x: (x + 1) * 127.5, r"\d+% of pixel values lie far outside \[-1, 1\]"),
+    ],
+)
+def test_pictures_in_another_range_are_told_before_a_folder_is_made(tmp_path, convert, found):
+    class Painter(ModuleGenerator):
+        def synthesize(self, codes):
+            return convert(super().synthesize(codes))
+
+    generator = Painter(
+        lambda codes: torch.tanh(codes[:, 0, :, None, None].expand(-1, -1, 3, 3)), latent_dim=3, layer_widths=(3,),
+        resolution=3, name="painter",
+    )  # fmt: skip
+    with pytest.raises(GeneratorError, match=f"'painter' draws pictures in another range: {found}.*2x − 1"):
+        study.open_study(tmp_path / "run", generator, Means(), num=100)
+    assert not (tmp_path / "run").exists()
+
+
+def raises(*_):
+    return int("seven")
+
+
+def test_what_a_model_raises_is_told_with_its_line():
+    line = raises.__code__.co_firstlineno + 1
+    told = rf"raised ValueError: invalid literal for int\(\) with base 10: 'seven' \(test_trial\.py:{line}\)"
+    for broken in ({"latents": raises}, {"map": raises}):
+        generator = ModuleGenerator(torch.tanh, latent_dim=3, layer_widths=(3,), resolution=3, **broken)
+        with pytest.raises(GeneratorError, match=f"generator 'module' {told}") as caught:
+            population.sample(generator, [0])
+        assert isinstance(caught.value.__cause__, ValueError)
+    generator = ModuleGenerator(raises, latent_dim=3, layer_widths=(3,), resolution=3, name="mine")
+    with pytest.raises(GeneratorError, match=f"generator 'mine' {told}"):
+        population.render(generator, population.sample(generator, [0]))
+    with pytest.raises(ScorerError, match=f"scorer 'means' {told}"):
+        population.score(Means(raises), torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("stage", ["prepare", "resume", "repeat"])
+def test_so_it_is_where_drawing_goes_on_from_a_layer(stage):
+    network = build_network(RoomsConfig(resolution=8, latent_dim=4, code_dim=4, channels=(4, 4)))
+    generator, scorer = RoomsGenerator(network, torch.zeros(4)), Means()
+    found = boundaries.fit(population.measure(generator, scorer, range(200)))
+    setattr(generator, stage, raises)
+    with pytest.raises(GeneratorError, match=r"generator 'rooms' raised ValueError: .*\(test_trial\.py:\d+\)"):
+        rescoring.rescore(generator, scorer, found, num=8, num_random=3, batch_size=4)
+
+
+def test_what_torch_alone_raises_passes_as_it_is():
+    generator = ModuleGenerator(torch.nn.Linear(5, 3), latent_dim=3, layer_widths=(3,), resolution=3)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        population.render(generator, population.sample(generator, [0]))
 
 
 @pytest.fixture

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import jaxtyping
 import torch
 
-__all__ = ["blame"]
+from higan.errors import HiganError
 
-_OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, torch.__file__))
-"""Folders of what calls foreign code, and of what it calls."""
+__all__ = ["blame", "blamed"]
+
+_OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, jaxtyping.__file__, torch.__file__))
+"""Folders of what calls foreign code, of what may check shapes between the two, and of what is called."""
 
 
 def blame(error: Exception) -> str:
@@ -20,8 +25,29 @@ def blame(error: Exception) -> str:
     That file is the first that the call went through outside of this package and torch; where there is none, the
     operation itself raised, and no line is named.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    files = [frame.filename for frame in frames if not frame.filename.startswith(_OURS)]
-    lines = [frame.lineno for frame in frames if files and frame.filename == files[0]]
+    frames = _foreign(error)
+    lines = [frame.lineno for frame in frames if frame.filename == frames[0].filename]
     what = ": ".join(part for part in (type(error).__name__, " ".join(str(error).split())[:300]) if part)
-    return f"{what} ({Path(files[0]).name}:{lines[-1]})" if files else what
+    return f"{what} ({Path(frames[0].filename).name}:{lines[-1]})" if frames else what
+
+
+@contextmanager
+def blamed(what: str, kind: type[HiganError]) -> Iterator[None]:
+    """Foreign code is called within: what it raises becomes an error of that kind, which begins with ``what``.
+
+    What this package raised itself, or torch alone, passes as it is.
+    """
+    try:
+        yield
+    except HiganError:
+        raise
+    except Exception as error:  # whatever foreign code raises
+        if not _foreign(error):
+            raise
+        raise kind(f"{what} raised {blame(error)}") from error
+
+
+def _foreign(error: Exception) -> list[traceback.FrameSummary]:
+    """What the call went through outside of this package and torch."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if not frame.filename.startswith(_OURS)]

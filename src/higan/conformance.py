@@ -9,17 +9,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.blame import blame
 from higan.errors import HiganError
 from higan.types import Concept, Generator, RepeatedGenerator, Scorer, StagedGenerator
 
-__all__ = ["Finding", "check_generator", "check_scorer", "trial_images"]
+__all__ = ["RESCALE", "Finding", "check_generator", "check_scorer", "strange_range", "trial_images"]
 
 TOLERANCE = 1e-3
 """Of the spread of scores, or of pixel values: by how much results may differ between batches."""
+
+
+RESCALE = "return images in [-1, 1]: for bytes x / 127.5 − 1, for [0, 1] 2x − 1"
+"""What to do about a strange range."""
+
+_RAISED = "mend the line that is named, or hand the model what it expects in a function of your own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,14 @@ class _Check:
 def _run(checks: Iterator[_Check]) -> list[Finding]:
     findings = []
     for check in checks:
+        remedy = check.remedy
         try:
             problem = check.find() or ""
         except HiganError as error:
             problem = str(error)
         except Exception as error:  # whatever foreign code raises is what there is to report
-            problem = f"raises {blame(error)}"
-        findings.append(Finding(check.name, problem, check.remedy if problem else ""))
+            problem, remedy = f"raises {blame(error)}", _RAISED
+        findings.append(Finding(check.name, problem, remedy if problem else ""))
         if problem and check.needed:
             break
     return findings
@@ -200,6 +207,14 @@ def check_generator(generator: Generator) -> list[Finding]:
 _SEEDS = (3, 1, 4)
 
 
+def strange_range(images: Float[Tensor, "n 3 H W"]) -> str | None:
+    """What shows that pictures are not in [-1, 1]: they were bytes, or none of them is darker than mid-grey."""
+    low, high, beyond = images.min().item(), images.max().item(), (images.abs() > 1.5).float().mean().item()
+    if beyond > 0.2:
+        return f"{beyond:.0%} of pixel values lie far outside [-1, 1]; found {low:.3g} … {high:.3g}"
+    return f"values lie in {low:.3g} … {high:.3g}; nothing is below 0" if low >= 0 and high > 0.1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Trial:
     """What is tried on a generator; every method but ``codes`` and ``draw`` gives the problem it found."""
@@ -253,11 +268,7 @@ class _Trial:
         return None if bool(torch.isfinite(found).all()) else "synthesize returns NaN or infinity"
 
     def values(self) -> str | None:
-        found = self.draw(self.codes())
-        low, high, beyond = found.min().item(), found.max().item(), (found.abs() > 1.5).float().mean().item()
-        if beyond > 0.2:
-            return f"{beyond:.0%} of pixel values lie far outside [-1, 1]; found {low:.3g} … {high:.3g}"
-        return f"values lie in {low:.3g} … {high:.3g}; nothing is below 0" if low >= 0 and high > 0.1 else None
+        return strange_range(self.draw(self.codes()))
 
     def repeatable(self) -> str | None:
         given = self.codes()
@@ -340,7 +351,7 @@ def _generator_checks(generator: Generator) -> Iterator[_Check]:
     yield _Check("latents", seeded, trial.latents, True)
     yield _Check("codes", "return one untruncated code per layer, (n, L, D), padded with zeros", trial.mapped, True)
     yield _Check("images", "return images (n, 3, H, H) on the codes' device", trial.images, True)
-    yield _Check("range", "return images in [-1, 1]: for bytes x / 127.5 − 1, for [0, 1] 2x − 1", trial.values)
+    yield _Check("range", RESCALE, trial.values)
     yield _Check("repeatable", "call .eval() and keep noise inputs fixed", trial.repeatable)
     yield _Check("batches", "call .eval(); let no operation look across the batch", trial.batches)
     yield _Check("shared_code", "set shared_code to whether map gives all layers the same row", trial.shared)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from higan.blame import blamed
 from higan.engines import Engine, InProcess, Job, Tick
 from higan.errors import GeneratorError, ScorerError
 from higan.store import Run, encode_shard, keep_shard, missing_shards, shard_indices, writing
@@ -86,14 +87,14 @@ def sample(generator: Generator, seeds: Sequence[int] | Int64[Tensor, " n"]) -> 
 
     Raises:
         ValueError: no seeds, or no sequence of them.
-        GeneratorError: the codes have a wrong shape or type, are not finite, or differ between layers that are said to
-            share one.
+        GeneratorError: the generator raises something of its own, or the codes have a wrong shape or type, are not
+            finite, or differ between layers that are said to share one.
     """
     _check_seeds(seeds)
     numbers = [int(seed) for seed in seeds]
     if not numbers:
         raise ValueError("the number of samples must be at least 1; got no seeds")
-    with torch.no_grad():
+    with torch.no_grad(), blamed(f"generator {generator.name!r}", GeneratorError):
         codes = generator.map(generator.latents(numbers))
     _check_codes(generator, codes, len(numbers))
     return codes
@@ -117,7 +118,8 @@ def render(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor,
 
     Raises:
         ValueError: the codes do not fit the generator or are not finite.
-        GeneratorError: the images have a wrong shape or type, or are not finite.
+        GeneratorError: the generator raises something of its own, or the images have a wrong shape or type, or are not
+            finite.
     """
     expected = (generator.num_layers, generator.code_dim)
     if tuple(codes.shape[1:]) != expected:
@@ -126,8 +128,10 @@ def render(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor,
         )
     if not bool(torch.isfinite(codes).all()):
         raise ValueError("codes must be finite; got NaN or infinity")
+    with torch.inference_mode(), blamed(f"generator {generator.name!r}", GeneratorError):
+        drawn = generator.synthesize(codes.to(generator.device))
     with torch.inference_mode():
-        images = check_images(generator, generator.synthesize(codes.to(generator.device)), len(codes))
+        images = check_images(generator, drawn, len(codes))
     # A copy made outside inference mode is an ordinary tensor that callers may change in place.
     return images.clone()
 
@@ -143,9 +147,10 @@ def score(
         seeds: of the samples that the images show, so that an error can name some.
 
     Raises:
-        ScorerError: the scores have a wrong shape or type, or are not finite.
+        ScorerError: the scorer raises something of its own, or the scores have a wrong shape or type, or are not
+            finite.
     """
-    with torch.inference_mode():
+    with torch.inference_mode(), blamed(f"scorer {scorer.name!r}", ScorerError):
         scores = scorer.score(images)
     expected = (len(images), len(scorer.concepts))
     if not isinstance(scores, Tensor) or tuple(scores.shape) != expected or not scores.is_floating_point():

@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
+from higan.blame import blamed
 from higan.boundaries import random_directions
 from higan.editing import StepMode, offset
+from higan.errors import GeneratorError
 from higan.layers import check_layers, placements
 from higan.population import Progress, check_concepts, check_images, check_models, render, sample, sample_seeds, score
 from higan.stepping import image_changes, placement_steps
@@ -436,7 +438,9 @@ class Plan:
                 some = moves[start : start + size]
                 moved = torch.cat([codes + self._offset(move, codes) for move in some])
                 with torch.inference_mode():
-                    images = check_images(self.generator, draw(moved), len(moved))
+                    with blamed(f"generator {self.generator.name!r}", GeneratorError):
+                        drawn = draw(moved)
+                    images = check_images(self.generator, drawn, len(moved))
                 yield some, images
 
     def _beginning(self, codes: Float[Tensor, "n L D"], first: int) -> tuple[Callable[[Tensor], Tensor], int]:
@@ -444,7 +448,7 @@ class Plan:
         generator, size = self.generator, max(1, self._most_images() // len(codes))
         if first == 0 or not isinstance(generator, StagedGenerator):
             return generator.synthesize, size
-        with torch.inference_mode():
+        with torch.inference_mode(), blamed(f"generator {generator.name!r}", GeneratorError):
             state = generator.prepare(codes, first)
         if not isinstance(generator, RepeatedGenerator):
             return lambda moved: generator.resume(state, moved, first), 1

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from higan.conformance import RESCALE, strange_range
 from higan.errors import CorruptRunError, GeneratorError, RunMismatchError, ScorerError
 from higan.population import render, sample, sample_seeds, score
 from higan.store import Run, read_shard
@@ -28,11 +29,15 @@ def check_contract(generator: Generator, scorer: Scorer) -> None:
     """Draws and scores three samples together and one by one.
 
     Raises:
-        GeneratorError: the same codes give other pictures alone, or at another call.
+        GeneratorError: pictures are not in [-1, 1], the same codes give other pictures alone, or at another call.
         ScorerError: the same pictures have other scores alone, or at another call.
     """
     codes = sample(generator, sample_seeds(_NUM))
     images = render(generator, codes)
+    with torch.inference_mode():
+        flaw = strange_range(generator.synthesize(codes))
+    if flaw:
+        raise GeneratorError(f"{generator.name!r} draws pictures in another range: {flaw}. Let it {RESCALE}")
     alone = torch.cat([render(generator, code[None]) for code in codes])
     apart = float((images.float() - alone.float()).abs().mean((1, 2, 3)).max())
     if apart > _GREY_LEVELS:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from higan.blame import blame
-from higan.errors import HiganError, ScorerError
+from higan.blame import blamed
+from higan.errors import ScorerError
 from higan.named import import_named, instance_of, lacks
 from higan.scorers.labels import Names, named
 from higan.scorers.rooms import check_images
@@ -53,12 +53,8 @@ class CallableScorer:
             ScorerError: it gives something else than one number per image and concept, or raises anything.
         """
         check_images(images)
-        try:
+        with blamed(f"scorer {self.name!r}", ScorerError):
             value = self._function(images)
-        except HiganError:
-            raise
-        except Exception as error:  # whatever foreign code raises
-            raise ScorerError(f"scorer {self.name!r} raised {blame(error)}") from error
         return checked(value, len(images), len(self.concepts), self.name).to(images.device)
 
 
