@@ -375,6 +375,19 @@ def test_pull_of_an_unknown_name(higan):
     assert "no model is called 'no-such-model'" in printed
 
 
+@pytest.mark.parametrize("engine", [(), ("--engine", "processes", "--workers", 1)])
+def test_a_lack_of_memory_is_one_line(higan, tmp_path, monkeypatch, engine):
+    (tmp_path / "greedy.py").write_text(
+        "import torch\n\ndef look(images):\n    if len(images) < 4:\n        return images.float().mean((1, 2, 3))\n"
+        "    raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total …')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    line = ["--generator", "toy", "--scorer", "greedy:look", "--concept", "bright", "--num", 40, *engine]
+    code, printed = higan("sample", *line, "--out", tmp_path / "own")
+    assert code == 1
+    assert "Error: CUDA out of memory; take fewer images at a time (--batch-size, --images-at-once)" in printed
+
+
 def test_scorer_of_ones_own(higan, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def brightness(images):\n    return images.float().mean((1, 2, 3))[:, None]\n")
     monkeypatch.syspath_prepend(tmp_path)

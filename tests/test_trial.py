@@ -117,6 +117,14 @@ def test_what_torch_alone_raises_passes_as_it_is():
         population.render(generator, population.sample(generator, [0]))
 
 
+def test_a_lack_of_memory_is_no_slip_of_the_model():
+    def large(images):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        population.score(Means(large), torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
 @pytest.fixture
 def run(tmp_path):
     generator, scorer = painter(), Means()

@@ -35,11 +35,11 @@ def blame(error: Exception) -> str:
 def blamed(what: str, kind: type[HiganError]) -> Iterator[None]:
     """Foreign code is called within: what it raises becomes an error of that kind, which begins with ``what``.
 
-    What this package raised itself, or torch alone, passes as it is.
+    What this package raised itself, or torch alone, passes as it is; so does a lack of memory, which is nobody's slip.
     """
     try:
         yield
-    except HiganError:
+    except (HiganError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever foreign code raises
         if not _foreign(error):

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -129,8 +130,17 @@ def main() -> None:
         with _stops_like_ctrl_c():
             app()
     except (HiganError, ValueError, OSError) as error:
-        errors.print(Text("Error:", "bold red"), str(error), highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+        _fail(str(error), 2 if isinstance(error, ValueError) else 1)
+    except torch.OutOfMemoryError as error:
+        told = str(error).partition(". ")[0]  # what follows is about torch's allocator
+        _fail(
+            f"{told}; take fewer images at a time (--batch-size, --images-at-once), fewer workers, or another --device"
+        )
+
+
+def _fail(told: str, status: int = 1) -> NoReturn:
+    errors.print(Text("Error:", "bold red"), told, highlight=False, soft_wrap=True)
+    sys.exit(status)
 
 
 @contextmanager
