@@ -53,12 +53,10 @@ def sheet(run, out, browser):
 def report(run, out, browser):
     page = browser.new_page(viewport={"width": 1180, "height": 900}, color_scheme="light")
     page.goto((run / "report.html").resolve().as_uri())
+    page.add_style_tag(content=".facts, nav, #layers > h2, #layers > p, .eyebrow { display: none !important }")
     page.wait_for_timeout(500)
-    ends = page.evaluate(
-        "() => ['header .strips', '#layers .charts'].map((s) => document.querySelector(s).getBoundingClientRect())"
-        ".map((box) => [box.top, box.bottom])"
-    )
-    save(page, out / "report.jpg", clip={"x": 0, "y": 0, "width": 1180, "height": round(ends[1][1]) + 24})
+    end = page.evaluate("() => document.querySelector('#layers .charts').getBoundingClientRect().bottom")
+    save(page, out / "report.jpg", full_page=True, clip={"x": 0, "y": 40, "width": 1180, "height": round(end) - 16})
     page.close()
 
 
