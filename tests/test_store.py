@@ -22,6 +22,7 @@ from higan.errors import CorruptRunError, RunError, RunMismatchError
 from higan.generators.toy import ToyGenerator
 from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
+from higan.store.files import load_tensors, save_tensors
 
 SETTINGS = {"generator": "toy", "scorer": "toy", "num_samples": 25, "shard_size": 10, "seed": 3}
 
@@ -97,6 +98,7 @@ import sys, time
 from higan import population, store
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
+from higan.store.files import load_tensors, save_tensors
 
 class Slow(ToyScorer):
     def score(self, images):
@@ -379,9 +381,9 @@ def test_files_of_earlier_versions_open(tmp_path):
     store.save_rescoring(run, rescoring)
     for name, fewer, gone in (("boundaries", (), "stability"), ("rescoring", ("steps",), "step_mode")):
         path = run.path / f"{name}.safetensors"
-        tensors, content = store._load_tensors(path, name)
+        tensors, content = load_tensors(path, name)
         del content[gone]
-        store._save_tensors(path, {k: v for k, v in tensors.items() if k not in fewer}, content)
+        save_tensors(path, {k: v for k, v in tensors.items() if k not in fewer}, content)
     assert math.isnan(store.load_boundaries(run)[0].stability)
     loaded = store.load_rescoring(run)
     assert (loaded.permuted, loaded.steps, loaded.step_mode) == (None, None, "official")
