@@ -18,7 +18,7 @@ from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
 from higan.statistics import standard_errors
 from higan.types import Boundary, Concept, Placement, Rescoring
-from higan.workbench import Workbench, edit, plan, reach, recommend, repeat
+from higan.workbench import Workbench, amounts, edit, plan, reach, recommend, repeat
 
 G, S = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToyScorer(4)
 BOUNDARIES = {
@@ -157,9 +157,9 @@ def test_sigmas_are_met_where_the_score_does_not_follow_the_step_evenly(sigmas):
 
 def test_a_measured_response_that_holds_is_taken_as_it_is(bench, monkeypatch):
     drawn = []
-    render = workbench.render
+    render = amounts.render
     monkeypatch.setattr(
-        workbench, "render", lambda generator, codes: drawn.append(len(codes)) or render(generator, codes)
+        amounts, "render", lambda generator, codes: drawn.append(len(codes)) or render(generator, codes)
     )
     (done,) = plan(bench, ["planted 0=+1s@0"], population.sample(G, [0]))
     per_step = workbench.response(bench.rescoring, "planted 0", [0])
