@@ -1,5 +1,7 @@
 """A module's blocks become layers in the order in which they run, in units of their spread; what fits nowhere is told."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,17 @@ def test_layers_are_ordered_as_they_run():
     assert (by_hand - plain).abs().max() > 1e-3
     torch.testing.assert_close(generator.synthesize(moved), by_hand)
     torch.testing.assert_close(expected, by_hand)
+
+
+def test_threads_that_draw_at_once_do_not_meet_in_the_module():
+    torch.manual_seed(0)
+    generator = from_module(Backwards(), 4)
+    codes = generator.map(generator.latents(range(40)))
+    codes[:, 1] += torch.randn(40, 1)
+    alone = [generator.synthesize(code[None]) for code in codes]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda code: generator.synthesize(code[None]), codes.repeat(5, 1, 1)))
+    assert all(torch.equal(image, alone[k % 40]) for k, image in enumerate(together))
 
 
 def test_blocks_named_in_another_order_are_refused():

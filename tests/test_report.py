@@ -16,6 +16,7 @@ from higan import boundaries, population, rescoring, statistics, store
 from higan import study as higan_study
 from higan.errors import RunError
 from higan.generators.toy import ToyGenerator
+from higan.layers import placements
 from higan.report import figures, write_report
 from higan.report import words as words_of
 from higan.report.pictures import Easel, difference_uri, mask_uri, picture_uri
@@ -249,6 +250,24 @@ def test_any_depth_resolution_and_number_of_concepts(tmp_path, num_layers, resol
     assert page.errors == []
     assert len(html) < 3_000_000
     assert all(max(decode(uri).size) <= 192 for uri in page.images)
+
+
+def test_where_a_re_scoring_begins_does_not_matter(tmp_path, toy):
+    run = make_run(tmp_path / "run", *toy, num=200, K=8, R=3)
+    html = write_report(run, *toy).read_text("utf-8")
+    found = store.load_boundaries(run)
+    places = placements(toy[0].num_layers)[::-1]
+    store.save_rescoring(run, rescoring.rescore(*toy, found, num=8, num_random=3, places=places))
+    turned = write_report(run, *toy).read_text("utf-8")
+    rows = [re.search(r"Every number of the test.*?</table>", page, re.S)[0] for page in (html, turned)]
+    assert rows[0] == rows[1]
+
+
+def test_stages_are_named_as_they_are(tmp_path):
+    for num_layers, words in ((1, "at the bottom layers, then"), (2, "at the bottom, top layers in turn, then")):
+        toy = ToyGenerator(num_layers, 24, 16), ToyScorer(num_layers, 16)
+        run = make_run(tmp_path / f"run{num_layers}", *toy, num=60, K=4, R=3)
+        assert words in write_report(run, *toy).read_text("utf-8")
 
 
 class Choir:

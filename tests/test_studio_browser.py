@@ -134,6 +134,29 @@ def test_first_view_shows_a_sample_the_gallery_and_every_verified_concept(open_p
         assert re.search(r"layers? \d", row)
 
 
+def test_a_tall_window_is_filled_with_samples_and_goes_on(open_page):
+    page = open_page(viewport={"width": 2560, "height": 1600})
+    page.wait_for_function(
+        "() => { const t = document.querySelector('#thumbs'); return t.scrollHeight > t.clientHeight + 300; }"
+    )
+    before = page.locator(".thumb").count()
+    page.eval_on_selector("#thumbs", "t => t.scrollTo(0, t.scrollHeight)")
+    page.wait_for_function(f"() => document.querySelectorAll('.thumb').length > {before}")
+
+
+def test_skipping_to_the_sliders_leaves_the_edits_alone(open_page):
+    page = open_page("#seed=7&edit=wood~1~6-9")
+    look = {"seed": 7, "mix": [], "edits": [{"concept": "wood", "strength": 1, "layers": [6, 7, 8, 9]}]}
+    shows(page, look)
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "sliders"
+    assert "edit=wood" in page.evaluate("location.hash")
+    page.evaluate("location.hash = 'sliders'")  # an address that says nothing of a look changes none
+    page.wait_for_timeout(300)
+    shows(page, look)
+
+
 def test_more_samples_come_as_one_scrolls_and_a_click_chooses_one(open_page):
     page = open_page()
     page.wait_for_selector(".thumb")

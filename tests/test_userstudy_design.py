@@ -331,6 +331,13 @@ def test_damaged_folders_are_named(tmp_path):
     name.write_bytes(b"x")
     with pytest.raises(UserStudyError, match=f"{name.name} is missing or damaged"):
         verify(study)
+    manifest = study.path / "manifest.json"
+    whole = json.loads(manifest.read_text())
+    for part, wrong in (("id", None), ("made", "x"), ("digests", [])):
+        manifest.write_text(json.dumps({**whole, part: wrong}))
+        with pytest.raises(UserStudyError, match=rf"manifest.json is damaged \(no {part}\)"):
+            open_study(study.path)
+    manifest.write_text(json.dumps(whole))
     truth = study.path / "truth.json"
     truth.write_text(truth.read_text().replace('"bottom"', '"top"', 1))
     with pytest.raises(UserStudyError, match="not the file that the study was built with"):

@@ -22,6 +22,7 @@ from higan.userstudy.build import build
 from higan.userstudy.design import CATCHES, CHOICES
 from higan.userstudy.files import import_file
 from higan.userstudy.folder import open_study
+from higan.userstudy.keys import keys_of
 from higan.userstudy.server import create_app
 from higan.userstudy.static import export
 from higan.web.serve import running
@@ -158,10 +159,21 @@ def test_other_addresses_need_a_token(study):
             with httpx.Client(base_url=address, follow_redirects=True, timeout=60) as client:
                 assert client.get("/").status_code == 401
                 assert client.get(f"/?token={token}").status_code == 200
-                link = client.post("/api/join", json={}).json()["link"]
+                link = client.get("/api/trials", headers=join(client)).json()["link"]
             assert link.startswith(f"/?token={token}#rater=")
             with httpx.Client(base_url=address, follow_redirects=True, timeout=60) as another_device:
                 assert another_device.get(link).status_code == 200
+
+
+def test_a_server_that_is_started_again_has_the_same_keys(tmp_path):
+    keys = keys_of(tmp_path)
+    assert keys_of(tmp_path) == keys
+    assert min(len(keys.token), len(keys.organiser)) >= 20
+    assert keys.token != keys.organiser
+    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "keys.json").write_text('{"token": 1')
+    with pytest.raises(UserStudyError, match=r"keys\.json is damaged .*delete it, and give raters the address"):
+        keys_of(tmp_path)
 
 
 def test_many_raters_at_once(client, study):
@@ -433,6 +445,16 @@ def test_the_static_study_works_from_a_folder_and_gives_back_a_file(browser, sma
     page.reload()
     page.wait_for_selector("#rating:not(.waiting)[data-trial]")
     assert page.inner_text("#count") == "3 of 6"
+    # A second tab knows what the first has answered since, and its own answers leave those alone.
+    tab = page.context.new_page()
+    tab.goto(page.url)
+    tab.wait_for_selector("#rating:not(.waiting)[data-trial]")
+    given.append(answer(page, lambda: page.keyboard.press("1")))
+    assert answer(tab, lambda: tab.keyboard.press("5")) == given[-1]
+    given.append(answer(tab, lambda: tab.keyboard.press("1")))
+    page.reload()
+    page.wait_for_selector("#rating:not(.waiting)[data-trial]")
+    assert page.inner_text("#count") == "5 of 6"
     while page.is_hidden("#thanks"):
         given.append(answer(page, lambda: page.click("[data-choice=layout]")))
     with page.expect_download() as download:
@@ -441,6 +463,7 @@ def test_the_static_study_works_from_a_folder_and_gives_back_a_file(browser, sma
     page.on("dialog", lambda dialog: dialog.accept())
     page.click("#again")
     page.wait_for_selector("#welcome:not([hidden])")
+    tab.close()
     page.context.close()
     assert heard == []
     assert given == [trial.id for trial in study.block(2)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -92,24 +91,27 @@ def serve(
 ) -> None:
     """Serves a study to many raters at a time, until interrupted; the same line goes on."""
     from higan.userstudy.folder import verify
+    from higan.userstudy.keys import keys_of
     from higan.userstudy.server import create_app
     from higan.web.guards import is_loopback
     from higan.web.serve import serve as serve_app
 
     study = open_study(folder)
     verify(study)
+    keys = keys_of(study.path)
     if token is None and not is_loopback(host):
-        token = secrets.token_urlsafe(16)
-    organiser = secrets.token_urlsafe(16)
+        token = keys.token
 
     def ready(address: str) -> None:
         base, question, query = address.partition("?")
         console.print(f"Raters:    {address}", highlight=False, soft_wrap=True)
-        console.print(f"Organiser: {base}progress{question}{query}#key={organiser}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Organiser: {base}progress{question}{query}#key={keys.organiser}", highlight=False, soft_wrap=True
+        )
         console.print("Answers are on the disk as soon as they are given. Stop with Ctrl+C.", highlight=False)
 
     with Answers(study) as answers:
-        application = create_app(answers, organiser=organiser, host=host, names=tuple(name or ()), token=token)
+        application = create_app(answers, organiser=keys.organiser, host=host, names=tuple(name or ()), token=token)
         serve_app(application, host=host, port=port, token=token, ready=ready)
 
 

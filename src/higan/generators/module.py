@@ -9,6 +9,7 @@ a block shifts its channels by as much, everywhere in the picture; the blocks af
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ _SPREAD_SEEDS = range(2**31 - 256, 2**31)
 
 _ROUNDING = 1e-5
 """Spread of a channel's mean, relative to the size of the feature maps, that is taken for rounding."""
+
+_RUNNING = threading.RLock()
+"""Hooks are a module's own, whichever thread runs it: one at a time."""
 
 
 class ModuleGenerator:
@@ -384,6 +388,7 @@ class _Taps:
         """What is read off the blocks by number, in the order in which they run, and what the module returns."""
         found: dict[int, Tensor] = {}
         with (
+            _RUNNING,
             self._hooks(found, shifts, read or _means),
             torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad),
         ):

@@ -117,15 +117,21 @@ class _Studio:
         self.errands: FairLine[Callable[[], Any], Any] = FairLine(
             lambda tasks: [task() for task in tasks], per_client=4, total=64, name="errands"
         )
+        # 24 samples along a slider, which nobody asked for: what somebody waits for does not stand behind that.
+        self.curves: FairLine[Callable[[], Any], Any] = FairLine(
+            lambda tasks: [task() for task in tasks], per_client=4, total=64, name="responses"
+        )
         self.jobs = Jobs()
         self.uploads = asyncio.Semaphore(_UPLOADS_AT_ONCE)
         self.pictures.start()
         self.errands.start()
+        self.curves.start()
         try:
             yield
         finally:
             await self.pictures.stop()
             await self.errands.stop()
+            await self.curves.stop()
             self.jobs.stop()
 
     def routes(self) -> list[tuple[str, str, _Handler]]:
@@ -237,7 +243,7 @@ class _Studio:
         if found is None:
             slider = self.sliders[concept]
             work = partial(response, self.desk, concept, slider["layers"], slider["limit"])
-            found = await self.errands.ask(_client(request), work)
+            found = await self.curves.ask(_client(request), work)
             self.responses.put(concept, found)
         return JSONResponse(found)
 

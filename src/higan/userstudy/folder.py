@@ -6,6 +6,7 @@
     truth.json          trials with stages, concepts, steps and catches; the run's profile. Never served
     pictures/….png      all that is served besides the page
     answers.sqlite      once the study is served (see `higan.userstudy.answers`). Never served
+    keys.json           once it is served: what raters and organiser show, for its owner alone. Never served
 
 The folder is written beside its place, under the name ``.<name>.partial``, and renamed, so that it is there whole or
 not at all. Nothing in it refers to the place of the run it was made from.
@@ -151,13 +152,16 @@ def open_study(path: str | Path) -> UserStudy:
         raise UserStudyError(f"{path / _MANIFEST} is damaged ({error}); build the study again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise UserStudyError(f"{path / _MANIFEST} is not a manifest of format {_FORMAT}")
-    if _digest(data) != manifest.get("digests", {}).get(_TRUTH):
+    kinds = {"id": str, "title": str, "made": dict, "digests": dict}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]:
+        raise UserStudyError(f"{path / _MANIFEST} is damaged (no {wrong[0]}); build the study again")
+    if _digest(data) != manifest["digests"].get(_TRUTH):
         raise UserStudyError(f"{path / _TRUTH} is not the file that the study was built with; build the study again")
     truth = json.loads(data)
     return UserStudy(
         path=path,
-        id=str(manifest["id"]),
-        title=str(manifest["title"]),
+        id=manifest["id"],
+        title=manifest["title"],
         design=_design(truth["design"]),
         expected=_expected(truth["expected"]),
         made=manifest["made"],

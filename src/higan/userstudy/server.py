@@ -5,7 +5,7 @@
     GET  /                       the page of the raters
     GET  /progress               the page of the organiser; its data need the organiser's key
     POST /api/join               {nickname} → the token of a personal link
-    GET  /api/trials             the trials a rater has not answered, in order, by opaque names
+    GET  /api/trials             the trials a rater has not answered, in order, by opaque names; the personal link
     POST /api/answers            {trial, choice, seconds} → acknowledged once it is on the disk
     GET  /api/progress           who has got how far; no answers
     GET  /pictures/<name>.png    pictures of the study, and no other file
@@ -58,15 +58,15 @@ class _Desk:
         if not isinstance(nickname, str):
             raise _RefusedError(400, "a nickname is text")
         rater, ticket = self.answers.join(nickname[:1000])
-        access = "" if self._token is None else f"?token={quote(self._token)}"
-        return {"rater": ticket, "nickname": rater.nickname, "link": f"/{access}#rater={ticket}"}
+        return {"rater": ticket, "nickname": rater.nickname}
 
     def trials(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
         rater = self._rater(headers)
         done = self.answers.of(rater)
         left = [t for t in self.study.block(rater.block) if t.id not in done]
         shown = [{"id": t.id, "before": t.before, "after": t.after} for t in left]
-        return {"nickname": rater.nickname, "total": self.study.design.num_trials, "trials": shown}
+        link = self._link(headers.get("x-rater", ""))
+        return {"nickname": rater.nickname, "total": self.study.design.num_trials, "trials": shown, "link": link}
 
     def answer(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
         rater = self._rater(headers)
@@ -83,6 +83,11 @@ class _Desk:
         raters = [rater for rater in self.answers.raters() if rater.origin != "simulated"]
         rows = [{"number": r.number + 1, "nickname": r.nickname, "answered": r.answered} for r in raters]
         return {"title": self.study.title, "total": self.study.design.num_trials, "raters": rows}
+
+    def _link(self, ticket: str) -> str:
+        """The way back for a rater, from other devices as well: there the address in the browser lacks the token."""
+        access = "" if self._token is None else f"?token={quote(self._token)}"
+        return f"/{access}#rater={quote(ticket)}"
 
     def _rater(self, headers: Mapping[str, str]) -> Rater:
         rater = self.answers.find(headers.get("x-rater", ""))

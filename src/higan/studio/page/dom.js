@@ -21,6 +21,11 @@ export function svg(name, attributes = {}, ...children) {
   return element;
 }
 
+/** Words of a live region: the same ones again would be read out again. */
+export const say = (element, words) => {
+  if (element.textContent !== words) element.textContent = words;
+};
+
 /** +1.40, −0.30: a true minus sign, and a sign always. */
 export const signed = (value, digits = 2) => {
   const text = Math.abs(value).toFixed(digits);

@@ -17,9 +17,9 @@ export class Gallery {
     this.sentinel = h("div", { class: "sentinel", "aria-hidden": "true" });
     this.thumbs = $("thumbs");
     this.thumbs.append(this.sentinel);
-    new IntersectionObserver((seen) => seen.some((s) => s.isIntersecting) && this.more(), {
+    this.watch = new IntersectionObserver((seen) => seen.some((s) => s.isIntersecting) && this.more(), {
       root: this.thumbs, rootMargin: "300px",
-    }).observe(this.sentinel);
+    });
     const columns = () => getComputedStyle(this.thumbs).gridTemplateColumns.split(" ").length || 1;
     roving(this.thumbs, ".thumb", { columns });
     this.thumbs.addEventListener("click", (event) => {
@@ -48,6 +48,9 @@ export class Gallery {
     for (let k = 0; k < AT_ONCE && this.#next <= MOST; k++, this.#next++) fresh.push(this.#thumb(this.#next));
     this.sentinel.before(...fresh);
     this.mark();
+    // Only changes are told, and on a tall window the end may be in view before and after.
+    this.watch.unobserve(this.sentinel);
+    if (fresh.length) this.watch.observe(this.sentinel);
   }
 
   #thumb(seed) {

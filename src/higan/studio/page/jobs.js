@@ -9,6 +9,10 @@ export function cancelling(button) {
   return stop.signal;
 }
 
+/** Why there is no result. */
+export const stopped = (signal) =>
+  signal.aborted ? "Cancelled." : "Cancelled, since this page had not asked for a minute, as when it sleeps: start it again.";
+
 /** The result of a job, or null where it was cancelled; `progress(job)` hears how far it is. */
 export async function follow(job, signal, progress = () => {}) {
   const path = `api/jobs/${job.job}`;

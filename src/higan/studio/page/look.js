@@ -50,6 +50,12 @@ export function toAddress(look) {
   return words.toString().replaceAll("%7E", "~");
 }
 
+/** Whether an address says anything of a look. */
+export const isLook = (text) => {
+  const words = new URLSearchParams(text.replace(/^#/, ""));
+  return ["seed", "upload", "edit", "mix"].some((word) => words.has(word));
+};
+
 /** What an address says; parts that make no sense here are left out and counted. */
 export function fromAddress(text, study, fallback) {
   const words = new URLSearchParams(text.replace(/^#/, ""));
@@ -65,7 +71,7 @@ export function fromAddress(text, study, fallback) {
     const layers = layersOf(where, study.generator.layers);
     const known = study.concepts.some((concept) => concept.name === name);
     if (known && layers && Number.isFinite(+strength) && Math.abs(+strength) <= 10000) {
-      look.edits[name] = { strength: +strength, layers };
+      look.edits = { ...look.edits, [name]: { strength: +strength, layers } }; // a name may be __proto__
     } else odd++;
   }
   const [donor, where] = (words.get("mix") ?? "").split("~");

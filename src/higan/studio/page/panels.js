@@ -1,10 +1,10 @@
 // Under the picture: what changed, strips, mixing, transitions. A panel asks only while it is open.
 
-import { $, h, roving, signed, span } from "./dom.js";
+import { $, h, roving, say as tell, signed, span } from "./dom.js";
 import { ask, Pump, thumbnail } from "./api.js";
 import { sent, touched } from "./look.js";
 import { layerStrip } from "./layers.js";
-import { cancelling, follow } from "./jobs.js";
+import { cancelling, follow, stopped } from "./jobs.js";
 
 const NAMES = ["changes", "sweep", "grid", "joint", "mix", "transition"];
 
@@ -14,7 +14,8 @@ export class Panels {
     this.open = "changes";
     this.changes = new Pump(
       async (look) => (await ask("api/changes", { body: { look } })).json(),
-      (found, look) => this.#showChanges(found, look), fail,
+      (found, look) => this.#showChanges(found, look),
+      (error) => this.open === "changes" && this.#fill(h("p", { class: "soft" }, error.message)),
     );
     this.strips = new Pump(
       async (question) => ({ ...(await (await ask("api/strip", { body: question })).json()), question }),
@@ -51,14 +52,17 @@ export class Panels {
     const say = (words) => {
       this.wanted = null;
       panel.replaceChildren(h("p", { class: "soft" }, words));
+      panel.setAttribute("aria-busy", false);
     };
     const strip = (question) => {
       this.wanted = question;
       this.strips.want(question);
     };
     if (this.open === "changes") {
-      if (touched(look)) this.changes.want(body);
-      else say("Move a slider: here you will see how far every score really moved in this picture, not only the one you asked for.");
+      if (touched(look)) {
+        panel.setAttribute("aria-busy", true); // what is there is of another picture
+        this.changes.want(body);
+      } else say("Move a slider: here you will see how far every score really moved in this picture, not only the one you asked for.");
     } else if (this.open === "sweep") {
       if (body.edits.length) strip({ look: body, kind: "sweep" });
       else say("Move a slider: here its edit goes both ways, step by step.");
@@ -85,6 +89,11 @@ export class Panels {
 
   // --- what changed -------------------------------------------------------------------------------------------------
 
+  #fill(...content) {
+    $("panel-changes").replaceChildren(...content);
+    $("panel-changes").setAttribute("aria-busy", false);
+  }
+
   #showChanges(found, look) {
     if (this.open !== "changes" || JSON.stringify(look) !== JSON.stringify(sent(this.looks.now))) return;
     const asked = new Set(sent(this.looks.now).edits.map((edit) => edit.concept));
@@ -102,7 +111,7 @@ export class Panels {
         h("output", {}, `${signed(value, 2)} σ`),
       ];
     });
-    $("panel-changes").replaceChildren(
+    this.#fill(
       h("p", { class: "soft small" }, "Measured by the scorer on this picture, in standard deviations of each score; what you asked for is bold."),
       h("div", { class: "bars" }, ...bars),
     );
@@ -174,6 +183,7 @@ export class Panels {
       h("select", { id }, ...categories.map(({ name, label, verified }, k) => h("option", { value: name, selected: k === at }, verified ? label : `${label} (not verified)`))),
     ];
     const words = h("p", { class: "soft", role: "status" });
+    const count = h("p", { class: "soft" }); // not announced at every step
     const cancel = h("button", { hidden: true }, "Cancel");
     this.drawing = h("div", {});
     const start = h("button", {}, "Turn them");
@@ -187,21 +197,22 @@ export class Panels {
       try {
         const job = await (await ask("api/transition", { body: { categories: chosen, num: 24 } })).json();
         const result = await follow(job, signal, ({ done, total }) => {
-          if (signal.aborted) words.textContent = "Stopping …";
-          else if (total) words.textContent = `Turning 24 samples and counting what became of every pixel: ${Math.floor((100 * done) / total)} %`;
+          if (signal.aborted) tell(words, "Stopping …");
+          count.textContent = total ? `${Math.floor((100 * done) / total)} %` : "";
         });
-        words.textContent = result ? "" : "Cancelled.";
+        words.textContent = result ? "" : stopped(signal);
         if (result) this.#showTransition(result);
       } catch (error) {
         words.textContent = error.message;
       }
+      count.textContent = "";
       start.disabled = false;
       cancel.hidden = true;
     });
     $("panel-transition").replaceChildren(
       h("p", { class: "soft small" }, "Fresh samples that the scorer is surest of, turned into another category at the layers that do it while they move the code least; the bands tell what became of their objects (Fig. 5)."),
       h("div", { class: "row" }, ...choose("from", "From", 0), ...choose("to", "to", 1), start, cancel),
-      words, this.drawing,
+      words, count, this.drawing,
     );
   }
 

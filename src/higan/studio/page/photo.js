@@ -1,8 +1,8 @@
 // A photograph of one's own: sent, inverted with progress, then edited like a sample.
 
-import { $, h } from "./dom.js";
+import { $, h, say } from "./dom.js";
 import { ask } from "./api.js";
-import { cancelling, follow } from "./jobs.js";
+import { cancelling, follow, stopped } from "./jobs.js";
 
 export function photographs(looks, study, fail) {
   $("photograph").addEventListener("change", async () => {
@@ -16,17 +16,19 @@ export function photographs(looks, study, fail) {
     $("photograph").disabled = true;
     $("job").hidden = false;
     $("job-words").textContent = "Sending …";
+    $("job-count").textContent = "";
     $("job-bar").removeAttribute("value");
     $("photo-result").replaceChildren();
     const signal = cancelling($("job-cancel"));
     try {
       const job = await (await ask("api/photographs", { body: new Blob([file]) })).json();
       const found = await follow(job, signal, ({ state, done, total }) => {
-        const doing = total > 1 ? `Looking for its code: step ${done} of ${total}` : "Looking for its code …";
-        $("job-words").textContent = signal.aborted ? "Stopping …" : state === "waiting" ? "Waiting for others …" : doing;
+        say($("job-words"), signal.aborted ? "Stopping …" : state === "waiting" ? "Waiting for others …" : "Looking for its code …");
+        $("job-count").textContent = total > 1 ? `step ${done} of ${total}` : "";
         if (total > 1) { $("job-bar").max = total; $("job-bar").value = done; }
       });
       if (found) show(found);
+      else $("photo-result").textContent = stopped(signal);
     } catch (error) {
       fail(error);
     }

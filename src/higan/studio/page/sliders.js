@@ -64,7 +64,8 @@ export class Sliders {
   }
 
   #edit(concept) {
-    return this.looks.now.edits[concept.name] ?? { strength: 0, layers: concept.layers };
+    const { edits } = this.looks.now; // every object has a constructor, and so may a study
+    return Object.hasOwn(edits, concept.name) ? edits[concept.name] : { strength: 0, layers: concept.layers };
   }
 
   #move(concept, strength, over) {

@@ -1,7 +1,7 @@
 // The picture: as it is, before, where it changed, which pixel belongs to what.
 
 import { $, h, span } from "./dom.js";
-import { ask, Pump } from "./api.js";
+import { ask, insist, Pump } from "./api.js";
 import { plain, sent, touched } from "./look.js";
 import { amount } from "./sliders.js";
 
@@ -32,7 +32,10 @@ export class Stage {
         return { bitmap: await createImageBitmap(await answer.blob()), shares: JSON.parse(answer.headers.get("X-Classes")) };
       },
       (found) => this.#showMasks(found),
-      fail,
+      (error) => {
+        this.#clear();
+        fail(error);
+      },
     );
     looks.addEventListener("change", () => this.draw());
     responses.addEventListener("change", () => this.shown && this.#tell(this.shown));
@@ -82,7 +85,8 @@ export class Stage {
     if (!this.shown) return null;
     const key = keyOf(this.shown);
     if (this.#before.key !== key) {
-      const answer = await ask("api/picture", { body: { look: plain(this.shown), largest: this.#largest() } });
+      const body = { look: plain(this.shown), largest: this.#largest() };
+      const answer = await insist(() => ask("api/picture", { body }));
       const bitmap = await createImageBitmap(await answer.blob());
       if (key !== keyOf(this.shown)) return null;
       this.#before = { key, bitmap };
@@ -115,8 +119,16 @@ export class Stage {
     $("segments").setAttribute("aria-pressed", this.overlay === "segments");
     $("overlay").hidden = this.overlay === "none";
     $("legend").hidden = this.overlay !== "segments";
+    this.#clear();
     if (this.overlay === "difference") await this.#difference();
     else if (this.overlay === "segments") this.masks.want(sent(this.looks.now));
+  }
+
+  /** Nothing over the picture: what was there is of another overlay, or of another picture. */
+  #clear() {
+    const canvas = $("overlay");
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    $("legend").replaceChildren();
   }
 
   /** The picture in dark grey; over it one colour, the stronger the larger the mean difference of a pixel's channels. */

@@ -1,8 +1,8 @@
 // The page: everything is made once, then follows one look (look.js).
 
 import { $, toast } from "./dom.js";
-import { ask } from "./api.js";
-import { fromAddress, Looks, sent, toAddress } from "./look.js";
+import { ask, insist } from "./api.js";
+import { fromAddress, isLook, Looks, sent, toAddress } from "./look.js";
 import { Gallery } from "./gallery.js";
 import { Panels } from "./panels.js";
 import { photographs } from "./photo.js";
@@ -35,6 +35,7 @@ async function begin() {
     $("redo").disabled = !looks.canRedo;
   });
   addEventListener("hashchange", () => {
+    if (!isLook(location.hash)) return;
     const said = fromAddress(location.hash, study, looks.now.seed ?? FIRST);
     looks.settle(said.look);
   });
@@ -43,6 +44,11 @@ async function begin() {
 }
 
 function header(looks) {
+  // As a plain link it would put another address in the place of the look's.
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    $("sliders").focus();
+  });
   $("undo").addEventListener("click", () => looks.undo());
   $("redo").addEventListener("click", () => looks.redo());
   $("reset").addEventListener("click", () => looks.settle({ ...looks.now, edits: {}, mix: null }));
@@ -62,7 +68,8 @@ function header(looks) {
     $("download").open = false;
     $("download").querySelector("summary").focus();
     try {
-      const answer = await ask("api/download", { body: { look: sent(looks.now), kind } });
+      const body = { look: sent(looks.now), kind };
+      const answer = await insist(() => ask("api/download", { body }));
       const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? "higan";
       const link = document.createElement("a");
       link.href = URL.createObjectURL(await answer.blob());

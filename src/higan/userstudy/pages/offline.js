@@ -14,11 +14,21 @@ function read() {
   return kept;
 }
 
+// Another tab may have answered meanwhile; of two answers to one trial the first counts.
 function write() {
+  try {
+    const there = JSON.parse(localStorage.getItem(place));
+    if (there?.rater === kept.rater) {
+      const known = new Set(there.answers.map((answer) => answer.trial));
+      kept.answers = [...there.answers, ...kept.answers.filter((answer) => !known.has(answer.trial))];
+    }
+  } catch {
+    // as in read
+  }
   try {
     localStorage.setItem(place, JSON.stringify(kept));
   } catch {
-    // as above
+    // as in read
   }
 }
 

@@ -21,20 +21,18 @@ async function call(path, body) {
   return data;
 }
 
-let link = null;
 const backend = {
   about: () => call("/api/about"),
   picture: (name) => `/pictures/${name}.png`,
   send: (trial, choice, seconds) => call("/api/answers", { trial, choice, seconds }),
-  resume: async () => (rater ? { ...(await call("/api/trials")), link: location.href } : null),
+  resume: async () => (rater ? call("/api/trials") : null),
   join: async (nickname) => {
     if (!rater) {
       const joined = await call("/api/join", { nickname });
       rater = joined.rater;
-      link = joined.link;
       history.replaceState(null, "", `#rater=${rater}`);
     }
-    return { ...(await call("/api/trials")), link };
+    return call("/api/trials");
   },
   finish: async () => null,
 };

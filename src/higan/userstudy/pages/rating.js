@@ -35,12 +35,14 @@ export async function run(backend) {
 }
 
 export function fail(error) {
-  at("reason").textContent = error.message;
   show("trouble");
+  at("reason").textContent = error.message;
 }
 
+// What was in focus is gone: the heading of what came tells those who do not see it.
 function show(name) {
   for (const part of ["welcome", "rating", "thanks", "trouble"]) at(part).hidden = part !== name;
+  if (name !== "welcome") at(name).querySelector("h1, h2").focus();
 }
 
 // Tries again, ever more slowly, as long as only the connection is at fault.
