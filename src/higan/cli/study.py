@@ -84,8 +84,8 @@ PhotographFiles = Annotated[
 @app.command()
 def demo(
     out: Out = Path("demo"),
-    num: Num = 10_000,
-    verify: Verify = 100,
+    num: Num = 8_000,
+    verify: Verify = 64,
     adaptive: Annotated[
         bool, typer.Option("--adaptive/--fixed", help="Stop measuring what is settled; --verify is then the most.")
     ] = True,
