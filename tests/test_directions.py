@@ -196,6 +196,23 @@ def test_layers_of_unlike_width_keep_their_padding():
     assert found.chance == pytest.approx(found.step * largest / 50, abs=0.01)
 
 
+def test_sefa_has_each_layer_s_part_where_layers_differ_in_width():
+    class Narrow(ModuleGenerator):
+        def style_weights(self, layer):
+            return torch.tensor([[[3.0, 0, 0, 4.0]], [[1.0, 0, 0, 0]]][layer])
+
+    generator = Narrow(
+        lambda codes: codes.sum((1, 2))[:, None, None, None].expand(-1, 3, 4, 4) / 50, latent_dim=4,
+        layer_widths=(4, 2), resolution=4, map=lambda z: torch.stack([z, z * torch.tensor([1.0, 1, 0, 0])], 1),
+    )  # fmt: skip
+    (candidate,) = sefa(generator, (0, 1), 1)
+    # Rows of unit length, by hand: (0.6, 0, 0, 0.8) and (1, 0, 0, 0), whose first axis bisects them.
+    by_hand = torch.tensor([1.6, 0, 0, 0.8]) / 3.2**0.5
+    torch.testing.assert_close(candidate.normal, torch.stack([by_hand, torch.tensor([1.0, 0, 0, 0])]))
+    (found,) = discover(generator, Grey(), stages={"both": (0, 1)}, num=1, std=torch.ones(2))
+    assert found.boundary.normal.shape == (2, 4)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

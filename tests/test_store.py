@@ -360,7 +360,11 @@ def test_boundaries_and_rescoring_come_back(tmp_path, shared):
     assert rescoring.permuted.shape[0] == 3
     assert len(list(store.Units(run).folder.rglob("*.safetensors"))) == 2
     store.save_rescoring(run, rescoring)
-    store.Units(run).remove()
+    other = store.Units(run)
+    other.save("other", 0, {"x": torch.zeros(1)})
+    other.remove()
+    assert len(list(store.Units(run).folder.rglob("*.safetensors"))) == 2
+    store.Units(run).clear()
     assert not store.Units(run).folder.exists()
     loaded = store.load_rescoring(run)
     for field in dataclasses.fields(rescoring):

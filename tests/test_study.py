@@ -274,7 +274,7 @@ def test_an_interrupted_comparison_is_not_mixed_with_the_one_before(tmp_path, mo
         cut.setattr(study, "rescore", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             study.compare_step(run, GENERATOR, SCORER, num=8, num_random=2)
-    assert study.comparison(run) is None
+    assert torch.equal(study.comparison(run).responses.mean, first.responses.mean)
     again = study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
     assert torch.equal(again.responses.mean, first.responses.mean)
 
@@ -333,6 +333,33 @@ def test_comparing_steps_keeps_an_interrupted_rescoring(tmp_path):
     assert 0 < left < 128
     study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
     assert study.unscored(run, GENERATOR, SCORER, **how) == left
+
+
+def test_a_shorter_rescoring_keeps_the_units_of_a_longer_one(tmp_path):
+    run = run_all(tmp_path / "run", num=16)
+
+    def interrupt(step, done, total):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    how = {"num": 128, "num_random": 2, "batch_size": 16}
+    with pytest.raises(KeyboardInterrupt):
+        study.rescore_step(run, GENERATOR, SCORER, report=interrupt, **how)
+    left = study.unscored(run, GENERATOR, SCORER, **how)
+    assert 0 < left < 128
+    study.rescore_step(run, GENERATOR, SCORER, num=32, num_random=2, batch_size=16)
+    assert study.unscored(run, GENERATOR, SCORER, **how) == left
+    study.rescore_step(run, GENERATOR, SCORER, **how)
+    assert not store.Units(run).folder.exists()
+
+
+def test_layers_without_codes_have_no_equal_step(tmp_path):
+    generator = ToyGenerator(4, 8, psi=0.0, psi_layers=1)
+    run = study.open_study(tmp_path / "run", generator, SCORER, num=600, shard_size=200)
+    study.sample_step(run, generator, SCORER)
+    study.fit_step(run, num_permuted=100)
+    study.rescore_step(run, generator, SCORER, num=60, num_random=100)
+    assert list(study.compare_step(run, generator, SCORER, num=4, num_random=2).modes) == ["equal_change"]
 
 
 def test_adaptive_equal_changes_keep_what_they_measured(tmp_path):

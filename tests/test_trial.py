@@ -51,6 +51,13 @@ def test_pictures_that_do_not_repeat_are_told_before_a_folder_is_made(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_is_there_already_changes_nothing(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(GeneratorError, match="draws other pictures of the same codes"):
+        study.open_study(tmp_path / "run", painter(noise=1.0), Means(), num=100)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "look",
     [lambda means: (means - means.mean(0)) / (means.std(0, correction=0) + 1e-3), torch.rand_like],

@@ -13,7 +13,7 @@ import torch
 
 from higan.errors import HiganError
 
-__all__ = ["blame", "blamed"]
+__all__ = ["blame", "blamed", "lacks_memory"]
 
 _OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, jaxtyping.__file__, torch.__file__))
 """Folders of what calls foreign code, of what may check shapes between the two, and of what is called."""
@@ -39,12 +39,18 @@ def blamed(what: str, kind: type[HiganError]) -> Iterator[None]:
     """
     try:
         yield
-    except (HiganError, torch.OutOfMemoryError):
+    except HiganError:
         raise
     except Exception as error:  # whatever foreign code raises
-        if not _foreign(error):
+        if lacks_memory(error) or not _foreign(error):
             raise
         raise kind(f"{what} raised {blame(error)}") from error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether a device, or this machine, has not enough memory, for which torch has no exception of its own here."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def _foreign(error: Exception) -> list[traceback.FrameSummary]:

@@ -41,7 +41,8 @@ def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Can
     """Eigenvectors of AᵀA, largest eigenvalue first, A being the style weights of the layers one below the other.
 
     Rows of A are scaled to unit length first, as the reference implementation does; rows of zeros are left out. Of the
-    two opposite directions of an eigenvector, the one whose largest component is positive is given.
+    two opposite directions of an eigenvector, the one whose largest component is positive is given. Where layers differ
+    in width, each has its part of the direction, (L, D).
 
     Raises:
         ValueError: the generator has no style weights, bad layers, or more directions than dimensions.
@@ -55,7 +56,19 @@ def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Can
     rows = torch.cat([generator.style_weights(layer).detach().double().cpu() for layer in sorted(set(layers))])
     length = rows.norm(dim=1, keepdim=True)
     rows = (rows / length.clamp(min=torch.finfo(rows.dtype).tiny))[length[:, 0] > 0]
-    return _candidates(rows.T @ rows, layers, num)
+    found = _candidates(rows.T @ rows, layers, num)
+    if not isinstance(generator, RaggedGenerator) or min(generator.layer_widths) == generator.code_dim:
+        return found
+    return tuple(_within(candidate, generator.layer_widths) for candidate in found)
+
+
+def _within(candidate: Candidate, widths: Sequence[int]) -> Candidate:
+    """The same direction at every one of its layers, (L, D), as far as that layer's width goes, at unit length."""
+    normal = torch.zeros(len(widths), len(candidate.normal))
+    for layer in candidate.layers:
+        normal[layer, : widths[layer]] = candidate.normal[: widths[layer]]
+    normal /= normal.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return Candidate(normal, candidate.value, candidate.layers)
 
 
 def pca(codes: Float[Tensor, "n L D"], layers: Sequence[int], num: int = 5) -> tuple[Candidate, ...]:

@@ -66,6 +66,7 @@ __all__ = [
     "steps_of",
     "unsampled",
     "unscored",
+    "was_fitted",
 ]
 
 Report = Callable[[str, int, int], None]
@@ -267,7 +268,7 @@ def open_study(
         **{name: value for name, value in (choices or {}).items() if value not in (None, {}, [])},
     }
     made = {"torch": torch.__version__, "threads": torch.get_num_threads(), **(provenance or {})}
-    if num > 0 and not Path(out).exists():
+    if num > 0 and not store.is_run(out):
         check_contract(generator, scorer)
     return store.open_run(out, settings, provenance=made)
 
@@ -386,6 +387,7 @@ def fit_step(
         if steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries") != digest([*boundaries, *null]):
             _forget(run, "rescore")
             store.drop_rescoring(run)
+            store.Units(run).clear()
         _forget(run, "fit")
         store.save_permuted(run, null)
         store.save_boundaries(run, boundaries)
@@ -395,9 +397,13 @@ def fit_step(
 
 
 def is_fitted(run: store.Run, concepts: Sequence[str] | None = None, **settings: Any) -> bool:
-    """Whether `fit_step` has been done with these settings."""
-    wanted = _fit_settings(concepts=concepts, **{"seed": run.seed, **settings})
-    return _is_done(run, "fit", wanted) and _kept(_load_fit, run) is not None
+    """Whether `fit_step` has been done with these settings, and its files are whole."""
+    return was_fitted(run, concepts, **settings) and _kept(_load_fit, run) is not None
+
+
+def was_fitted(run: store.Run, concepts: Sequence[str] | None = None, **settings: Any) -> bool:
+    """Whether `fit_step` has been done with these settings, whatever became of its files."""
+    return _is_done(run, "fit", _fit_settings(concepts=concepts, **{"seed": run.seed, **settings}))
 
 
 def _fit_settings(
@@ -487,7 +493,7 @@ def rescore_step(
         _forget(run, "rescore")
         store.save_rescoring(run, rescoring)
         _record(run, "rescore", settings, time.monotonic() - start, outcome)
-        store.Units(run).remove()
+        how["checkpoint"].remove()
     return rescoring
 
 
@@ -615,10 +621,8 @@ def compare_step(
             batch_size=batch_size,
             progress=_within(tell, 0, total),
         )
-        _forget(run, "steps")  # Until all of it is there, what an earlier comparison left does not count.
-        store.save_responses(run, responses)
-        for k, mode in enumerate(others):
-            found = rescore(
+        found = {
+            mode: rescore(
                 generator,
                 scorer,
                 boundaries,
@@ -632,7 +636,12 @@ def compare_step(
                 images_at_once=images_at_once,
                 progress=_within(tell, plan.curves + k * plan.each, total),
             )
-            store.save_rescoring(run, found, f"rescoring-{mode}")
+            for k, mode in enumerate(others)
+        }
+        _forget(run, "steps")  # Until all of it is there, what an earlier comparison left does not count.
+        store.save_responses(run, responses)
+        for mode, other in found.items():
+            store.save_rescoring(run, other, f"rescoring-{mode}")
         _record(run, "steps", settings | {"modes": others}, time.monotonic() - start)
     return comparison(run)
 
@@ -666,6 +675,8 @@ def _comparison_plan(run: store.Run, generator: Generator, *, num: int, num_rand
     left_out = {own}
     if bool((generator.truncation == generator.truncation[0]).all()):
         left_out |= {"equal_step"} if own == "equal_change" else {"official", "equal_step"}
+    if not bool((generator.truncation > 0).all()):
+        left_out |= {"equal_step"}  # which such a generator has not
     verified = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
     boundaries = [b for b in store.load_boundaries(run) if b.concept.name in verified]
     return _ComparisonPlan(

@@ -311,6 +311,8 @@ def travel(
         raise ValueError(f"a transition needs two or more different categories; got {', '.join(categories) or 'none'}")
     if num < 1 or candidates < 1:
         raise ValueError(f"num and candidates must be at least 1; got {num} and {candidates}")
+    if steps < 1 or (strength is not None and not math.isfinite(strength)):
+        raise ValueError(f"steps must be at least 1, and a strength finite; got {steps} and {strength}")
     if not sigmas > 0:
         raise ValueError(f"sigmas must be above 0; got {sigmas}")
     columns = [bench.column(name) for name in categories]

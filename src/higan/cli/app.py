@@ -19,6 +19,7 @@ from rich.style import Style
 from rich.text import Text
 
 from higan import __version__
+from higan.blame import lacks_memory
 from higan.boundaries import Mode
 from higan.devices import open_device
 from higan.editing import StepMode
@@ -131,10 +132,15 @@ def main() -> None:
             app()
     except (HiganError, ValueError, OSError) as error:
         _fail(str(error), 2 if isinstance(error, ValueError) else 1)
-    except torch.OutOfMemoryError as error:
-        told = str(error).partition(". ")[0]  # what follows is about torch's allocator
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        gpu = isinstance(error, torch.OutOfMemoryError)
+        # What follows the first sentence is about torch's allocator.
+        told = str(error).partition(". ")[0] if gpu else "this machine has not enough memory"
         _fail(
-            f"{told}; take fewer images at a time (--batch-size, --images-at-once), fewer workers, or another --device"
+            f"{told}; take fewer images or samples at a time (--batch-size, --images-at-once, --num, where the command "
+            "has them), fewer workers, or another --device"
         )
 
 
@@ -176,12 +182,20 @@ _STEP_NAMES = {
 }
 
 
+ANEW = "The same command begins this step anew; what was there before is as it was."
+"""What to say of a step that is done in one piece."""
+
 _GOES_ON = "The same command goes on where it stopped."
+_NOTHING = "Nothing was written."
 
 
 @contextmanager
-def progress_bars(*, resumes: bool = True) -> Iterator[Report]:
-    """One bar per step on a terminal; one line per step elsewhere. ``resumes``: what is done is kept if interrupted."""
+def progress_bars(*, resumes: bool = True, after: str | None = None) -> Iterator[Report]:
+    """One bar per step on a terminal; one line per step elsewhere.
+
+    ``resumes``: what is done is kept if interrupted, and goes on; ``after`` says it where neither that nor its contrary
+    is true.
+    """
     words = TextColumn("{task.description:<20}", markup=False)
     columns = (words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -198,7 +212,7 @@ def progress_bars(*, resumes: bool = True) -> Iterator[Report]:
             yield report
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(Text("Interrupted.", "yellow"), _GOES_ON if resumes else "Nothing was written.")
+            errors.print(Text("Interrupted.", "yellow"), after or (_GOES_ON if resumes else _NOTHING))
             raise typer.Exit(130) from None
 
 

@@ -45,7 +45,8 @@ def draw(
         prepare(out, ".png", ".gif", ".webp", ".mp4")
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest(generator))
-    with progress_bars(resumes=False) as bars:
+    kept = None if out.suffix else f"What was drawn is in {out}."
+    with progress_bars(resumes=False, after=kept) as bars:
         progress = partial(bars, "Drawing")
         if not out.suffix or (out.suffix == ".png" and len(numbers) == 1):
             for k, number in enumerate(numbers, 1):

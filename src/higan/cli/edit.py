@@ -41,6 +41,7 @@ from higan.export import (
     save_slider,
     save_video,
 )
+from higan.extras import optional
 from higan.files import write_whole
 from higan.generators.rooms import RoomsGenerator
 from higan.inversion import Features, Inversion, code_space, invert, load_inversion, save_inversion
@@ -69,6 +70,8 @@ from higan.workbench import (
     with_directions,
 )
 
+_FURTHEST = 20.0
+"""Times the step of the re-scoring, beyond which an edit is out of reach."""
 _COLUMNS = 32
 """Scores read at a time."""
 
@@ -188,6 +191,8 @@ def prepare(out: Path, *endings: str) -> None:
     there = next(folder for folder in out.absolute().parents if folder.exists())
     if not there.is_dir():
         raise ValueError(f"{out} cannot be written: {there} is a file, no folder")
+    if out.suffix == ".mp4":
+        optional("av", "video")
 
 
 def room_for(out: Path) -> Path:
@@ -307,9 +312,10 @@ def side_effects(
     std = score_stds(bench.rescoring, bench.scorer.concepts)
     edits, flat = _rising(bench, bench.rescoring, concept)
     variants, missing = {}, {}
-    for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
+    longest = _FURTHEST * bench.rescoring.step
+    for title, variant in (("As fitted", edits), ("Others projected out", _apart(edits))):
         with progress_bars(resumes=False) as bars:
-            found = matched(bench.generator, bench.scorer, variant, target=target, std=std)
+            found = matched(bench.generator, bench.scorer, variant, target=target, std=std, longest=longest)
             if not found:
                 raise ValueError(f"no edit moves its own score by {target:g} standard deviations; ask for less")
             effects = measure_effects(
@@ -328,6 +334,22 @@ def side_effects(
     console.print(f"{out}", highlight=False, soft_wrap=True)
 
 
+def _apart(edits: dict[str, Edit]) -> dict[str, Edit]:
+    """Each with the others' directions projected out.
+
+    Raises:
+        ValueError: nothing is left of one, as where there are as many directions as dimensions.
+    """
+    try:
+        return projected(edits)
+    except ValueError as error:
+        told = str(error).partition(" without ")[0]
+        raise ValueError(
+            f"{told} without those of the {len(edits) - 1} others: there are too many to tell apart; name fewer with "
+            "--concept"
+        ) from error
+
+
 def _rising(bench: Workbench, measured: Rescoring, named: list[str] | None) -> tuple[dict[str, Edit], list[str]]:
     """Edits at the recommended layers, and which concepts have none because no layers raise them.
 
@@ -339,7 +361,7 @@ def _rising(bench: Workbench, measured: Rescoring, named: list[str] | None) -> t
         if name not in bench.boundaries:
             raise ValueError(f"unknown concept {name!r}; there are boundaries for: {', '.join(bench.boundaries)}")
         try:
-            edits[name] = Edit(bench.boundaries[name], 2.0, recommend(measured, name).layers)
+            edits[name] = Edit(bench.boundaries[name], measured.step, recommend(measured, name).layers)
         except ValueError as error:
             if named:
                 raise ValueError(
@@ -366,7 +388,10 @@ def mix(
         Path | None, typer.Option("--codes", help="Codes that receive, such as inverted pictures.")
     ] = None,
     donor_codes: DonorCodes = None,
-    layers: Annotated[str, typer.Option(help="As 0,3-5, or bottom, lower, upper, top (the palette).")] = "top",
+    layers: Annotated[
+        str | None,
+        typer.Option(help="As 0,3-5, or bottom, lower, upper, top; by default the last stage: the palette."),
+    ] = None,
     generator: GeneratorName = EMBEDDED,
     label: Label = None,
     generator_option: GeneratorOptions = None,
@@ -377,7 +402,7 @@ def mix(
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest(generator))
     stages = groups(bench.generator.num_layers)
-    where = parse_layers(layers, num_layers=bench.generator.num_layers, names=stages)
+    where = parse_layers(layers or [*stages][-1], num_layers=bench.generator.num_layers, names=stages)
     takers, names = _sources(bench, seed, codes, "--seed", "--codes")
     donors, lenders = _sources(bench, donor, donor_codes, "--donor", "--donor-codes")
     if len(takers) == len(donors) == 1:
@@ -457,7 +482,8 @@ def transition(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="Where; by default, of what raises the category nearly as far as the best, what moves codes least."
+            help="Where; by default, of what raises the category nearly as far as the best, what moves codes least; "
+            "with --strength the recommended ones."
         ),
     ] = None,
     shown: Annotated[int, typer.Option(help="Samples to show.", min=0)] = 6,

@@ -141,7 +141,8 @@ def import_official(
             store.write_shard(run, 0, population)
         if found.directions and not (run.path / "boundaries.safetensors").exists():
             store.save_boundaries(run, [direction.boundary for direction in found.directions])
-    console.print(f"{len(population):,} samples, {len(found.directions)} boundaries in {out}")
+    there = store.load_boundaries(run) if (run.path / "boundaries.safetensors").exists() else ()
+    console.print(f"{len(population):,} samples, {len(there)} boundaries in {out}")
 
 
 def _digest_of(population: Population, directions: Sequence[Direction]) -> str:

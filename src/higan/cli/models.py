@@ -18,7 +18,7 @@ from higan import load_generator, store
 from higan.cli.scorers import as_kind, key_values, open_scorer
 from higan.errors import HiganError, RunError, RunMismatchError
 from higan.generators.pretrained import PretrainedGenerator
-from higan.named import source_of
+from higan.named import is_reference, source_of
 from higan.scorers.exported import external_data
 from higan.scorers.loading import sources
 from higan.segmenters.loading import ROOMS
@@ -136,6 +136,8 @@ def _file_of(role: str) -> str:
     """What people call the file behind a digest."""
     kind, name = role.split(" ", 1)
     source = source_of(name)
+    if source is None and is_reference(name):
+        return f"module {name.partition(':')[0]}, looked for in the working folder and where Python finds modules,"
     if source is not None:
         return f"the source of module {name.partition(':')[0]} ({source.name})"
     return f"the file of weights beside {name}" if kind == "scorer-data" else f"the weight file of {role}"

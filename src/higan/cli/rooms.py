@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.table import Table
 
-from higan.cli.app import EMBEDDED, Device, GeneratorName, console, progress_bars, rooms
+from higan.cli.app import ANEW, EMBEDDED, Device, GeneratorName, console, progress_bars, rooms
 
 if TYPE_CHECKING:
     from higan.rooms.quality import Quality
@@ -197,7 +197,7 @@ def rooms_train_scorers(
 
     rendered = open_data(data)
     out.mkdir(parents=True, exist_ok=True)
-    with progress_bars() as bars:
+    with progress_bars(after=ANEW) as bars:
         scorer = train_scorer(rendered, epochs=epochs, device=device, progress=lambda k, n, _: bars("Scorer", k, n))
         scorer.save(out / "scorer.safetensors")
         segmenter = train_segmenter(

@@ -129,6 +129,7 @@ def _of_weights(models: Models, out: Path, device: str) -> _Opened:
         )
     with progress_bars() as bars:
         study.sample_step(run, generator, scorer, report=bars)
-        study.fit_step(run, report=bars)
-        study.rescore_step(run, generator, scorer, num=_VERIFIED, num_random=_RANDOM, report=bars)
+        if "rescore" not in study.steps_of(run):  # a better one that was made since is as good
+            study.fit_step(run, report=bars)
+            study.rescore_step(run, generator, scorer, num=_VERIFIED, num_random=_RANDOM, report=bars)
     return run, generator, scorer, None

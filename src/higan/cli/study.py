@@ -21,6 +21,7 @@ from torch import Tensor
 from higan import __version__, load_segmenter, store, study
 from higan.boundaries import Mode
 from higan.cli.app import (
+    ANEW,
     EMBEDDED,
     Adaptively,
     Address,
@@ -61,10 +62,11 @@ from higan.cli.models import GeneratorOptions, Label, Models, digests_of, locate
 from higan.cli.models import generator_options as generator_options_of
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.devices import open_device
-from higan.editing import StepMode
+from higan.editing import StepMode, edit_step
 from higan.engines import Engine, Processes, RayCluster, open_engine
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.hierarchy import finding, profile
+from higan.named import is_reference
 from higan.photographs import open_photograph
 from higan.rooms.dataset import sample_rooms
 from higan.statistics import rank
@@ -215,6 +217,8 @@ def _study(
     digests = digests_of(generator_name, scorer_name, options)
     models = Models(generator_name, scorer_name, dict(options), label, digests, dict(generator_options))
     generator, scorer = models(here)
+    if step_mode == "equal_step":
+        edit_step(generator.truncation, step, step_mode)  # refused now, not after sampling
     segmenter = None if segmenter_name is None else load_segmenter(segmenter_name, here)
     pictures = _opened(photographs, generator)
     beside = {"segmenter": segmenter_name, "photographs": list(photographs)}
@@ -231,10 +235,11 @@ def _study(
     }
     fitting = {**fit, "num_permuted": num_permuted}
     fitted = study.is_fitted(folder, **fitting)
-    if not fitted:
+    if not study.was_fitted(folder, **fitting):
         _keep_rescoring(
             folder, "repeat the settings of its fit, choose another --out, or first say higan fit --discard"
         )
+    _keep_longer(folder, verify, f"repeat the line with --verify {{num}}, or first say higan rescore {out} --discard")
     left = study.unscored(folder, generator, scorer, **rescoring) if fitted else verify
     cost = study.estimate(
         generator, scorer, num=study.unsampled(folder), verify=left, num_random=num_random, num_permuted=num_permuted,
@@ -255,7 +260,10 @@ def _study(
         found = study.rescore_step(
             folder, generator, scorer, **rescoring, engine=engine, open_models=models, report=bars
         )
-        study.compare_step(folder, generator, scorer, batch_size=batch_size, images_at_once=images_at_once, report=bars)
+        if study.comparison(folder) is None:
+            study.compare_step(
+                folder, generator, scorer, batch_size=batch_size, images_at_once=images_at_once, report=bars
+            )
         path = _write_report(folder, generator, scorer, segmenter, bars, pictures)
     _say_constant(boundaries)
     console.print(_ranking(folder))
@@ -290,7 +298,7 @@ def _open(
     if isinstance(engine, Processes | RayCluster):
         provenance["threads"] = engine.threads
     typed = [models.generator, models.scorer, beside.get("segmenter"), *beside.get("photographs", ())]
-    if any(names_files(str(name)) for name in [*typed, *models.options.values()]):
+    if any(names_files(str(name)) or is_reference(str(name)) for name in [*typed, *models.options.values()]):
         provenance["folder"] = str(Path.cwd())
     run = study.open_study(
         out,
@@ -458,12 +466,12 @@ def fit_(
         "num_permuted": num_permuted,
     }  # fmt: skip
     opened = store.load_run(folder)
-    if not discard and not study.is_fitted(opened, concept, **settings):
+    if not discard and not study.was_fitted(opened, concept, **settings):
         _keep_rescoring(opened, "say --discard to fit anew all the same, or fit in a copy of the folder")
     if memory is not None and mode == "all":
         raise ValueError(f"--memory is that of --fit extreme; leave it out (got {memory:g})")
     _say_scanty(0, num_permuted)
-    with progress_bars() as bars:
+    with progress_bars(after=ANEW) as bars:
         boundaries = study.fit_step(
             opened,
             concept,
@@ -495,6 +503,16 @@ def _keep_rescoring(opened: store.Run, way_out: str) -> None:
         raise ValueError(f"{opened.path} holds a re-scoring of the boundaries it has, which goes with them; {way_out}")
 
 
+def _keep_longer(opened: store.Run, verify: int, way_out: str) -> None:
+    """Refuse to replace a re-scoring by one of fewer samples; ``way_out`` may name its ``{num}``."""
+    num = study.steps_of(opened).get("rescore", {}).get("settings", {}).get("num", 0)
+    if num > verify:
+        raise ValueError(
+            f"{opened.path} holds a re-scoring of {num} samples, which one of {verify} would replace; "
+            f"{way_out.format(num=num)}"
+        )
+
+
 @app.command()
 def rescore(
     folder: Annotated[Path, typer.Argument(help="Folder of a run with boundaries.")],
@@ -512,6 +530,9 @@ def rescore(
     workers: Workers = None,
     threads: Threads = None,
     address: Address = None,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Replace a re-scoring of more samples, which is refused otherwise.")
+    ] = False,
 ) -> None:
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address, threads=threads)
@@ -525,6 +546,8 @@ def rescore(
         "adaptive": _goal(adaptive, top, confidence),
     }
     opened = store.load_run(folder)
+    if not discard:
+        _keep_longer(opened, verify, "say --verify {num}, or --discard to replace it all the same")
     models = _recipe_of(opened)
     generator, scorer = models(_device_here(device, workforce))
     boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)
@@ -579,7 +602,7 @@ def steps(
     if study.comparison(opened) is None:
         images = study.compare_cost(opened, generator, num=verify, num_random=num_random)
         console.print(f"{images:,} images to score")
-    with progress_bars() as bars:
+    with progress_bars(after=ANEW) as bars:
         found = study.compare_step(
             opened,
             generator,
@@ -628,7 +651,7 @@ def report(
     pictures = _opened(
         photograph or [located(name, made.get("folder")) for name in made.get("photographs") or ()], generator
     )
-    with progress_bars() as bars:
+    with progress_bars(after=ANEW) as bars:
         path = _write_report(opened, generator, scorer, segmenter, bars, pictures)
     console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
@@ -662,11 +685,16 @@ def _models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segme
 def _recipe_of(opened: store.Run) -> Models:
     """How to open what a run was made with, and nothing else: with other weights a result belongs to another run."""
     made = opened.provenance
+    if "imported from" in made:
+        raise MissingWeightsError(
+            f"{opened.path} holds what the official tool found, which does not say what generator it used: go on in "
+            "Python, with higan.store.load_boundaries, and higan.rescoring.rescore on your generator and scorer"
+        )
     for role in ("generator", "scorer"):
         if role not in made:
             raise MissingWeightsError(
-                f"{opened.path} does not say which {role} it was made with, as runs of Python or import-official do "
-                'not. Go on in Python, or name both when the run is begun: open_study(…, provenance={"generator": '
+                f"{opened.path} does not say which {role} it was made with, as runs of Python do not. "
+                'Go on there, or name both when the run is begun: open_study(…, provenance={"generator": '
                 '"module:name", "scorer": "module:name"})'
             )
     options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})

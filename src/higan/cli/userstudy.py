@@ -44,7 +44,7 @@ def build(
 
     opened = store.load_run(run)
     generator, _, _ = _models_of(opened, device)
-    with progress_bars(resumes=False) as bars:
+    with progress_bars() as bars:
         began = [0.0]
 
         def report(done: int, total: int) -> None:

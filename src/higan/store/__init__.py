@@ -39,7 +39,7 @@ from higan.store.results import (
     save_rescoring,
     save_responses,
 )
-from higan.store.run import Run, complete, load_run, writing
+from higan.store.run import Run, complete, is_run, load_run, writing
 from higan.store.shards import (
     encode_shard,
     keep_shard,
@@ -58,6 +58,7 @@ __all__ = [
     "complete",
     "drop_rescoring",
     "encode_shard",
+    "is_run",
     "keep_shard",
     "load_boundaries",
     "load_boundary",

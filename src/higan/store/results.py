@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -199,9 +200,13 @@ def load_responses(run: Run) -> Responses:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Finished units of a re-scoring in a run folder: what `higan.rescoring.rescore` takes as ``checkpoint``."""
+    """Finished units of a re-scoring in a run folder: what `higan.rescoring.rescore` takes as ``checkpoint``.
+
+    ``used`` are the keys that were asked for: those of other re-scorings, which may go on, are left alone.
+    """
 
     run: Run
+    used: set[str] = field(default_factory=set)
 
     @property
     def folder(self) -> Path:
@@ -220,8 +225,16 @@ class Units:
         save_tensors(self._path(key, unit), tensors, {"kind": "unit"})
 
     def remove(self) -> None:
-        """All of them, once the re-scoring that they add up to is kept and written down."""
+        """Those of this re-scoring, once what they add up to is kept and written down."""
+        for key in self.used:
+            shutil.rmtree(self.folder / key, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.rmdir()  # if it is empty
+
+    def clear(self) -> None:
+        """All of them: they are of boundaries that the run has no more."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, key: str, unit: int) -> Path:
+        self.used.add(key)
         return self.folder / key / f"unit-{unit:05d}.safetensors"

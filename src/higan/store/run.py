@@ -16,7 +16,18 @@ from higan.errors import CorruptRunError, RunBusyError, RunError
 from higan.files import lock
 from higan.store.files import make_folder, unwritable, write_json
 
-__all__ = ["FORMAT", "LOCK", "MANIFEST", "Run", "complete", "identity", "load_run", "writing", "wrong_setting"]
+__all__ = [
+    "FORMAT",
+    "LOCK",
+    "MANIFEST",
+    "Run",
+    "complete",
+    "identity",
+    "is_run",
+    "load_run",
+    "writing",
+    "wrong_setting",
+]
 
 FORMAT = "higan-run-1"
 MANIFEST = "manifest.json"
@@ -76,6 +87,11 @@ def load_run(path: str | Path) -> Run:
     if wrong := wrong_setting(settings):
         raise _damaged_manifest(path, wrong)
     return Run(path, settings, provenance)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a run has been begun there."""
+    return (Path(path) / MANIFEST).is_file()
 
 
 def wrong_setting(settings: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,8 @@ __all__ = ["FURTHER", "REACH", "Reached", "ShortError", "approach", "calibrate",
 REACH = 6.0
 """Standard deviations of the codes along a normal, as far as codes are found."""
 _CALIBRATION = 24
+_PIXELS = 2**24
+"""Of pictures that are drawn together on a GPU."""
 _STEPS = 14
 _CLOSE = 0.05
 """Share of an amount that it may be missed by."""
@@ -313,7 +315,11 @@ def _score_together(bench: Workbench, codes: Tensor, column: int) -> Float[Tenso
     """Of many pictures drawn together."""
     if bench.scorer is None:
         raise ValueError("a scorer is needed; none was given")
-    return score(bench.scorer, render(bench.generator, codes))[:, column].cpu()
+    several = len(codes)
+    if bench.generator.device.type != "cpu":
+        several = max(1, _PIXELS // bench.generator.resolution**2)
+    parts = [score(bench.scorer, render(bench.generator, part))[:, column].cpu() for part in codes.split(several)]
+    return torch.cat(parts)
 
 
 def _std(bench: Workbench, concept: str) -> float:
