@@ -9,12 +9,10 @@ rater's page.
 
 import argparse
 import io
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -22,29 +20,12 @@ from PIL import Image
 from higan import load_generator
 from higan.population import render, sample
 from higan.rooms.dataset import contact_sheet
+from studio import serving
 
 GENERATOR = "rooms-128"
 SEED = "5"
 """Of the user study: of its first pair people would say that something changed."""
 LOOK = "#seed=7&edit=view_yaw~1.9~0-1&edit=indoor_lighting~1~0-11"
-
-
-@contextmanager
-def serving(*words):
-    """A server of its own; the address that it prints."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "higan.cli", *words, "--port", "0"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        for line in server.stdout:
-            if found := re.search(r"http://[^\s]+", line):
-                break
-        else:
-            raise SystemExit("the server did not start")
-        yield found[0]
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def sheet(run, out, browser):
@@ -63,7 +44,7 @@ def report(run, out, browser):
 
 
 def studio(run, out, browser):
-    with serving("studio", str(run)) as address:
+    with serving("studio", str(run)) as (address, *_):
         sizes = {"desktop": (1280, 860, 1, "light"), "phone": (300, 592, 2, "dark")}
         for name, (width, height, scale, scheme) in sizes.items():
             context = browser.new_context(
@@ -87,7 +68,7 @@ def user_study(run, out, browser):
             [sys.executable, "-m", "higan.cli", "user-study", "build", str(run), "--out", str(study), "--seed", SEED],
             check=True,
         )
-        with serving("user-study", "serve", str(study)) as address:
+        with serving("user-study", "serve", str(study)) as (address, *_):
             page = browser.new_page(viewport={"width": 920, "height": 610}, color_scheme="light")
             page.goto(address)
             page.click("#start button")

@@ -54,11 +54,11 @@ def milliseconds(seconds):
 
 
 @contextmanager
-def studio():
-    """A server of its own; its address, its process, and the seconds until it said so."""
+def serving(*words):
+    """What a line of the program serves, by itself: its address, its process, and the seconds until it said so."""
     start = time.perf_counter()
     server = subprocess.Popen(
-        [sys.executable, "-m", "higan.cli", "studio", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "higan.cli", *words, "--port", "0"], stdout=subprocess.PIPE, text=True
     )
     try:
         for line in server.stdout:
@@ -223,7 +223,7 @@ def main():
     concepts = about(open_workbench(shipped_study(), load_generator("rooms-128")))["concepts"]
     # An edit of the first layer, as the browser drags one: nothing of the picture can be kept from move to move.
     concept = next(concept for concept in concepts if 0 in concept["layers"])
-    with studio() as (address, server, up):
+    with serving("studio") as (address, server, up):
         alone = bare(options.moves)
         if not options.no_browser:
             taken, views = in_a_browser(address, options.moves)

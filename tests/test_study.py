@@ -319,8 +319,8 @@ def test_an_interrupted_fit_is_not_taken_for_the_one_before(tmp_path, monkeypatc
     assert all(torch.equal(a.normal, b.normal) for a, b in zip(first, again, strict=True))
 
 
-def test_comparing_steps_keeps_an_interrupted_rescoring(tmp_path):
-    run = run_all(tmp_path / "run")
+def interrupted(run):
+    """A re-scoring stopped half way: how it was asked for, and how many samples are left."""
 
     def interrupt(step, done, total):
         if done > total // 2:
@@ -331,22 +331,19 @@ def test_comparing_steps_keeps_an_interrupted_rescoring(tmp_path):
         study.rescore_step(run, GENERATOR, SCORER, report=interrupt, **how)
     left = study.unscored(run, GENERATOR, SCORER, **how)
     assert 0 < left < 128
+    return how, left
+
+
+def test_comparing_steps_keeps_an_interrupted_rescoring(tmp_path):
+    run = run_all(tmp_path / "run")
+    how, left = interrupted(run)
     study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
     assert study.unscored(run, GENERATOR, SCORER, **how) == left
 
 
 def test_a_shorter_rescoring_keeps_the_units_of_a_longer_one(tmp_path):
     run = run_all(tmp_path / "run", num=16)
-
-    def interrupt(step, done, total):
-        if done > total // 2:
-            raise KeyboardInterrupt
-
-    how = {"num": 128, "num_random": 2, "batch_size": 16}
-    with pytest.raises(KeyboardInterrupt):
-        study.rescore_step(run, GENERATOR, SCORER, report=interrupt, **how)
-    left = study.unscored(run, GENERATOR, SCORER, **how)
-    assert 0 < left < 128
+    how, left = interrupted(run)
     study.rescore_step(run, GENERATOR, SCORER, num=32, num_random=2, batch_size=16)
     assert study.unscored(run, GENERATOR, SCORER, **how) == left
     study.rescore_step(run, GENERATOR, SCORER, **how)
