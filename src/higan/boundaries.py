@@ -32,6 +32,8 @@ _GATHER = 2**28
 _BLOCK = 2**25
 _TERMS = 1024
 """So many products are added in the precision of the codes, which is faster; their sums in double precision."""
+_TOLD = 5
+"""Names in an error."""
 
 
 def fit(
@@ -431,8 +433,12 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: fl
     untouched = normal.norm(dim=-1) == 0
     length = torch.where(untouched, 1.0, rest.norm(dim=-1))
     if not bool((length > 1e-4).all()):
-        names = ", ".join(repr(c.concept.name) for c in conditions)
-        raise ValueError(f"nothing of the direction of {boundary.concept.name!r} is left without {names}")
+        names = ", ".join(repr(c.concept.name) for c in conditions[:_TOLD])
+        more = f" and {len(conditions) - _TOLD} others" if len(conditions) > _TOLD else ""
+        raise ValueError(
+            f"nothing of the direction of {boundary.concept.name!r} is left without {names}{more}; take fewer concepts "
+            "at a time"
+        )
     return dataclasses.replace(
         boundary,
         normal=(rest / length[..., None]).to(boundary.normal.dtype),

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from higan.blame import blamed
 from higan.conformance import RESCALE, strange_range
 from higan.errors import CorruptRunError, GeneratorError, RunMismatchError, ScorerError
-from higan.population import render, sample, sample_seeds, score
+from higan.population import check_images, render, sample, sample_seeds, score
 from higan.store import Run, read_shard
 from higan.types import Generator, Scorer
 
@@ -33,10 +34,10 @@ def check_contract(generator: Generator, scorer: Scorer) -> None:
         ScorerError: the same pictures have other scores alone, or at another call.
     """
     codes = sample(generator, sample_seeds(_NUM))
-    images = render(generator, codes)
-    with torch.inference_mode():
-        flaw = strange_range(generator.synthesize(codes))
-    if flaw:
+    with torch.inference_mode(), blamed(f"generator {generator.name!r}", GeneratorError):
+        drawn = generator.synthesize(codes)
+    images = check_images(generator, drawn, _NUM)
+    if flaw := strange_range(drawn):
         raise GeneratorError(f"{generator.name!r} draws pictures in another range: {flaw}. Let it {RESCALE}")
     alone = torch.cat([render(generator, code[None]) for code in codes])
     apart = float((images.float() - alone.float()).abs().mean((1, 2, 3)).max())

@@ -313,7 +313,7 @@ def side_effects(
     edits, flat = _rising(bench, bench.rescoring, concept)
     variants, missing = {}, {}
     longest = _FURTHEST * bench.rescoring.step
-    for title, variant in (("As fitted", edits), ("Others projected out", _apart(edits))):
+    for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
         with progress_bars(resumes=False) as bars:
             found = matched(bench.generator, bench.scorer, variant, target=target, std=std, longest=longest)
             if not found:
@@ -332,22 +332,6 @@ def side_effects(
         told = ", ".join(f"{n} {float(o):.2f}" for n, o in zip(effects.names, off_target(effects), strict=True))
         console.print(f"{title}, other scores move (in σ) by: {told}", highlight=False)
     console.print(f"{out}", highlight=False, soft_wrap=True)
-
-
-def _apart(edits: dict[str, Edit]) -> dict[str, Edit]:
-    """Each with the others' directions projected out.
-
-    Raises:
-        ValueError: nothing is left of one, as where there are as many directions as dimensions.
-    """
-    try:
-        return projected(edits)
-    except ValueError as error:
-        told = str(error).partition(" without ")[0]
-        raise ValueError(
-            f"{told} without those of the {len(edits) - 1} others: there are too many to tell apart; name fewer with "
-            "--concept"
-        ) from error
 
 
 def _rising(bench: Workbench, measured: Rescoring, named: list[str] | None) -> tuple[dict[str, Edit], list[str]]:
