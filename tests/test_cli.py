@@ -206,6 +206,7 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
         (["rescore", "OUT", "--top", "3", "--confidence", "0.9"], 2, "has a use for --top and --confidence;"),
         (["run", *TOY, "--out", "OUT", "--fit", "all", "--C", "3"], 2, "--C is the penalty of --fit extreme"),
         (["fit", "OUT", "--fit", "all", "--C", "3"], 2, "--C is the penalty of --fit extreme"),
+        (["rescore", "OUT", "--adaptive", "--batch-size", "8"], 2, "chooses itself how many samples it looks at"),
         (["rescore", "OUT", "--images-at-once", "0"], 2, "Invalid value for '--images-at-once'"),
         (["fit", "OUT"], 1, "OUT"),
         (["report", "OUT"], 1, "OUT"),

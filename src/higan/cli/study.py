@@ -523,7 +523,9 @@ def rescore(
     step: Step = 2.0,
     num_random: NumRandom = 20,
     step_mode: StepModeName = "official",
-    batch_size: BatchSize = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images drawn and scored at once; 64, or what --adaptive looks at.")
+    ] = None,
     images_at_once: ImagesAtOnce = None,
     device: Devices = "cpu",
     engine: EngineChoice = None,
@@ -535,6 +537,9 @@ def rescore(
     ] = False,
 ) -> None:
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
+    if adaptive and batch_size is not None:
+        raise ValueError("--adaptive chooses itself how many samples it looks at; leave --batch-size out")
+    batch_size = batch_size or 64
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address, threads=threads)
     rescoring: dict[str, Any] = {
         "num": verify,
