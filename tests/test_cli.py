@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from adapters import FAMILIES
 from PIL import Image
 from rich.console import Console
@@ -18,8 +19,8 @@ from rich.console import Console
 from higan import load_boundary, load_generator, load_scorer, store, study
 from higan.boundaries import fit
 from higan.checkpoints.official import export_official
-from higan.cli import study as study_verbs
-from higan.cli.app import console, link, progress_bars
+from higan.cli import telling
+from higan.cli.app import VERBS, app, console, link, progress_bars
 from higan.cli.models import digests_of
 from higan.generators.loading import ROOMS, save_generator
 from higan.generators.pretrained import wrap
@@ -367,8 +368,11 @@ def test_version_and_help(higan):
     assert higan("--version") == (0, "higan 0.1.0")
     code, printed = higan("--help")
     assert code == 0
-    for verb in ("demo", "run", "sample", "fit", "rescore", "report", "rooms"):
-        assert verb in printed
+    listed = [verb for verbs in VERBS.values() for verb in verbs]
+    assert sorted(listed) == sorted(typer.main.get_command(app).commands)
+    found = [printed.index(f"│ {line} ") for heading, verbs in VERBS.items() for line in verbs]
+    assert found == sorted(found)
+    assert all(f"─ {heading} ─" in printed for heading in VERBS)
 
 
 def test_official_files(finished, higan, tmp_path):
@@ -791,8 +795,8 @@ def test_a_run_does_not_go_on_with_a_changed_scorer_of_ones_own(higan, tmp_path,
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_no_number_of_the_ranking_is_cut_on_a_narrow_terminal(width, monkeypatch):
     narrow = Console(width=width, file=io.StringIO(), markup=False)
-    monkeypatch.setattr(study_verbs, "console", narrow)
-    narrow.print(study_verbs._ranking(shipped_study()))
+    monkeypatch.setattr(telling, "console", narrow)
+    narrow.print(telling.ranking(shipped_study()))
     lines = narrow.file.getvalue().splitlines()
     assert "…" not in "".join(lines)
     header = next(line for line in lines if "concept" in line and "verified" in line)

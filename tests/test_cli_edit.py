@@ -14,7 +14,10 @@ from PIL import Image
 
 import higan as higan_package
 from higan import cli, load_generator, population, store
-from higan.cli import edit as edit_verbs
+from higan.cli import discover as discover_verb
+from higan.cli import edit as edit_verb
+from higan.cli import effects as effects_verb
+from higan.cli import invert as invert_verb
 from higan.cli.models import digests_of, weights_digest
 from higan.export import about_codes, load_codes, load_directions, read_recipe, save_codes
 from higan.generators.loading import save_generator
@@ -223,7 +226,7 @@ def test_an_interrupted_inversion_goes_on_with_what_is_finished(higan, photograp
         inverted.append(invert(generator, picture, **how))
         return inverted[-1]
 
-    monkeypatch.setattr(edit_verbs, "invert", interrupted)
+    monkeypatch.setattr(invert_verb, "invert", interrupted)
     out, kept = tmp_path / "codes.safetensors", tmp_path / "codes.safetensors-unfinished"
     code, printed = higan(*line, out)
     assert (code, out.exists(), len([*kept.iterdir()])) == (130, False, 1)
@@ -233,7 +236,7 @@ def test_an_interrupted_inversion_goes_on_with_what_is_finished(higan, photograp
         inverted.append(invert(generator, picture, **how))
         return inverted[-1]
 
-    monkeypatch.setattr(edit_verbs, "invert", counted)
+    monkeypatch.setattr(invert_verb, "invert", counted)
     # What is sought with other settings is something else, and leaves alone what is kept.
     assert higan("invert", pictures[0], *ROOMS, "--steps", 9, "--out", out)[0] == 0
     assert (len(inverted), len([*kept.iterdir()])) == (2, 1)
@@ -256,12 +259,12 @@ def test_an_inversion_begun_with_other_weights_of_a_joined_scorer_is_not_gone_on
         return inverted[-1]
 
     line = ["invert", *pictures, *ROOMS, "--scorer", "rooms+nulls", "--steps", 2, "--out", out]
-    monkeypatch.setattr(edit_verbs, "invert", noted)
+    monkeypatch.setattr(invert_verb, "invert", noted)
     code, printed = higan(*line)
     assert code == 130, printed
     stops.clear()
     assert "scorer rooms" in digests_of("rooms", "rooms+nulls")
-    monkeypatch.setattr(edit_verbs, "digests_of", lambda *names: digests_of(*names) | {"scorer rooms": "of others"})
+    monkeypatch.setattr(invert_verb, "digests_of", lambda *names: digests_of(*names) | {"scorer rooms": "of others"})
     assert higan(*line)[0] == 0
     assert len(inverted) == 3  # the first one twice
 
@@ -322,7 +325,7 @@ def test_transitions_see_through_the_eyes_of_the_run(higan, finished, tmp_path, 
     def never(*_):
         raise AssertionError("the run has a segmenter of its own")
 
-    monkeypatch.setattr("higan.cli.edit.load_segmenter", never)
+    monkeypatch.setattr("higan.cli.transition.load_segmenter", never)
     line = ["transition", "bedroom", "living_room", "--run", tmp_path / "run", "--num", 2, "--strength", 3]
     code, printed = higan(*line, "--layers", "2-7", "--out", tmp_path / "t")
     assert code == 0, printed
@@ -459,9 +462,10 @@ def planted(tmp_path_factory):
 def test_sigma_is_that_of_the_samples_of_the_run(higan, planted, tmp_path, monkeypatch):
     """Not of the few that side effects and directions are measured on, re-scored or not."""
     told = []
-    for name in ("matched", "measure_effects", "discover"):
-        real = getattr(edit_verbs, name)
-        monkeypatch.setattr(edit_verbs, name, lambda *a, real=real, **k: told.append(k["std"]) or real(*a, **k))
+    used = ((effects_verb, "matched"), (effects_verb, "measure_effects"), (discover_verb, "discover"))
+    for verb, name in used:
+        real = getattr(verb, name)
+        monkeypatch.setattr(verb, name, lambda *a, real=real, **k: told.append(k["std"]) or real(*a, **k))
     line = ("side-effects", "--run", planted, "--num", 4, "--concept", "planted 1", "--out", tmp_path / "s.html")
     assert higan(*line)[0] == 0
     sampled = tmp_path / "sampled"
@@ -615,14 +619,14 @@ def test_an_amount_with_a_condition_is_looked_for_as_far_as_one_without(higan, p
 )
 def test_what_cannot_be_shown_is_refused_before_the_work(higan, planted, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(edit_verbs, "progress_bars", lambda **_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(edit_verb, "progress_bars", lambda **_: pytest.fail("the work has begun"))
     code, printed = higan("edit", "--run", planted, *words)
     assert code == 2
     assert message in printed
 
 
 def test_only_signs_become_minus_signs():
-    assert edit_verbs._typeset("far-away 2\nlayers 0-5 -1.2 sd") == "far-away 2 · layers 0-5 \N{MINUS SIGN}1.2 σ"
+    assert edit_verb._typeset("far-away 2\nlayers 0-5 -1.2 sd") == "far-away 2 · layers 0-5 \N{MINUS SIGN}1.2 σ"
 
 
 def test_side_effects_leave_out_what_nothing_raises(higan, planted, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import higan as package
 import hub_folders
 from higan import store
-from higan.cli import study
+from higan.cli import steps
 from higan.cli.models import digests_of
 from higan.cli.scorers import _MEANINGS, open_scorer
 from higan.errors import MissingWeightsError
@@ -159,7 +159,7 @@ def test_a_run_that_noted_fewer_files_goes_on(higan, tmp_path, monkeypatch):
     line = ["sample", "--generator", "rooms", "--scorer", "layout+scheme", "--scorer-option", "segmenter=rooms"]
     line += ["--scorer-option", "classes=wall", "--num", 8, "--shard-size", 4, "--out", tmp_path / "run"]
     with monkeypatch.context() as earlier:
-        earlier.setattr(study, "digests_of", lambda generator, *_: digests_of(generator, "colour"))
+        earlier.setattr(steps, "digests_of", lambda generator, *_: digests_of(generator, "colour"))
         assert higan(*line)[0] == 0
     kept = (tmp_path / "run/manifest.json").read_bytes()
     assert set(store.load_run(tmp_path / "run").settings["digests"]) == {"generator rooms"}
@@ -174,7 +174,7 @@ def test_a_run_that_noted_fewer_files_goes_on(higan, tmp_path, monkeypatch):
     assert higan(*line[:-1], tmp_path / "new")[0] == 0
     noted = store.load_run(tmp_path / "new").settings["digests"]
     assert set(noted) == {"generator rooms", "scorer layout", "scorer option segmenter"}
-    monkeypatch.setattr(study, "digests_of", lambda *names: digests_of(*names) | {"generator rooms": "other"})
+    monkeypatch.setattr(steps, "digests_of", lambda *names: digests_of(*names) | {"generator rooms": "other"})
     code, printed = higan(*line)
     assert code == 1
     assert "the weight file of generator rooms has changed since this run was begun" in printed

@@ -1,6 +1,38 @@
-"""The command line: the only place that prints, parses and exits."""
+"""The command line: the only place that prints, parses and exits. A file holds a verb, or verbs of one kind."""
 
-from higan.cli import benchmark, draw, edit, files, rooms, studio, study, userstudy
+from higan.cli import (
+    benchmark,
+    discover,
+    draw,
+    edit,
+    effects,
+    files,
+    invert,
+    mix,
+    rooms,
+    steps,
+    studio,
+    study,
+    transition,
+    userstudy,
+)
 from higan.cli.app import app, main
 
-__all__ = ["app", "benchmark", "draw", "edit", "files", "main", "rooms", "studio", "study", "userstudy"]
+__all__ = [
+    "app",
+    "benchmark",
+    "discover",
+    "draw",
+    "edit",
+    "effects",
+    "files",
+    "invert",
+    "main",
+    "mix",
+    "rooms",
+    "steps",
+    "studio",
+    "study",
+    "transition",
+    "userstudy",
+]

@@ -6,10 +6,10 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import torch
 import typer
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.style import Style
 from rich.text import Text
+from typer.core import TyperGroup
 
 from higan import __version__
 from higan.blame import lacks_memory
@@ -27,11 +28,37 @@ from higan.engines import EngineName
 from higan.errors import HiganError
 from higan.linear import Loss
 from higan.memory import keep_memory
+from higan.study import Report
 
-Report = Callable[[str, int, int], None]
-"""Called with the name of a step, what is done and what there is to do."""
+VERBS = {
+    "The study": ("demo", "run", "sample", "fit", "rescore", "steps", "report", "verify"),
+    "Editing": ("edit", "mix", "transition", "discover", "side-effects", "invert", "draw"),
+    "In the browser": ("studio", "user-study"),
+    "Models": (
+        "models", "pull", "inspect", "convert", "check-generator", "check-scorer", "import-official", "export-official",
+    ),
+    "The embedded world": ("rooms", "benchmark"),
+}  # fmt: skip
+"""All verbs, as the help groups and orders them."""
+
+
+class _Grouped(TyperGroup):
+    """Lists verbs in the order of `VERBS`, under its headings."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = [verb for verbs in VERBS.values() for verb in verbs]
+        return sorted(self.commands, key=lambda verb: known.index(verb) if verb in known else len(known))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            heading = next((heading for heading, verbs in VERBS.items() if cmd_name in verbs), None)
+            cast(Any, command).rich_help_panel = heading  # where typer looks for it
+        return command
+
 
 app = typer.Typer(
+    cls=_Grouped,
     help="What each layer of an image generator has learned, measured and edited.",
     no_args_is_help=True,
     add_completion=False,

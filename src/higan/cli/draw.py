@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from higan.cli.app import EMBEDDED, Device, GeneratorName, app, console, progress_bars
-from higan.cli.edit import check_seeds, prepare, room_for, save_movement
+from higan.cli.codes import check_seeds
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
+from higan.cli.outputs import prepare, room_for, save_movement
 from higan.export import contact_sheet, save_picture, save_sheet
 from higan.strips import starts
 from higan.workbench import Workbench, edit

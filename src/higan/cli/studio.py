@@ -14,7 +14,7 @@ import typer
 from higan import load_segmenter, store, study
 from higan.cli.app import EMBEDDED, Device, app, console, minutes, progress_bars
 from higan.cli.models import GeneratorOptions, Label, Models, digests_of, generator_options
-from higan.cli.study import _models_of, _open
+from higan.cli.runs import models_of, open_folder
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.extras import optional
 from higan.types import Generator, Scorer, Segmenter
@@ -114,13 +114,13 @@ def _embedded(device: str) -> _Opened:
 
 
 def _of_run(run: store.Run, device: str) -> _Opened:
-    return run, *_models_of(run, device)
+    return run, *models_of(run, device)
 
 
 def _of_weights(models: Models, out: Path, device: str) -> _Opened:
     """A short study first: sliders need boundaries, and boundaries need to be verified."""
     generator, scorer = models(device)
-    run = _open(out, generator, scorer, models, num=_PROBED, seed=0)
+    run = open_folder(out, generator, scorer, models, num=_PROBED, seed=0)
     if not (run.path / "rescoring.safetensors").exists():
         cost = study.estimate(generator, scorer, num=_PROBED, verify=_VERIFIED, num_random=_RANDOM)
         console.print(

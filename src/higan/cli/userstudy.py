@@ -10,7 +10,7 @@ import typer
 
 from higan import store
 from higan.cli.app import Device, app, console, minutes, progress_bars
-from higan.cli.study import _models_of
+from higan.cli.runs import models_of
 from higan.userstudy import Answers, open_study
 
 user_study = typer.Typer(help="Ask people what every stage of a generator changes (Fig. 3b).", no_args_is_help=True)
@@ -43,7 +43,7 @@ def build(
     from higan.userstudy.build import build as build_study
 
     opened = store.load_run(run)
-    generator, _, _ = _models_of(opened, device)
+    generator, _, _ = models_of(opened, device)
     with progress_bars() as bars:
         began = [0.0]
 

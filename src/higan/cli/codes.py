@@ -1,0 +1,80 @@
+"""Codes that an edit starts from: of samples, or from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from jaxtyping import Float
+from torch import Tensor
+
+from higan.errors import RunMismatchError
+from higan.export import about_codes, load_codes
+from higan.strips import starts
+from higan.workbench import Workbench
+
+
+def check_seeds(seeds: list[int] | None) -> list[int] | None:
+    """Seeds of samples, as the callback of an option.
+
+    Raises:
+        ValueError: one of them is no seed of a sample.
+    """
+    for seed in seeds or ():
+        # Beyond, torch's CPU generator draws another seed's sample.
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"a sample's seed is a whole number of 0 to {2**32 - 1}; got {seed}")
+    return seeds
+
+
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.", callback=check_seeds)]
+Codes = Annotated[Path | None, typer.Option("--codes", help="Start from codes (safetensors, npy), not from seeds.")]
+DonorCodes = Annotated[
+    Path | None, typer.Option("--donor-codes", help="Codes that lend layers, such as inverted pictures.")
+]
+
+
+def sources(
+    bench: Workbench, seeds: list[int] | None, codes: Path | None, by_seed: str, by_codes: str
+) -> tuple[Tensor, list[str]]:
+    """Codes of samples or from a file, and what to call them."""
+    if (not seeds) == (codes is None):
+        raise ValueError(f"give {by_seed} or {by_codes}, and not both")
+    if codes is None:
+        return starts(bench, seeds or []), [f"seed {k}" for k in seeds or []]
+    found = codes_for(bench, codes)
+    return found, [f"code {k}" for k in range(len(found))]
+
+
+def codes_for(bench: Workbench, path: Path) -> Float[Tensor, "n L D"]:
+    """Codes from a file, as far as the file tells those of this very generator.
+
+    Raises:
+        ValueError: they have another shape.
+        RunMismatchError: they were found with other weights, or with another truncation.
+    """
+    generator, found, about = bench.generator, load_codes(path), about_codes(path)
+    expected = (generator.num_layers, generator.code_dim)
+    if (
+        generator.shared_code
+        and found.shape[0] == 1
+        and found.shape[1] != expected[0]
+        and found.shape[2] == expected[1]
+    ):
+        # Codes (n, D) of other tools, which all layers share, look like one of n layers.
+        found = found[0][:, None].expand(-1, *expected)
+    if tuple(found.shape[1:]) != expected:
+        raise ValueError(f"codes of {generator.name!r} have shape {expected}; {path} has {tuple(found.shape[1:])}")
+    if bench.weights and about.get("weights", bench.weights) != bench.weights:
+        raise RunMismatchError(
+            f"{path} holds codes of {about.get('generator')!r}, a generator of other weights than {generator.name!r} "
+            "here: pictures would be of nothing; invert the photographs with this one"
+        )
+    here = generator.truncation.tolist()
+    if about.get("truncation", here) != here:
+        raise RunMismatchError(
+            f"{path} was found under truncation {about['truncation']}; here it is {here}: open the generator as it "
+            "was, or invert the photographs again"
+        )
+    return found.to(generator.device)

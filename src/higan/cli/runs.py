@@ -1,0 +1,151 @@
+"""Run folders on the command line: begun, opened with their own generator and scorer, and not overwritten unasked."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from higan import __version__, load_segmenter, store, study
+from higan.cli.models import Models, located, names_files, weights_digest
+from higan.devices import open_device
+from higan.engines import Engine, Processes, RayCluster
+from higan.errors import MissingWeightsError, RunMismatchError
+from higan.named import is_reference
+from higan.types import Generator, Scorer, Segmenter
+from higan.workbench import Workbench, open_workbench
+
+Run = Annotated[Path, typer.Option("--run", help="Folder of a finished run: generator, scorer, boundaries, layers.")]
+
+
+def open_folder(
+    out: Path,
+    generator: Generator,
+    scorer: Scorer,
+    models: Models,
+    beside: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    num: int,
+    seed: int,
+    shard_size: int = 2000,
+    engine: Engine | None = None,
+) -> store.Run:
+    """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them."""
+    provenance = {
+        "higan": __version__,
+        "generator": models.generator,
+        "scorer": models.scorer,
+        "segmenter": None,
+        **models.choices,
+        **beside,
+        "device": str(generator.device),
+        "command": shlex.join(["higan", *sys.argv[1:]]),
+    }
+    if isinstance(engine, Processes | RayCluster):
+        provenance["threads"] = engine.threads
+    typed = [models.generator, models.scorer, beside.get("segmenter"), *beside.get("photographs", ())]
+    if any(names_files(str(name)) or is_reference(str(name)) for name in [*typed, *models.options.values()]):
+        provenance["folder"] = str(Path.cwd())
+    run = study.open_study(
+        out,
+        generator,
+        scorer,
+        num=num,
+        seed=seed,
+        shard_size=shard_size,
+        digests=models.digests_in(out),
+        choices=models.choices,
+        provenance=provenance,
+    )
+    # A run that was begun step by step hears of its segmenter later.
+    return store.complete(run, {name: provenance.get(name) for name in ("segmenter", "photographs", "folder")})
+
+
+def models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
+    """Generator, scorer and segmenter that a run was made with; another scorer draws no other pictures.
+
+    Raises:
+        RunMismatchError: the generator's weight file is another one.
+    """
+    recipe = recipe_of(opened)
+    generator, scorer = replace(recipe, digests={})(device)
+    name = recipe.generator
+    made = recipe.digests.get(f"generator {name}", "")
+    if made and weights_digest(name) != made:
+        raise RunMismatchError(
+            f"{name} is no longer the file that {opened.path} was made with: its SHA-256 has changed"
+        )
+    segmenter = opened.provenance.get("segmenter")
+    if not segmenter:
+        return generator, scorer, None
+    return generator, scorer, load_segmenter(located(segmenter, opened.provenance.get("folder")), device)
+
+
+def recipe_of(opened: store.Run) -> Models:
+    """How to open what a run was made with, and nothing else: with other weights a result belongs to another run."""
+    made = opened.provenance
+    if "imported from" in made:
+        raise MissingWeightsError(
+            f"{opened.path} holds what the official tool found, which does not say what generator it used: go on in "
+            "Python, with higan.store.load_boundaries, and higan.rescoring.rescore on your generator and scorer"
+        )
+    for role in ("generator", "scorer"):
+        if role not in made:
+            raise MissingWeightsError(
+                f"{opened.path} does not say which {role} it was made with, as runs of Python do not. "
+                'Go on there, or name both when the run is begun: open_study(…, provenance={"generator": '
+                '"module:name", "scorer": "module:name"})'
+            )
+    options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})
+    label, generator_options = made.get("label"), made.get("generator_options", {})
+    models = Models(made["generator"], made["scorer"], options, label, digests, generator_options)
+    return models.begun_in(made.get("folder"))
+
+
+def bench_of(run: Path, device: str) -> Workbench:
+    """A run with all that editing needs, opened."""
+    return bench_and_segmenter(run, device)[0]
+
+
+def bench_and_segmenter(run: Path, device: str) -> tuple[Workbench, Segmenter | None]:
+    """The same, and the run's segmenter where it has one."""
+    opened = store.load_run(run)
+    generator, scorer, segmenter = models_of(opened, device)
+    return open_workbench(opened, generator, scorer), segmenter
+
+
+def device_here(devices: str, engine: Engine | None) -> str:
+    """The first of the devices; where only workers of a cluster have GPUs, this process takes the processor.
+
+    Raises:
+        ValueError: one of the devices is not there.
+    """
+    first, *others = devices.split(",")
+    if isinstance(engine, RayCluster) and first.startswith("cuda") and not torch.cuda.is_available():
+        return "cpu"
+    for name in (first, *others):
+        open_device(name)
+    return first
+
+
+def keep_rescoring(opened: store.Run, way_out: str) -> None:
+    """Refuse to fit other boundaries than those that hours may have gone into."""
+    if "rescore" in study.steps_of(opened):
+        raise ValueError(f"{opened.path} holds a re-scoring of the boundaries it has, which goes with them; {way_out}")
+
+
+def keep_longer(opened: store.Run, verify: int, way_out: str) -> None:
+    """Refuse to replace a re-scoring by one of fewer samples; ``way_out`` may name its ``{num}``."""
+    num = study.steps_of(opened).get("rescore", {}).get("settings", {}).get("num", 0)
+    if num > verify:
+        raise ValueError(
+            f"{opened.path} holds a re-scoring of {num} samples, which one of {verify} would replace; "
+            f"{way_out.format(num=num)}"
+        )
