@@ -163,6 +163,7 @@ def test_quality_of_renders_against_themselves_is_the_floor():
     assert same.detail_renders == pytest.approx(1, abs=0.05)
     assert same.shares["a"].generated + same.shares["b"].generated == pytest.approx(1)
     assert same.quarters["d"] == pytest.approx([0.25] * 4, abs=0.15)
+    assert same.brightness == pytest.approx([0.25] * 4, abs=0.15)
 
 
 def test_shares_and_quarters_of_a_generator_that_draws_every_second_kind_of_room():
@@ -194,7 +195,8 @@ def test_shares_and_quarters_of_a_generator_that_draws_every_second_kind_of_room
     never = found.shares["sun"]
     assert isinstance(never, Share)
     assert np.isnan(never.excess)
-    assert sum(found.quarters["light"]) == 1
+    # Grey levels are 0 and 200 by halves, so that the bounds of the quarters are 0, 100 and 200.
+    assert found.quarters["light"] == found.brightness == (0, 0, 1, 0)
     assert (found.precision.value, found.recall.value) == (1, 0.5)
 
 

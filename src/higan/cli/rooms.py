@@ -276,4 +276,5 @@ def _quality_tables(quality: Quality) -> tuple[Table, Table, Table]:
     spread = Table("number", "least", "", "", "most", title="Shares in the quarters of the renders")
     for name, shares in quality.quarters.items():
         spread.add_row(name, *(f"{share:.2f}" for share in shares))
+    spread.add_row("brightness, of the pixels", *(f"{share:.2f}" for share in quality.brightness))
     return found, there, spread

@@ -19,13 +19,14 @@ from higan.scorers.rooms import RoomsScorer
 
 __all__ = [
     "Estimate",
+    "Looks",
     "Quality",
     "Share",
     "covered",
-    "features_of",
     "fine_detail",
     "frechet_distance",
     "jackknife",
+    "looks_of",
     "measure_quality",
     "quarters",
 ]
@@ -156,18 +157,27 @@ def fine_detail(images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, " n"]:
     return power[:, rows[:, None].square() + columns.square() > 0.25**2].sum(1) / (height * width)
 
 
-def features_of(
+@dataclass(frozen=True, slots=True, eq=False)
+class Looks:
+    """What is seen of n pictures: features and predictions of a scorer, `fine_detail`, mean grey level."""
+
+    features: Float[Tensor, "n f"]
+    scores: Float[Tensor, "n o"]
+    detail: Float[Tensor, " n"]
+    brightness: Float[Tensor, " n"]
+
+
+def looks_of(
     scorer: RoomsScorer, images: Callable[[int, int], UInt8[Tensor, "n 3 H W"]], num: int, batch_size: int = 250
-) -> tuple[Float[Tensor, "n f"], Float[Tensor, "n o"], Float[Tensor, " n"]]:
-    """Features, predictions and `fine_detail` of images start … stop − 1 as delivered by ``images(start, stop)``."""
-    features, scores, detail = [], [], []
+) -> Looks:
+    """Looks at pictures 0 … num − 1, where ``images(start, stop)`` delivers start … stop − 1."""
+    seen = []
     with torch.inference_mode():
         for start in range(0, num, batch_size):
             batch = images(start, min(start + batch_size, num))
-            features.append(scorer.features(batch).cpu())
-            scores.append(scorer.predict(batch).cpu())
-            detail.append(fine_detail(batch).cpu())
-    return torch.cat(features), torch.cat(scores), torch.cat(detail)
+            grey = batch.float().mean((1, 2, 3))
+            seen.append((scorer.features(batch), scorer.predict(batch), fine_detail(batch), grey))
+    return Looks(*(torch.cat([part.cpu() for part in parts]) for parts in zip(*seen, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +197,12 @@ class Quality:
     shares: dict[str, Share]
     """Per category and window side, and per object that is there or not."""
     quarters: dict[str, tuple[float, float, float, float]]
-    """Of numbers such as lighting: shares of samples in the quarters of the renders' range, from least to most."""
+    """Of numbers such as lighting: shares of samples in the quarters of the renders' range, from least to most.
+
+    As predicted: where pictures leave a predictor unsure it says the middle, and the outer quarters seem too rare.
+    """
+    brightness: tuple[float, float, float, float]
+    """The same of mean grey levels, which no predictor has a part in."""
     detail: float
     """Mean `fine_detail`, generated over rendered: 1 is as sharp, less is softer."""
     detail_renders: float
@@ -213,22 +228,24 @@ def measure_quality(
     """
     if num < _FEWEST:
         raise ValueError(f"the quality of a generator needs at least {_FEWEST} samples a side; got {num}")
-    fake_features, fake_scores, fake_detail = features_of(scorer, fake, num)
-    real_features, real_scores, real_detail = features_of(scorer, real, 2 * num)
-    sharp = real_detail[:num].mean()
-    first, second = real_features[:num], real_features[num:]
+    generated, rendered = looks_of(scorer, fake, num), looks_of(scorer, real, 2 * num)
+    sharp = rendered.detail[:num].mean()
+    first, second = rendered.features[:num], rendered.features[num:]
     return Quality(
         samples=num,
-        frechet=jackknife(frechet_distance, first, fake_features),
+        frechet=jackknife(frechet_distance, first, generated.features),
         frechet_renders=jackknife(frechet_distance, first, second),
-        precision=jackknife(covered, first, fake_features),
-        recall=jackknife(covered, fake_features, first),
-        sure=_sure(scorer, fake_scores),
-        sure_renders=_sure(scorer, real_scores[:num]),
-        shares=_compare(_present(scorer, fake_scores), _present(scorer, real_scores)),
-        quarters={n: quarters(real_scores[:, i], fake_scores[:, i]) for n, i in _columns(scorer, "scale").items()},
-        detail=float(fake_detail.mean() / sharp),
-        detail_renders=float(real_detail[num:].mean() / sharp),
+        precision=jackknife(covered, first, generated.features),
+        recall=jackknife(covered, generated.features, first),
+        sure=_sure(scorer, generated.scores),
+        sure_renders=_sure(scorer, rendered.scores[:num]),
+        shares=_compare(_present(scorer, generated.scores), _present(scorer, rendered.scores)),
+        quarters={
+            n: quarters(rendered.scores[:, i], generated.scores[:, i]) for n, i in _columns(scorer, "scale").items()
+        },
+        brightness=quarters(rendered.brightness, generated.brightness),
+        detail=float(generated.detail.mean() / sharp),
+        detail_renders=float(rendered.detail[num:].mean() / sharp),
     )
 
 
