@@ -598,9 +598,9 @@ def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert higan("sample", *TOY, "--num", 60, "--out", "run")[0] == 0
     assert higan("fit", "run", "--permuted", 3)[0] == 0
-    options = ["run", "--verify", 12, "--random", 2, "--batch-size", 4]
+    options = ["run", "--verify", 12, "--random", 2]
     result = tmp_path / "run" / "rescoring.safetensors"
-    for kind in ([], ["--adaptive", "--top", 2]):
+    for kind in (["--batch-size", 4], ["--adaptive", "--top", 2]):
         code, printed = higan("rescore", *options, *kind, "--workers", 2)
         assert code == 0, printed
         spread = result.read_bytes()

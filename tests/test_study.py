@@ -271,7 +271,7 @@ def test_an_interrupted_comparison_is_not_mixed_with_the_one_before(tmp_path, mo
     run = run_all(tmp_path / "run")
     first = study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
     with monkeypatch.context() as cut:
-        cut.setattr(study, "rescore", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(study.comparing, "rescore", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             study.compare_step(run, GENERATOR, SCORER, num=8, num_random=2)
     assert torch.equal(study.comparison(run).responses.mean, first.responses.mean)
@@ -285,7 +285,7 @@ def test_a_rescoring_that_was_not_written_down_is_not_made_again(tmp_path, monke
     study.fit_step(run)
     how = {"num": 20, "num_random": 2, "batch_size": 4}
     with monkeypatch.context() as cut:
-        cut.setattr(study, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(study.rescoring, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             study.rescore_step(run, GENERATOR, SCORER, **how)
     assert study.unscored(run, GENERATOR, SCORER, **how) == 0
@@ -312,7 +312,7 @@ def test_an_interrupted_fit_is_not_taken_for_the_one_before(tmp_path, monkeypatc
     study.sample_step(run, GENERATOR, SCORER)
     first = study.fit_step(run, num_permuted=0, C=1.0)
     with monkeypatch.context() as cut:
-        cut.setattr(study, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(study.fitting, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             study.fit_step(run, num_permuted=0, C=1e-4)
     again = study.fit_step(run, num_permuted=0, C=1.0)
@@ -385,7 +385,7 @@ def test_boundaries_fitted_before_the_folder_was_free_count(tmp_path, monkeypatc
     expected = rescore(GENERATOR, SCORER, store.load_boundaries(run), num=8, num_random=2)
     torch.testing.assert_close(rescoring.changes, expected.changes)
     told = study.steps_of(run)["rescore"]["settings"]["boundaries"]
-    assert told == study.digest(store.load_boundaries(run))
+    assert told == study.record.digest(store.load_boundaries(run))
 
 
 def test_a_fit_is_refused_before_it_is_made(tmp_path):
