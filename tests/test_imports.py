@@ -16,7 +16,7 @@ ORDER = (
     {"store"},
     {"engines"},
     {"population", "conformance", "samples"},
-    {"editing", "boundaries", "trial"},
+    {"editing", "boundaries", "trial", "drawing"},
     {"statistics", "refits", "stepping"},
     {"rescoring"},
     {"spread"},

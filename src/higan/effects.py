@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from higan.boundaries import project_out
+from higan.drawing import start_at
 from higan.editing import apply
 from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
 from higan.statistics import resample_weights, studentised
@@ -118,19 +120,22 @@ def measure_changes(
             f"{num} samples, batches of {batch_size}"
         )
     total = num * (1 + len(edits))
+    starts = [min(edit.layers, default=0) for edit in edits]
     originals, changes, done = [], [], 0
     for batch in sample_seeds(num, seed=seed, purpose="verify", first=first).split(batch_size):
         codes = sample(generator, batch)
         before = score(scorer, render(generator, codes)).cpu()
         done += len(batch)
-        after = []
-        for edit in edits:
-            after.append(score(scorer, render(generator, apply(codes, [edit]))).cpu() - before)
-            done += len(batch)
-            if progress is not None:
-                progress(done, total)
+        after = {}
+        for touched, some in groupby(sorted(range(len(edits)), key=starts.__getitem__), starts.__getitem__):
+            begun = start_at(generator, codes, touched)
+            for e in some:
+                after[e] = score(scorer, begun.draw(apply(codes, [edits[e]]))).cpu() - before
+                done += len(batch)
+                if progress is not None:
+                    progress(done, total)
         originals.append(before)
-        changes.append(torch.stack(after).movedim(1, 2))
+        changes.append(torch.stack([after[e] for e in range(len(edits))]).movedim(1, 2))
     unit = torch.cat(originals).double().std(0).float()
     if std is not None:
         unit = torch.where(std.cpu().isnan(), unit, std.cpu().float())

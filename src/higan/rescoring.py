@@ -8,21 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from higan.blame import blamed
 from higan.boundaries import random_directions
+from higan.drawing import most_images, start_at
 from higan.editing import StepMode, offset
-from higan.errors import GeneratorError
 from higan.layers import check_layers, placements
-from higan.population import Progress, check_concepts, check_images, check_models, render, sample, sample_seeds, score
+from higan.population import Progress, check_concepts, check_models, render, sample, sample_seeds, score
 from higan.stepping import image_changes, placement_steps
 from higan.types import (
     Boundary,
@@ -30,10 +28,8 @@ from higan.types import (
     Generator,
     Placement,
     RaggedGenerator,
-    RepeatedGenerator,
     Rescoring,
     Scorer,
-    StagedGenerator,
 )
 
 __all__ = [
@@ -51,13 +47,6 @@ __all__ = [
 
 _MEASURED = 8
 """Random directions along which equal changes of the picture are measured."""
-
-_CPU_IMAGES = 32
-"""From here on an image takes no less time in a larger call (`benchmarks/rescoring.py`)."""
-
-_MOST_IMAGES = 512
-_PIXELS = 2**24
-"""On a GPU: about 1 KiB a pixel, four maps of 64 channels in float32 at the finest layer, makes 16 GiB."""
 
 
 @runtime_checkable
@@ -433,28 +422,11 @@ class Plan:
     ) -> Iterator[tuple[Sequence[Move], UInt8[Tensor, "m 3 H W"]]]:
         """Moves with their images: of all samples moved the first way, then the second …"""
         for first, moves in self.queues(wanted).items():
-            draw, size = self._beginning(codes, first)
+            begun = start_at(self.generator, codes, first)
+            size = max(1, self._most_images() // len(codes)) if begun.several else 1
             for start in range(0, len(moves), size):
                 some = moves[start : start + size]
-                moved = torch.cat([codes + self._offset(move, codes) for move in some])
-                with torch.inference_mode():
-                    with blamed(f"generator {self.generator.name!r}", GeneratorError):
-                        drawn = draw(moved)
-                    images = check_images(self.generator, drawn, len(moved))
-                yield some, images
-
-    def _beginning(self, codes: Float[Tensor, "n L D"], first: int) -> tuple[Callable[[Tensor], Tensor], int]:
-        """What draws edits of these codes from the first edited layer on, and how many edits at a time."""
-        generator, size = self.generator, max(1, self._most_images() // len(codes))
-        if first == 0 or not isinstance(generator, StagedGenerator):
-            return generator.synthesize, size
-        with torch.inference_mode(), blamed(f"generator {generator.name!r}", GeneratorError):
-            state = generator.prepare(codes, first)
-        if not isinstance(generator, RepeatedGenerator):
-            return lambda moved: generator.resume(state, moved, first), 1
-        # The last one is kept: all calls of a queue but its last ask for the same.
-        repeated = lru_cache(maxsize=1)(partial(generator.repeat, state))
-        return lambda moved: generator.resume(repeated(len(moved) // len(codes)), moved, first), size
+                yield some, begun.draw(torch.cat([codes + self._offset(move, codes) for move in some]))
 
     def _offset(self, move: Move, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "L D"]:
         direction, steps = self.directions[move.direction], self.steps[move.slots[0]]
@@ -462,11 +434,7 @@ class Plan:
 
     def _most_images(self) -> int:
         """Images in one call."""
-        if self.images_at_once is not None:
-            return self.images_at_once
-        if self.generator.device.type == "cpu":
-            return _CPU_IMAGES
-        return min(_MOST_IMAGES, _PIXELS // self.generator.resolution**2)
+        return most_images(self.generator) if self.images_at_once is None else self.images_at_once
 
     def _score(self, images: Tensor, seeds: Int64[Tensor, " n"] | None = None) -> Float[Tensor, "n C"]:
         return score(self.scorer, images, seeds)[:, self.columns].cpu()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from higan.drawing import most_images, start_at
 from higan.editing import StepMode, edit_step, offset
 from higan.population import render, sample, sample_seeds
 from higan.types import Boundary, Generator, Placement
@@ -94,16 +96,15 @@ def image_changes(
         raise ValueError("changes of the picture are measured along directions; got none")
     codes = sample(generator, sample_seeds(num, seed=seed, purpose="verify", first=_FIRST))
     before = render(generator, codes)
+    wanted = {placement.layers: row for placement, row in zip(places, steps, strict=True)}
     found = {}
-    for placement, row in zip(places, steps, strict=True):
-        if placement.layers in found:
-            continue
-        moved = (
-            render(generator, codes + offset(direction, row, placement.layers, codes.shape[2]).to(codes.dtype))
-            for direction in directions
-        )
-        changes = [float(pixel_change(before, after).double().mean()) for after in moved]
-        found[placement.layers] = sum(changes) / len(changes)
+    for first, sets in groupby(sorted(wanted, key=min), min):
+        begun = start_at(generator, codes, first)
+        for layers in sets:
+            moved = [codes + offset(d, wanted[layers], layers, codes.shape[2]).to(codes.dtype) for d in directions]
+            size = max(1, most_images(generator) // num) if begun.several else 1
+            parts = [begun.draw(torch.cat(moved[k : k + size])) for k in range(0, len(moved), size)]
+            found[layers] = float(pixel_change(before.repeat(len(moved), 1, 1, 1), torch.cat(parts)).double().mean())
     return torch.tensor([found[placement.layers] for placement in places])
 
 
