@@ -315,7 +315,7 @@ def held_back(page, path, wanted):
             route.continue_()
 
     def let_go():
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not held:
             assert time.monotonic() < deadline
             page.wait_for_timeout(10)
@@ -371,7 +371,7 @@ def test_before_is_of_the_sample_that_is_shown(open_page, models):
     page.wait_for_selector("#before:not([hidden])")
     page.keyboard.press("n")
     page.wait_for_function("() => document.querySelector('#caption').textContent.startsWith('Sample 8')")
-    wanted, deadline = edit(bench, [], seed=8).image, time.monotonic() + 10
+    wanted, deadline = edit(bench, [], seed=8).image, time.monotonic() + 60
     while not close(pixels(page, "#before"), wanted):
         assert time.monotonic() < deadline
         page.wait_for_timeout(20)
