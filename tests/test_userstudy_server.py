@@ -296,7 +296,7 @@ def open_page(browser, address, heard, width=375, **options):
 def start(page, nickname):
     page.fill("#nickname", nickname)
     page.click("#start button")
-    page.wait_for_selector("#rating:not(.waiting)[data-trial]", timeout=120_000)
+    page.wait_for_selector("#rating:not(.waiting)[data-trial]")
 
 
 MOVED_ON = """trial => {
@@ -345,7 +345,7 @@ def test_three_raters_at_once_by_keys_mouse_and_touch_through_a_kill_and_a_resta
         # One rater goes on by the personal link in another browser.
         link = mouse.get_attribute("#link", "href")
         again = open_page(browser, address.rstrip("/") + link, heard)
-        again.wait_for_selector("#rating:not(.waiting)[data-trial]", timeout=120_000)
+        again.wait_for_selector("#rating:not(.waiting)[data-trial]")
         assert again.inner_text("#count") == "2 of 6"
         pages[1] = again
         presses[1] = lambda: again.click("[data-choice=colour]")
@@ -421,7 +421,7 @@ def test_a_hiccup_while_the_page_opens_is_waited_for(browser, small, tmp_path):
         lost = [1]
         again.route("**/api/trials*", lambda r: r.abort() if lost and lost.pop() else r.continue_())
         again.goto(address.rstrip("/") + link)
-        again.wait_for_selector("#rating:not(.waiting)[data-trial]", timeout=120_000)
+        again.wait_for_selector("#rating:not(.waiting)[data-trial]")
         assert lost == []
         # The space bar flips pictures, unless it presses the button that has the focus.
         again.keyboard.press("v")
@@ -443,17 +443,18 @@ def test_the_static_study_works_from_a_folder_and_gives_back_a_file(browser, sma
     start(page, "</script><b>Ada")
     given = [answer(page, lambda: page.keyboard.press("4")) for _ in range(2)]
     page.reload()
-    page.wait_for_selector("#rating:not(.waiting)[data-trial]", timeout=120_000)
+    page.wait_for_selector("#rating:not(.waiting)[data-trial]")
     assert page.inner_text("#count") == "3 of 6"
     # A second tab knows what the first has answered since, and its own answers leave those alone.
     tab = page.context.new_page()
     tab.goto(page.url)
-    tab.wait_for_selector("#rating:not(.waiting)[data-trial]", timeout=120_000)
+    tab.wait_for_selector("#rating:not(.waiting)[data-trial]")
     given.append(answer(page, lambda: page.keyboard.press("1")))
     assert answer(tab, lambda: tab.keyboard.press("5")) == given[-1]
     given.append(answer(tab, lambda: tab.keyboard.press("1")))
+    page.bring_to_front()  # as whoever reloads it does; a tab behind another one may wait for its turn
     page.reload()
-    page.wait_for_selector("#rating:not(.waiting)[data-trial]", timeout=120_000)
+    page.wait_for_selector("#rating:not(.waiting)[data-trial]")
     assert page.inner_text("#count") == "5 of 6"
     while page.is_hidden("#thanks"):
         given.append(answer(page, lambda: page.click("[data-choice=layout]")))

@@ -103,8 +103,11 @@ def image_changes(
         for layers in sets:
             moved = [codes + offset(d, wanted[layers], layers, codes.shape[2]).to(codes.dtype) for d in directions]
             size = max(1, most_images(generator) // num) if begun.several else 1
-            parts = [begun.draw(torch.cat(moved[k : k + size])) for k in range(0, len(moved), size)]
-            found[layers] = float(pixel_change(before.repeat(len(moved), 1, 1, 1), torch.cat(parts)).double().mean())
+            drawn = (begun.draw(torch.cat(moved[k : k + size])) for k in range(0, len(moved), size))
+            changes = [
+                float(pixel_change(before, after).double().mean()) for some in drawn for after in some.split(num)
+            ]
+            found[layers] = sum(changes) / len(changes)
     return torch.tensor([found[placement.layers] for placement in places])
 
 
