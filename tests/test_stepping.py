@@ -61,6 +61,27 @@ def test_equal_change_undoes_what_layers_differ_by(uneven):
     assert float(changes.max() / changes.min()) < 1.15
 
 
+def test_placements_that_are_equal_already_are_not_drawn_again(uneven):
+    rows = []
+
+    class Watched(Uneven):
+        def synthesize(self, codes):
+            rows.append(len(codes))
+            return super().synthesize(codes)
+
+    _, directions = uneven
+    generator = Watched(4, 8, 4, shared_code=True)
+    stepping.image_changes(generator, SINGLE[:1], torch.full((1, 4), 4.0), directions)
+    once = sum(rows) // 2  # as they are, and moved
+    rows.clear()
+    alone = stepping.placement_steps(generator, SINGLE[:1], 4.0, "equal_change", directions=directions)
+    assert sum(rows) == 2 * once
+    assert float(alone[0, 0]) == 4
+    rows.clear()
+    stepping.placement_steps(generator, SINGLE[2:], 4.0, "equal_change", directions=directions)
+    assert sum(rows) < 4 * 3 * once
+
+
 def test_a_placement_that_never_answers_keeps_the_official_step_within_the_limit(uneven):
     class Deaf(Uneven):
         def synthesize(self, codes):

@@ -208,7 +208,7 @@ def rescore(
 @app.command()
 def steps(
     folder: Annotated[Path, typer.Argument(help="Folder of a re-scored run.")],
-    verify: Verify = 12,
+    verify: Verify = 8,
     num_random: NumRandom = 8,
     batch_size: BatchSize = 64,
     images_at_once: ImagesAtOnce = None,

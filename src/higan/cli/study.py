@@ -61,7 +61,7 @@ from higan.hierarchy import finding, profile
 def demo(
     out: Out = Path("demo"),
     num: Num = 8_000,
-    verify: Verify = 64,
+    verify: Verify = 48,
     adaptive: Annotated[
         bool, typer.Option("--adaptive/--fixed", help="Stop measuring what is settled; --verify is then the most.")
     ] = True,

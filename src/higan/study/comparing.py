@@ -35,7 +35,7 @@ def compare_step(
     generator: Generator,
     scorer: Scorer,
     *,
-    num: int = 12,
+    num: int = 8,
     num_random: int = 8,
     batch_size: int = 64,
     images_at_once: int | None = None,
@@ -117,7 +117,7 @@ def compare_step(
     return comparison(run)
 
 
-def compare_cost(run: store.Run, generator: Generator, *, num: int = 12, num_random: int = 8) -> int:
+def compare_cost(run: store.Run, generator: Generator, *, num: int = 8, num_random: int = 8) -> int:
     """Images that `compare_step` will score, if it has not been done.
 
     Raises:
