@@ -217,13 +217,14 @@ def test_photographs_are_turned_upright_and_inverted(photographs):
 def test_an_interrupted_inversion_goes_on_with_what_is_finished(higan, photographs, tmp_path, monkeypatch):
     pictures = [photographs / "sideways.jpg", photographs / "glass.png"]
     line = ["invert", *pictures, *ROOMS, "--steps", 8, "--out"]
+    monkeypatch.setattr(invert_verb, "together", lambda generator: 1)
     assert higan(*line, tmp_path / "at once.safetensors")[0] == 0
     inverted = []
 
-    def interrupted(generator, picture, **how):
+    def interrupted(generator, pictures, **how):
         if len(inverted) == 1:
             raise KeyboardInterrupt
-        inverted.append(invert(generator, picture, **how))
+        inverted.append(invert(generator, pictures, **how))
         return inverted[-1]
 
     monkeypatch.setattr(invert_verb, "invert", interrupted)
@@ -232,8 +233,8 @@ def test_an_interrupted_inversion_goes_on_with_what_is_finished(higan, photograp
     assert (code, out.exists(), len([*kept.iterdir()])) == (130, False, 1)
     assert "The same command goes on where it stopped." in printed
 
-    def counted(generator, picture, **how):
-        inverted.append(invert(generator, picture, **how))
+    def counted(generator, pictures, **how):
+        inverted.append(invert(generator, pictures, **how))
         return inverted[-1]
 
     monkeypatch.setattr(invert_verb, "invert", counted)
@@ -252,13 +253,14 @@ def test_an_inversion_begun_with_other_weights_of_a_joined_scorer_is_not_gone_on
     pictures = [photographs / "sideways.jpg", photographs / "glass.png"]
     out, inverted, stops = tmp_path / "codes.safetensors", [], [1]
 
-    def noted(generator, picture, **how):
+    def noted(generator, pictures, **how):
         if len(inverted) in stops:
             raise KeyboardInterrupt
-        inverted.append(invert(generator, picture, **how))
+        inverted.append(invert(generator, pictures, **how))
         return inverted[-1]
 
     line = ["invert", *pictures, *ROOMS, "--scorer", "rooms+nulls", "--steps", 2, "--out", out]
+    monkeypatch.setattr(invert_verb, "together", lambda generator: 1)
     monkeypatch.setattr(invert_verb, "invert", noted)
     code, printed = higan(*line)
     assert code == 130, printed

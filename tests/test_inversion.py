@@ -69,8 +69,8 @@ def test_the_one_code_of_a_picture_is_found():
         latent_dim=6, layer_widths=(6, 6), resolution=4, shared_code=False, name="one to one",
     )  # fmt: skip
     code = population.sample(generator, [5])[0]
-    picture = population.render(generator, code[None])[0]
-    found = invert(generator, picture, layer_steps=400, candidates=0, regularise=0.0)
+    pictures = population.render(generator, code[None])
+    (found,) = invert(generator, pictures, layer_steps=400, candidates=0, regularise=0.0)
     torch.testing.assert_close(found.code, code, atol=0.06, rtol=0)
     assert found.error < 1
     assert found.layer_spread == 0
@@ -79,9 +79,9 @@ def test_the_one_code_of_a_picture_is_found():
 def test_a_random_network_s_picture_is_explained_and_regularised():
     generator = rooms()
     space = code_space(generator)
-    picture = population.render(generator, population.sample(generator, [2**31 + 3]))[0]
+    pictures = population.render(generator, population.sample(generator, [2**31 + 3]))
     loose, strict = (
-        invert(generator, picture, space=space, shared_steps=60, layer_steps=60, candidates=16, regularise=weight)
+        invert(generator, pictures, space=space, shared_steps=60, layer_steps=60, candidates=16, regularise=weight)[0]
         for weight in (0.0, 3.0)
     )
     assert loose.error < 0.4 * loose.start_error
@@ -92,14 +92,14 @@ def test_a_random_network_s_picture_is_explained_and_regularised():
     assert len(loose.losses) == 120
     redrawn = population.render(generator, loose.code[None])[0]
     assert torch.equal(redrawn, loose.image)
-    error = (loose.image.double() - picture.double()).square().mean().sqrt()
+    error = (loose.image.double() - pictures[0].double()).square().mean().sqrt()
     assert loose.error == pytest.approx(float(error), abs=0.5)
 
 
 def test_an_inversion_is_kept_whole(toy, tmp_path):
     generator, space = toy
-    picture = population.render(generator, population.sample(generator, [3]))[0]
-    found = invert(generator, picture, space=space, layer_steps=3, candidates=2)
+    pictures = population.render(generator, population.sample(generator, [3]))
+    (found,) = invert(generator, pictures, space=space, layer_steps=3, candidates=2)
     save_inversion(tmp_path / "kept.safetensors", found)
     again = load_inversion(tmp_path / "kept.safetensors")
     assert torch.equal(again.code, found.code)
@@ -118,14 +118,14 @@ def test_an_inversion_is_kept_whole(toy, tmp_path):
 
 def test_features_take_part(toy):
     generator, space = toy
-    picture = population.render(generator, population.sample(generator, [1]))[0]
+    pictures = population.render(generator, population.sample(generator, [1]))
     seen = []
 
     def features(images):
         seen.append(len(images))
         return images.mean((2, 3)) * 3
 
-    invert(generator, picture, space=space, features=features, layer_steps=3, candidates=0)
+    invert(generator, pictures, space=space, features=features, layer_steps=3, candidates=0)
     assert len(seen) == 5  # the picture, the start, three steps
 
 
@@ -137,26 +137,47 @@ def test_padding_of_narrow_layers_stays_zero():
         draw, latent_dim=5, layer_widths=(5, 2), resolution=4, name="narrow",
         map=lambda z: torch.stack([z, z * torch.tensor([1.0, 1, 0, 0, 0])], 1), shared_code=False,
     )  # fmt: skip
-    picture = torch.full((3, 4, 4), 200, dtype=torch.uint8)
-    found = invert(generator, picture, layer_steps=40, candidates=4, regularise=1e-3)
+    pictures = torch.full((1, 3, 4, 4), 200, dtype=torch.uint8)
+    (found,) = invert(generator, pictures, layer_steps=40, candidates=4, regularise=1e-3)
     assert not bool(found.code[1, 2:].any())
     assert found.error < 5
 
 
+def test_several_pictures_are_found_as_each_alone():
+    """From different starts, with different best steps: a picture's code has nothing to do with the others."""
+    generator = rooms()
+    space = code_space(generator)
+    pictures = population.render(generator, population.sample(generator, [2**31 + k for k in range(3)]))
+    how = {"space": space, "features": lambda images: images.mean((2, 3)) * 3, "candidates": 8}
+    steps = {"shared_steps": 6, "layer_steps": 6}
+    found = invert(generator, pictures, **how, **steps)
+    assert len(found) == 3
+    for picture, together in zip(pictures, found, strict=True):
+        (alone,) = invert(generator, picture[None], **how, **steps)
+        assert len(together.losses) == 12
+        for name in ("error", "start_error", "distance", "layer_spread", "losses"):
+            assert getattr(together, name) == pytest.approx(getattr(alone, name), rel=0.01), name
+        torch.testing.assert_close(together.code, alone.code, atol=0.01, rtol=0)
+
+
 def test_bad_requests(toy):
     generator, space = toy
-    picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"8 x 8 pixels; got \(3, 4, 4\): open the file"):
-        invert(generator, picture[:, :4, :4], space=space)
+    pictures = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"8 x 8 pixels, so that .* got \(1, 3, 4, 4\): open files"):
+        invert(generator, pictures[:, :, :4, :4], space=space)
+    with pytest.raises(ValueError, match=r"got \(3, 8, 8\): picture\[None\] makes a batch of one"):
+        inspect.unwrap(invert)(generator, pictures[0], space=space)
+    with pytest.raises(ValueError, match=r"got \(0, 3, 8, 8\)"):
+        invert(generator, pictures[:0], space=space)
     with pytest.raises(ValueError, match="0 or more"):
-        invert(generator, picture, space=space, layer_steps=-1)
+        invert(generator, pictures, space=space, layer_steps=-1)
     with pytest.raises(ValueError, match="at least 2 samples"):
         code_space(generator, num=1)
     opaque = ModuleGenerator(
         lambda codes: torch.zeros(len(codes), 3, 4, 4), latent_dim=5, layer_widths=(5, 5), resolution=4, name="opaque"
     )
     with pytest.raises(GeneratorError, match="no gradient reaches the codes of 'opaque'"):
-        invert(opaque, picture[:, :4, :4], regularise=0.0, candidates=0)
+        invert(opaque, pictures[..., :4, :4], regularise=0.0, candidates=0)
 
 
 @pytest.mark.parametrize("convert", [torch.Tensor.float, torch.Tensor.numpy, torch.Tensor.tolist])

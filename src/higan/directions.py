@@ -53,7 +53,7 @@ def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Can
         )
     check_layers(layers, generator.num_layers)
     _check_num(num, generator.code_dim)
-    rows = torch.cat([generator.style_weights(layer).detach().double().cpu() for layer in sorted(set(layers))])
+    rows = torch.cat([generator.style_weights(layer).detach().cpu().double() for layer in sorted(set(layers))])
     length = rows.norm(dim=1, keepdim=True)
     rows = (rows / length.clamp(min=torch.finfo(rows.dtype).tiny))[length[:, 0] > 0]
     found = _candidates(rows.T @ rows, layers, num)
@@ -84,7 +84,7 @@ def pca(codes: Float[Tensor, "n L D"], layers: Sequence[int], num: int = 5) -> t
     check_layers(layers, L)
     if n < 2:
         raise ValueError(f"principal axes need at least 2 codes; got {n}")
-    x = codes.double().cpu()
+    x = codes.cpu().double()
     if bool((codes == codes[:, :1]).all()):
         _check_num(num, D)
         centred = x[:, 0] - x[:, 0].mean(0)

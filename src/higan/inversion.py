@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -25,9 +25,22 @@ from higan.population import Progress, sample, sample_seeds, to_uint8
 from higan.types import Generator
 from higan.weights import read_weights, write_weights
 
-__all__ = ["CodeSpace", "Features", "Inversion", "code_space", "invert", "load_inversion", "save_inversion"]
+__all__ = [
+    "CodeSpace",
+    "Features",
+    "Inversion",
+    "code_space",
+    "invert",
+    "load_inversion",
+    "save_inversion",
+    "together",
+]
 
 _FORMAT = "higan-inversion-1"
+
+_PIXELS_CPU = 2**17
+_PIXELS = 2**21
+"""On a GPU, where every map is kept for the gradient: some 8 KiB a pixel make 16 GiB."""
 
 Features = Callable[[Float[Tensor, "n 3 H W"]], Float[Tensor, "n f"]]
 """Images in [-1, 1] to features of a predictor, differentiable: the perceptual part of the loss."""
@@ -76,7 +89,7 @@ def code_space(generator: Generator, *, num: int = 4096, seed: int = 0) -> CodeS
         raise ValueError(f"a code space is estimated from at least 2 samples; got {num}")
     seeds = sample_seeds(2 * num, seed=seed)
     codes, others = (_codes(generator, half) for half in seeds.split(num))
-    x = codes.double().cpu()
+    x = codes.cpu().double()  # which not every device has
     mean = x.mean(0)
     covariance = torch.einsum("nld,nle->lde", x - mean, x - mean) / (num - 1)
     values, vectors = torch.linalg.eigh(covariance)
@@ -125,9 +138,15 @@ class Inversion:
     losses: tuple[float, ...]
 
 
+def together(generator: Generator) -> int:
+    """Pictures that are best inverted in one call of `invert`; more take much memory."""
+    pixels = _PIXELS_CPU if generator.device.type == "cpu" else _PIXELS
+    return max(1, pixels // generator.resolution**2)
+
+
 def invert(
     generator: Generator,
-    picture: UInt8[Tensor, "3 H W"],
+    pictures: UInt8[Tensor, "P 3 H W"],
     *,
     space: CodeSpace | None = None,
     features: Features | None = None,
@@ -139,8 +158,8 @@ def invert(
     rate: float = 0.08,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Inversion:
-    """Find layer-wise codes for a picture.
+) -> tuple[Inversion, ...]:
+    """Find layer-wise codes for pictures, each for itself, but all in one call of the generator.
 
     The loss is the mean square difference of pixels, the same over pictures averaged down by 2, 4, 8 … (what is roughly
     right counts before what is exactly right), the mean square difference of ``features`` relative to the picture's
@@ -149,8 +168,9 @@ def invert(
 
     Args:
         generator: any whose ``synthesize`` is differentiable.
-        picture: at the generator's resolution; `higan.photographs.open_photograph` makes it so.
-        space: from `code_space`, to be shared by several inversions.
+        pictures: at the generator's resolution; `higan.photographs.open_photograph` makes them so. What others there
+            are changes a picture's code by rounding alone; see `together` for how many to give at a time.
+        space: from `code_space`, to be shared by several calls.
         features: perceptual features; none by default.
         shared_steps: of the first phase, one code for all layers; skipped where layers never share one.
         layer_steps: of the second phase.
@@ -162,18 +182,18 @@ def invert(
         progress: called after every step.
 
     Raises:
-        ValueError: the picture is not uint8 or has another size, or a count or weight is negative.
+        ValueError: the pictures are not uint8 or have another size, or a count or weight is negative.
         GeneratorError: no gradient reaches the codes.
     """
-    _check_picture(generator, picture)
+    _check_pictures(generator, pictures)
     if min(shared_steps, layer_steps, candidates) < 0 or min(regularise, perceptual) < 0 or not rate > 0:
         raise ValueError("steps, candidates and weights must be 0 or more, and rate above 0")
     space = code_space(generator) if space is None else space
-    target = picture.to(generator.device).float()[None] / 127.5 - 1
+    target = pictures.to(generator.device).float() / 127.5 - 1
     loss = _Loss(target, features, perceptual)
-    v, start_error = _start(generator, space, loss, candidates, seed)
+    v, start_errors = _start(generator, space, loss, candidates, seed)
     total = (shared_steps if generator.shared_code else 0) + layer_steps
-    losses: list[float] = []
+    losses: list[Tensor] = []
 
     def advance(v: Tensor, steps: int) -> Tensor:
         return _descend(generator, space, loss, v, steps, regularise, rate, losses, progress, total)
@@ -185,31 +205,37 @@ def invert(
         code = _full(generator, space, v)
         image = generator.synthesize(code)
         distance = space.distance(code)
-        spread = (v - v.mean(1, keepdim=True)).square().sum(2) / space.rank.clamp(min=1)
-    return Inversion(
-        code=code[0].detach().cpu(),
-        image=to_uint8(image.detach())[0].cpu(),
-        error=_grey_levels(image, target),
-        start_error=start_error,
-        distance=float(distance),
-        percentile=float(space.percentile(distance)),
-        layer_spread=float(spread.mean().sqrt()) if generator.shared_code else 0.0,
-        losses=tuple(losses),
-    )
+        square = (v - v.mean(1, keepdim=True)).square().sum(2) / space.rank.clamp(min=1)
+        spread = square.mean(1).sqrt() if generator.shared_code else torch.zeros(len(v))
+        parts = zip(
+            code.cpu(),
+            to_uint8(image).cpu(),
+            _grey_levels(image, target).tolist(),
+            start_errors.tolist(),
+            distance.tolist(),
+            space.percentile(distance).tolist(),
+            spread.tolist(),
+            map(tuple, torch.stack(losses, 1).tolist() if losses else [[] for _ in v]),
+            strict=True,
+        )
+        return tuple(Inversion(*these) for these in parts)
 
 
-def _check_picture(generator: Generator, picture: object) -> None:
+def _check_pictures(generator: Generator, pictures: object) -> None:
     side = generator.resolution
-    if not isinstance(picture, Tensor) or picture.dtype != torch.uint8:
-        got = picture.dtype if isinstance(picture, Tensor) else type(picture).__name__
+    if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
+        got = pictures.dtype if isinstance(pictures, Tensor) else type(pictures).__name__
         raise ValueError(
-            f"the picture must be a tensor of uint8, 0 … 255; got {got}: higan.population.to_uint8 converts images in "
+            f"pictures must be a tensor of uint8, 0 … 255; got {got}: higan.population.to_uint8 converts images in "
             "[-1, 1], torch.from_numpy an array"
         )
-    if tuple(picture.shape) != (3, side, side):
+    if tuple(pictures.shape[1:]) != (3, side, side) or not len(pictures):
+        remedy = "open files with higan.photographs.open_photograph"
+        if tuple(pictures.shape) == (3, side, side):
+            remedy = "picture[None] makes a batch of one"
         raise ValueError(
-            f"{generator.name!r} draws pictures of {side} x {side} pixels; got {tuple(picture.shape)}: open the file "
-            "with higan.photographs.open_photograph"
+            f"{generator.name!r} draws pictures of {side} x {side} pixels, so that P of them are (P, 3, {side}, "
+            f"{side}); got {tuple(pictures.shape)}: {remedy}"
         )
 
 
@@ -239,24 +265,35 @@ def load_inversion(path: str | os.PathLike[str]) -> Inversion:
 
 
 class _Loss:
-    """How unlike a picture images are, one number per image."""
+    """How unlike P pictures images are."""
 
     def __init__(self, target: Tensor, features: Features | None, weight: float) -> None:
         self.target = target
-        self._pyramid = _pyramid(target)
         self._weight = weight
         self._features = features
-        if features is not None:
-            with torch.no_grad():
-                self._wanted = features(target)
-            self._scale = self._wanted.square().mean().clamp(min=1e-12)
+        with torch.no_grad():
+            self._wanted = self._seen(target)
 
-    def __call__(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, " n"]:
-        levels = zip(_pyramid(images), self._pyramid, strict=True)
-        parts = [(a - b).square().mean((1, 2, 3)) for a, b in levels]
-        total = parts[0] + torch.stack(parts).mean(0)
+    def __call__(self, images: Float[Tensor, "P 3 H W"]) -> Float[Tensor, " P"]:
+        """Of every image from its own picture."""
+        return self._unlike(self._seen(images), self._wanted)
+
+    def each(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "P n"]:
+        """Of every image from every picture."""
+        seen = self._seen(images)
+        one_by_one = zip(*(part.split(1) for part in self._wanted), strict=True)
+        return torch.stack([self._unlike(seen, wanted) for wanted in one_by_one])
+
+    def _seen(self, images: Tensor) -> list[Tensor]:
+        """The pyramid, and the features if there are any."""
+        return [*_pyramid(images), *([] if self._features is None else [self._features(images)])]
+
+    def _unlike(self, seen: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        pixels = [(a - b).square().mean((1, 2, 3)) for a, b in zip(seen, wanted, strict=True) if a.ndim == 4]
+        total = pixels[0] + torch.stack(pixels).mean(0)
         if self._features is not None:
-            total = total + self._weight * (self._features(images) - self._wanted).square().mean(1) / self._scale
+            scale = wanted[-1].square().mean(1).clamp(min=1e-12)
+            total = total + self._weight * (seen[-1] - wanted[-1]).square().mean(1) / scale
         return total
 
 
@@ -273,24 +310,28 @@ def _full(generator: Generator, space: CodeSpace, v: Tensor) -> Float[Tensor, "n
 
 def _start(
     generator: Generator, space: CodeSpace, loss: _Loss, candidates: int, seed: int
-) -> tuple[Float[Tensor, "1 k D"], float]:
-    """Whitened coordinates to start from, and the error of the mean code's image."""
-    mean = torch.zeros(1, *space.mean.shape, device=generator.device)
+) -> tuple[Float[Tensor, "P k D"], Float[Tensor, " P"]]:
+    """Whitened coordinates to start from, and the errors of the mean code's image."""
+    best = torch.zeros(len(loss.target), *space.mean.shape, device=generator.device)
     with torch.no_grad():
-        image = generator.synthesize(_full(generator, space, mean))
-        best, least = mean, float(loss(image))
-        start_error = _grey_levels(image, loss.target)
+        image = generator.synthesize(_full(generator, space, best[:1]))
+        least = loss.each(image)[:, 0]
+        start_errors = _grey_levels(image, loss.target)
         if candidates:
             seeds = sample_seeds(candidates, seed=seed, purpose="verify", first=2**23)
             for batch in seeds.split(16):
                 codes = sample(generator, batch)
-                found = loss(generator.synthesize(codes))
-                k = int(found.argmin())
-                if float(found[k]) < least:
-                    kept = codes[k : k + 1, : len(space.mean)]
-                    best = torch.einsum("nld,lde->nle", kept - space.mean, space.whiten)
-                    least = float(found[k])
-    return best, start_error
+                found = loss.each(generator.synthesize(codes)).min(1)
+                kept = codes[found.indices, : len(space.mean)]
+                near = torch.einsum("nld,lde->nle", kept - space.mean, space.whiten)
+                best, least = _better(found.values, least, near, best)
+    return best, start_errors
+
+
+def _better(found: Tensor, least: Tensor, v: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+    """The coordinates of the lower loss, picture by picture, and that loss."""
+    lower = found < least
+    return torch.where(lower[:, None, None], v, best), torch.where(lower, found, least)
 
 
 def _descend(
@@ -301,31 +342,32 @@ def _descend(
     steps: int,
     regularise: float,
     rate: float,
-    losses: list[float],
+    losses: list[Tensor],
     progress: Progress | None,
     total: int,
 ) -> Tensor:
     v = start.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([v], lr=rate)
-    best, least = v.detach().clone(), math.inf
+    best, least = v.detach().clone(), torch.full((len(v),), math.inf, device=v.device)
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         optimiser.zero_grad()
-        apart = (v - v.mean(1, keepdim=True)).square().sum() if generator.shared_code else v.new_zeros(())
-        far = (v.square().sum() + apart) / (space.rank.mean().clamp(min=1) * v.shape[1])
+        far = v.square().sum((1, 2))
+        if generator.shared_code:
+            far = far + (v - v.mean(1, keepdim=True)).square().sum((1, 2))
+        far = far / (space.rank.mean().clamp(min=1) * v.shape[1])
         images = generator.synthesize(_full(generator, space, v))
         if not images.requires_grad:
             raise GeneratorError(f"no gradient reaches the codes of {generator.name!r}: it cannot invert pictures")
-        value = loss(images).sum() + regularise * far
-        if float(value.detach()) < least:
-            best, least = v.detach().clone(), float(value.detach())
-        value.backward()
+        value = loss(images) + regularise * far
+        best, least = _better(value.detach(), least, v.detach(), best)
+        value.sum().backward()
         optimiser.step()
-        losses.append(float(value.detach()))
+        losses.append(value.detach().cpu())
         if progress is not None:
             progress(len(losses), total)
     return best
 
 
-def _grey_levels(image: Tensor, target: Tensor) -> float:
-    return float((image - target).square().mean().sqrt()) * 127.5
+def _grey_levels(images: Tensor, target: Tensor) -> Float[Tensor, " P"]:
+    return (images - target).square().mean((1, 2, 3)).sqrt() * 127.5

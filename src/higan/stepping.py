@@ -78,7 +78,8 @@ def placement_steps(
         # A placement that does not answer has no right step: it keeps the official one.
         ratio = torch.where(change > 0, target / change.clamp(min=1e-12), 1.0).clamp(1 / 4, 4)
         settled = (ratio - 1).abs() < _ALIKE
-        factors[unequal] = torch.where(settled, factors[unequal], factors[unequal] * ratio).clamp(1 / _LONGEST, _LONGEST)
+        better = (factors[unequal] * ratio).clamp(1 / _LONGEST, _LONGEST)
+        factors[unequal] = torch.where(settled, factors[unequal], better)
         unequal = [p for p, done in zip(unequal, settled.tolist(), strict=True) if not done]
         if not unequal:
             break
@@ -113,7 +114,7 @@ def image_changes(
             size = max(1, most_images(generator) // num) if begun.several else 1
             drawn = (begun.draw(torch.cat(moved[k : k + size])) for k in range(0, len(moved), size))
             changes = [
-                float(pixel_change(before, after).double().mean()) for some in drawn for after in some.split(num)
+                float(pixel_change(before, after).cpu().double().mean()) for some in drawn for after in some.split(num)
             ]
             found[layers] = sum(changes) / len(changes)
     return torch.tensor([found[placement.layers] for placement in places])

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.editing import apply
-from higan.inversion import Features, Inversion, code_space, invert
+from higan.inversion import Features, Inversion, code_space, invert, together
 from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
 from higan.statistics import resample_weights, students_t
 from higan.types import Concept, Edit, Generator, Scorer
@@ -87,7 +87,7 @@ def compare(
         steps: of every inversion, three eighths of them on one code for all layers.
         features: of a predictor, compared beside the pixels (`higan.inversion.invert`).
         seed: chooses the samples; neither probing nor re-scoring has used them.
-        progress: called after every picture.
+        progress: called with the pictures that have been inverted, several at a time.
 
     Raises:
         ValueError: no edits or pictures, fewer than two samples, an edit of a concept that the scorer does not know.
@@ -102,17 +102,14 @@ def compare(
             f"edits, {len(pictures)} pictures, {num} samples, and unknown concepts: {', '.join(unknown) or 'none'}"
         )
     space = code_space(generator)
-    inversions = []
-    for k, picture in enumerate(pictures):
-        first = steps * 3 // 8
-        inversions.append(
-            invert(
-                generator, picture, space=space, features=features, shared_steps=first, layer_steps=steps - first,
-                seed=seed,
-            )
-        )  # fmt: skip
+    inversions: list[Inversion] = []
+    first = steps * 3 // 8
+    for some in pictures.split(together(generator)):
+        inversions += invert(
+            generator, some, space=space, features=features, shared_steps=first, layer_steps=steps - first, seed=seed
+        )
         if progress is not None:
-            progress(k + 1, len(pictures))
+            progress(len(inversions), len(pictures))
     chosen = list(edits.values())
     seeds = sample_seeds(num, seed=seed, purpose="verify", first=2**23 + 2**21)
     codes = torch.stack([found.code for found in inversions]).to(generator.device)

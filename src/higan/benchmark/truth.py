@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from higan.population import Progress, render, sample, sample_seeds, score
@@ -112,19 +112,27 @@ def exact_truth(
     columns = [names.index(c.name) if c.name in names else -1 for c in concepts]
     known = torch.tensor([column >= 0 for column in columns])
     at = torch.tensor([max(column, 0) for column in columns])
-    codes = sample(generator, sample_seeds(max(num, 1024), seed=seed, purpose="verify", first=_FIRST))
-    values = generator.values(codes)
+    # Here, and so is all that is reckoned with; only the generator's own functions are called where it is.
+    codes = sample(generator, sample_seeds(max(num, 1024), seed=seed, purpose="verify", first=_FIRST)).cpu()
+
+    def there(compute: Callable[[Tensor], Tensor], codes: Tensor) -> Tensor:
+        return compute(codes.to(generator.device)).cpu()
+
+    values = there(generator.values, codes)
     mean, std = values.mean(0), values.std(0)
 
     def standardised(codes: Tensor) -> Tensor:
-        found = (generator.values(codes) - mean) / std
+        found = (there(generator.values, codes) - mean) / std
         return torch.where(known, found[:, at], 0.0)
 
-    directions = generator.directions
-    per_layer = torch.stack([(generator.jacobian(row) * directions[None, :, None]).sum(-1) for row in codes.split(64)])
+    directions = generator.directions.cpu()
+    slopes = (there(generator.jacobian, row) for row in codes.split(64))
+    per_layer = torch.stack([(slope * directions[None, :, None]).sum(-1) for slope in slopes])
     effects = per_layer.flatten(0, 1).abs().mean(0) / std[:, None]
-    moved = torch.stack([(generator.values(codes + STEP * d) - values)[:, f].mean() for f, d in enumerate(directions)])
-    weights = generator.layer_weights
+    moved = torch.stack(
+        [(there(generator.values, codes + STEP * d) - values)[:, f].mean() for f, d in enumerate(directions)]
+    )
+    weights = generator.layer_weights.cpu()
     causes = torch.where(weights > least, 1.0, torch.where(weights == 0, 0.0, -1.0))
     return Truth(
         exact=True,
@@ -180,8 +188,9 @@ def estimate_truth(
         raise ValueError(f"the layers of {generator.name!r} have codes of their own; the truth is estimated in W space")
     originals = max(min(disturbances // 4, 1000), num)
     seeds = sample_seeds(originals, seed=seed, purpose="verify", first=_FIRST)
-    codes = torch.cat([sample(generator, part) for part in seeds.split(batch_size)])
-    before = torch.cat([score(scorer, render(generator, part)) for part in codes.split(batch_size)]).double()
+    # As above; drawing moves them.
+    codes = torch.cat([sample(generator, part).cpu() for part in seeds.split(batch_size)])
+    before = _scores(generator, scorer, codes, batch_size)
     mean, std = before.mean(0), before.std(0).clamp(min=1e-9)
     size = scale * float((codes[:, 0] - codes[:, 0].mean(0)).norm(dim=1).median()) / D**0.5
     dice = torch.Generator().manual_seed(seed)
@@ -189,9 +198,9 @@ def estimate_truth(
     for start in range(0, disturbances, batch_size):
         at = torch.arange(start, min(start + batch_size, disturbances)) % originals
         push = size * torch.randn(len(at), L, D, generator=dice)
-        after = score(scorer, render(generator, codes[at] + push.to(codes)))
+        after = _scores(generator, scorer, codes[at] + push, batch_size)
         disturbed.append(push.flatten(1).double())
-        changes.append((after.double() - before[at]) / std)
+        changes.append((after - before[at]) / std)
         if progress is not None:
             progress(originals + start + len(at), originals + disturbances)
     gradient, noise = _regress(torch.cat(disturbed), torch.cat(changes))
@@ -203,7 +212,7 @@ def estimate_truth(
     directions = torch.nn.functional.normalize(gradient.sum(1), dim=-1).float() * real[:, None]
 
     def values(codes: Tensor) -> Tensor:
-        found = torch.cat([score(scorer, render(generator, part)) for part in codes.split(batch_size)]).double()
+        found = _scores(generator, scorer, codes, batch_size)
         return torch.where(real, (found - mean) / std, 0.0)
 
     tried = codes[:num]
@@ -223,6 +232,12 @@ def estimate_truth(
         values=values,
         search=(min(12, num), 3),
     )
+
+
+def _scores(
+    generator: Generator, scorer: Scorer, codes: Float[Tensor, "n L D"], batch_size: int
+) -> Float64[Tensor, "n C"]:
+    return torch.cat([score(scorer, render(generator, part)).cpu() for part in codes.split(batch_size)]).double()
 
 
 def _regress(x: Float[Tensor, "m p"], y: Float[Tensor, "m C"]) -> tuple[Float[Tensor, "C p"], Float[Tensor, " C"]]:

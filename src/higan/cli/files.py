@@ -177,7 +177,8 @@ def check_scorer(
     option: Options = None,
 ) -> None:
     """Tells what is wrong with a scorer of your own, and how to mend it."""
-    _say_findings(conformance.check_scorer(open_scorer(scorer, device, scorer_options(concept, against, option))))
+    opened = open_scorer(scorer, device, scorer_options(concept, against, option))
+    _say_findings(conformance.check_scorer(opened, conformance.trial_images(device=device)))
 
 
 @app.command("check-generator")

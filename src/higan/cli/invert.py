@@ -21,7 +21,7 @@ from higan.cli.models import GeneratorOptions, Label, digests_of, generator_opti
 from higan.cli.outputs import prepare, room_for
 from higan.errors import HiganError
 from higan.export import contact_sheet, save_codes, save_sheet
-from higan.inversion import Features, Inversion, code_space, invert, load_inversion, save_inversion
+from higan.inversion import Features, Inversion, code_space, invert, load_inversion, save_inversion, together
 from higan.photographs import open_photograph
 from higan.scorers.combined import parts_of
 from higan.scorers.rooms import RoomsScorer
@@ -61,41 +61,53 @@ def invert_(
     }
     eyes = None if scorer is None else (scorer, digests_of(generator, scorer))
     how = [generator, weights, sorted(options.items()), label, about["truncation"], eyes, steps, regularise]
-    kept = [out.with_name(f"{out.name}-unfinished") / f"{_key(how, picture)}.safetensors" for picture in pictures]
+    kept = out.with_name(f"{out.name}-unfinished")
     table = Table("photograph", "error / grey levels", "of mean code", "distance", "nearer samples", "layer spread")
-    space, found = code_space(model), []
+    space = code_space(model)
+    found: list[Inversion] = []
+    files: list[Path] = []
     with progress_bars() as bars:
-        for path, picture, file in zip(photographs, pictures, kept, strict=True):
+        for some in torch.stack(pictures).split(together(model)):
+            key = _key(how, some)
+            names = [path.name for path in photographs[len(found) : len(found) + len(some)]]
+            those = [kept / f"{key}-{k}.safetensors" for k in range(len(some))]
             make = partial(
-                invert, model, picture, space=space, features=features, shared_steps=steps * 3 // 8,
-                layer_steps=steps - steps * 3 // 8, regularise=regularise, progress=of_step(bars, path.name),
+                invert, model, some, space=space, features=features, shared_steps=steps * 3 // 8,
+                layer_steps=steps - steps * 3 // 8, regularise=regularise, progress=of_step(bars, _told(names)),
             )  # fmt: skip
-            result = _kept_or_made(file, make)
-            found.append(result)
-            table.add_row(
-                path.name, f"{result.error:.1f}", f"{result.start_error:.1f}", f"{result.distance:.2f}",
-                f"{result.percentile:.0f} %", f"{result.layer_spread:.2f}",
-            )  # fmt: skip
+            found += _kept_or_made(those, make)
+            files += those
+    for path, result in zip(photographs, found, strict=True):
+        table.add_row(
+            path.name, f"{result.error:.1f}", f"{result.start_error:.1f}", f"{result.distance:.2f}",
+            f"{result.percentile:.0f} %", f"{result.layer_spread:.2f}",
+        )  # fmt: skip
     save_codes(room_for(out), torch.stack([result.code for result in found]), about)
     pairs = torch.stack([image for p, r in zip(pictures, found, strict=True) for image in (p, r.image)])
     captions = [text for r in found for text in ("photograph", f"its code, {r.error:.0f} levels off")]
     save_sheet(sheet, contact_sheet(pairs, 2, captions=captions, rows=[path.name[:24] for path in photographs]))
-    _forget(kept)
+    _forget(files)
     console.print(table)
     console.print(f"Codes: {out}, pictures: {sheet}", highlight=False, soft_wrap=True)
 
 
-def _key(how: Sequence[Any], picture: Tensor) -> str:
-    """Names an inversion by everything that it depends on."""
-    return hashlib.sha256(json.dumps(how).encode() + picture.contiguous().numpy().tobytes()).hexdigest()[:16]
+def _key(how: Sequence[Any], pictures: Tensor) -> str:
+    """Names an inversion by everything that it depends on; of the other pictures of its call the rounding does."""
+    return hashlib.sha256(json.dumps(how).encode() + pictures.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-def _kept_or_made(file: Path, make: Callable[[], Inversion]) -> Inversion:
-    """What an interrupted line had finished; made, and kept, where it had not or where that is damaged."""
+def _told(names: Sequence[str]) -> str:
+    """What is under way."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _kept_or_made(files: Sequence[Path], make: Callable[[], Sequence[Inversion]]) -> Sequence[Inversion]:
+    """What an interrupted line had finished; made, and kept, where it had not or where some of it is damaged."""
     with suppress(HiganError):
-        return load_inversion(file)
+        return [load_inversion(file) for file in files]
     made = make()
-    save_inversion(room_for(file), made)
+    for file, inversion in zip(files, made, strict=True):
+        save_inversion(room_for(file), inversion)
     return made
 
 

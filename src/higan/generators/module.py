@@ -430,7 +430,7 @@ def _means_and_size(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c1"]:
 
 
 def _unit(means: Float[Tensor, "n c"], mean_square: Float[Tensor, ""]) -> _Unit:
-    spread, mean = torch.std_mean(means.double(), 0)
+    spread, mean = torch.std_mean(means.cpu().double(), 0)  # which not every device has
     # What is left of constant channels by rounding, which differs with the place in a batch, is no spread.
-    least = _ROUNDING * mean_square.double().sqrt()
-    return _Unit(mean.float(), torch.where(spread > least, spread, 0.0).float())
+    least = _ROUNDING * mean_square.cpu().double().sqrt()
+    return _Unit(mean.to(means), torch.where(spread > least, spread, 0.0).to(means))

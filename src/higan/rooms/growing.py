@@ -120,7 +120,7 @@ def _statistics(network: RoomsNetwork) -> tuple[tuple[Tensor, Tensor], tuple[Ten
         codes.append(code)
         found.append(torch.cat([images.std((2, 3), correction=0) - 1, images.mean((2, 3))], 1))
     x = torch.cat(codes)
-    x = torch.cat([x, torch.ones_like(x[:, :1])], 1).double().cpu()
-    solution = torch.linalg.lstsq(x, torch.cat(found).double().cpu()).solution.T.to(network.constant)
+    x = torch.cat([x, torch.ones_like(x[:, :1])], 1).cpu().double()
+    solution = torch.linalg.lstsq(x, torch.cat(found).cpu().double()).solution.T.to(network.constant)
     weight, bias = solution[:, :-1], solution[:, -1]
     return (weight[:3], bias[:3]), (weight[3:], bias[3:])

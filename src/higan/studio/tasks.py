@@ -243,9 +243,9 @@ class Inverter:
         if self._space is None:
             self._space = code_space(generator)
         with torch.enable_grad():
-            found = invert(
+            (found,) = invert(
                 generator,
-                picture,
+                picture[None],
                 space=self._space,
                 shared_steps=self._shared,
                 layer_steps=self._single,
