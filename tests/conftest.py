@@ -1,4 +1,4 @@
-"""Shared by every test: one thread per process, so that parallel workers do not fight over cores; the command line."""
+"""Shared by every test: one thread per process, so that workers do not fight over cores; a device; the command line."""
 
 import contextlib
 import sys
@@ -6,7 +6,10 @@ import sys
 import pytest
 import torch
 
+from elsewhere import register
+
 torch.set_num_threads(1)
+register()
 
 
 @pytest.fixture

@@ -111,23 +111,26 @@ def _made_here(function):
     return made
 
 
-def _register():
-    backends = pytest.importorskip("torch.utils.backend_registration")
-    if not hasattr(backends, "_setup_privateuseone_for_python_backend"):
-        pytest.skip("this torch knows no devices in Python")
-    backends._setup_privateuseone_for_python_backend(NAME)
+_libraries = []
+"""What torch is told of the device, as long as these live."""
+
+
+def register():
+    """Makes the device known to torch, for good; before anything is differentiated, for then torch counts devices."""
+    try:
+        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+    except ImportError:  # an older torch, which knows no devices in Python
+        return
+    _setup_privateuseone_for_python_backend(NAME)
     library = torch.library.Library("_", "IMPL")
     library.fallback(lambda operation, *args, **kwargs: _run(operation, args, kwargs), "PrivateUse1")
-    return library
-
-
-_libraries = []
+    _libraries.append(library)
 
 
 def there_is_a_device():
     """The device's name, which everything in torch knows as long as this generator lives."""
     if not _libraries:
-        _libraries.append(_register())  # for good: torch has no way back
+        pytest.skip("this torch knows no devices in Python")
     _device_constructors()  # remembered as they are by what sets a default device
     with pytest.MonkeyPatch.context() as patch:
         # These are put on a device where no operation in Python is heard; parameters would keep what they held.

@@ -1,6 +1,5 @@
 """Everything on a device other than the CPU, without one: see ``elsewhere``. Results are those of the CPU."""
 
-import sys
 from functools import partial
 
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 import higan
 import hub_folders
 from elsewhere import there_is_a_device
-from higan import cli, conformance, population, store
+from higan import conformance, population, store
 from higan.boundaries import fit
 from higan.directions import discover
 from higan.generators.pretrained import wrap
@@ -154,15 +153,10 @@ WORLD = ("--generator", "rooms-32-s0", "--scorer", "rooms")
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
+def run(monkeypatch, tmp_path, higan):
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["higan", *map(str, words)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code
-        assert not status, capsys.readouterr().err
+        status, printed = higan(*words)
+        assert not status, printed
 
     monkeypatch.chdir(tmp_path)
     return call

@@ -64,7 +64,7 @@ def adain(
     centred = active - (active.sum((2, 3), keepdim=True) / pixels)
     variance = (centred * centred).sum((2, 3)) / pixels
     gain = (1 + scale) * torch.rsqrt(variance + _EPSILON)
-    return torch.addcmul(shift[:, :, None, None], centred, gain[:, :, None, None])
+    return centred * gain[:, :, None, None] + shift[:, :, None, None]
 
 
 class StyleLayer(nn.Module):
