@@ -32,8 +32,8 @@ __all__ = [
     "code_space",
     "invert",
     "load_inversion",
+    "pictures_at_once",
     "save_inversion",
-    "together",
 ]
 
 _FORMAT = "higan-inversion-1"
@@ -138,7 +138,7 @@ class Inversion:
     losses: tuple[float, ...]
 
 
-def together(generator: Generator) -> int:
+def pictures_at_once(generator: Generator) -> int:
     """Pictures that are best inverted in one call of `invert`; more take much memory."""
     pixels = _PIXELS_CPU if generator.device.type == "cpu" else _PIXELS
     return max(1, pixels // generator.resolution**2)
@@ -169,7 +169,7 @@ def invert(
     Args:
         generator: any whose ``synthesize`` is differentiable.
         pictures: at the generator's resolution; `higan.photographs.open_photograph` makes them so. What others there
-            are changes a picture's code by rounding alone; see `together` for how many to give at a time.
+            are changes a picture's code by rounding alone; see `pictures_at_once` for how many to give at a time.
         space: from `code_space`, to be shared by several calls.
         features: perceptual features; none by default.
         shared_steps: of the first phase, one code for all layers; skipped where layers never share one.

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from higan.editing import apply
-from higan.inversion import Features, Inversion, code_space, invert, together
+from higan.inversion import Features, Inversion, code_space, invert, pictures_at_once
 from higan.population import Progress, check_concepts, render, sample, sample_seeds, score
 from higan.statistics import resample_weights, students_t
 from higan.types import Concept, Edit, Generator, Scorer
@@ -104,7 +104,7 @@ def compare(
     space = code_space(generator)
     inversions: list[Inversion] = []
     first = steps * 3 // 8
-    for some in pictures.split(together(generator)):
+    for some in pictures.split(pictures_at_once(generator)):
         inversions += invert(
             generator, some, space=space, features=features, shared_steps=first, layer_steps=steps - first, seed=seed
         )

@@ -21,7 +21,7 @@ from higan.cli.models import GeneratorOptions, Label, digests_of, generator_opti
 from higan.cli.outputs import prepare, room_for
 from higan.errors import HiganError
 from higan.export import contact_sheet, save_codes, save_sheet
-from higan.inversion import Features, Inversion, code_space, invert, load_inversion, save_inversion, together
+from higan.inversion import Features, Inversion, code_space, invert, load_inversion, pictures_at_once, save_inversion
 from higan.photographs import open_photograph
 from higan.scorers.combined import parts_of
 from higan.scorers.rooms import RoomsScorer
@@ -67,7 +67,7 @@ def invert_(
     found: list[Inversion] = []
     files: list[Path] = []
     with progress_bars() as bars:
-        for some in torch.stack(pictures).split(together(model)):
+        for some in torch.stack(pictures).split(pictures_at_once(model)):
             key = _key(how, some)
             names = [path.name for path in photographs[len(found) : len(found) + len(some)]]
             those = [kept / f"{key}-{k}.safetensors" for k in range(len(some))]
