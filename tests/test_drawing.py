@@ -25,12 +25,9 @@ class Single:
     """A generator that goes on from a layer, one edit at a time."""
 
     def __init__(self, generator):
-        self.generator = generator
-
-    def __getattr__(self, name):
-        if name == "repeat":
-            raise AttributeError(name)
-        return getattr(self.generator, name)
+        for name in dir(generator):
+            if not name.startswith("_") and name != "repeat":
+                setattr(self, name, getattr(generator, name))
 
 
 def moved(codes, first):
