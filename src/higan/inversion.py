@@ -169,7 +169,8 @@ def invert(
     Args:
         generator: any whose ``synthesize`` is differentiable.
         pictures: at the generator's resolution; `higan.photographs.open_photograph` makes them so. What others there
-            are changes a picture's code by rounding alone; see `pictures_at_once` for how many to give at a time.
+            are changes how a picture's losses are rounded, no more; but optimisation amplifies that, to one or two grey
+            levels of ``error`` after 240 steps. See `pictures_at_once` for how many to give at a time.
         space: from `code_space`, to be shared by several calls.
         features: perceptual features; none by default.
         shared_steps: of the first phase, one code for all layers; skipped where layers never share one.
