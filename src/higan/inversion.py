@@ -169,7 +169,7 @@ def invert(
     Args:
         generator: any whose ``synthesize`` is differentiable.
         pictures: at the generator's resolution; `higan.photographs.open_photograph` makes them so. What others there
-            are changes how a picture's losses are rounded, no more; but optimisation amplifies that, to one or two grey
+            are changes how a picture's losses are rounded, no more; but optimisation amplifies that, up to three grey
             levels of ``error`` after 240 steps. See `pictures_at_once` for how many to give at a time.
         space: from `code_space`, to be shared by several calls.
         features: perceptual features; none by default.
