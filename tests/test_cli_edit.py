@@ -217,7 +217,7 @@ def test_photographs_are_turned_upright_and_inverted(photographs):
 def test_an_interrupted_inversion_goes_on_with_what_is_finished(higan, photographs, tmp_path, monkeypatch):
     pictures = [photographs / "sideways.jpg", photographs / "glass.png"]
     line = ["invert", *pictures, *ROOMS, "--steps", 8, "--out"]
-    monkeypatch.setattr(invert_verb, "pictures_at_once", lambda generator: 1)
+    monkeypatch.setattr(invert_verb, "pictures_at_once", lambda generator: 1)  # two calls, to be stopped between
     assert higan(*line, tmp_path / "at once.safetensors")[0] == 0
     inverted = []
 
@@ -260,7 +260,7 @@ def test_an_inversion_begun_with_other_weights_of_a_joined_scorer_is_not_gone_on
         return inverted[-1]
 
     line = ["invert", *pictures, *ROOMS, "--scorer", "rooms+nulls", "--steps", 2, "--out", out]
-    monkeypatch.setattr(invert_verb, "pictures_at_once", lambda generator: 1)
+    monkeypatch.setattr(invert_verb, "pictures_at_once", lambda generator: 1)  # two calls, to be stopped between
     monkeypatch.setattr(invert_verb, "invert", noted)
     code, printed = higan(*line)
     assert code == 130, printed
