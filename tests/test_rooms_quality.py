@@ -200,6 +200,35 @@ def test_shares_and_quarters_of_a_generator_that_draws_every_second_kind_of_room
     assert (found.precision.value, found.recall.value) == (1, 0.5)
 
 
+def test_states_of_lighting_are_shares_of_halves_by_daylight_and_lamp():
+    """Red is daylight and green is lamp light: renders have all four states alike, generated rooms lack the lamp by day."""
+
+    class Colours(RoomsScorer):
+        def predict(self, images):
+            red, green, _ = images.float().mean((2, 3)).unbind(1)
+            return torch.stack([red + 1, red, green], 1)
+
+    kinds = {"a": "category", "natural_light": "scale", "indoor_lighting": "scale"}
+    outputs = tuple(Output(n, "attribute", k) for n, k in kinds.items())
+    scorer = Colours(RoomsScorerNetwork(3), outputs)
+
+    def rooms(states):
+        light = torch.stack([states % 2, states // 2 % 2, 0 * states], 1)
+        return (light * 200).to(torch.uint8)[:, :, None, None].expand(-1, -1, 64, 64)
+
+    found = measure_quality(
+        scorer, lambda start, stop: rooms(torch.arange(start, stop) % 3),
+        lambda start, stop: rooms(torch.arange(start, stop) % 4), num=60,
+    )  # fmt: skip
+    shares = {name: share.generated for name, share in found.shares.items() if name != "a"}
+    third = pytest.approx(1 / 3)
+    assert shares == {
+        "dim light": third, "daylight only": third, "lamp light only": third, "daylight and lamp light": 0,
+    }  # fmt: skip
+    assert found.shares["dim light"].excess == third
+    assert all(found.shares[name].rendered == 0.25 for name in shares)
+
+
 def test_the_command_prints_tables_or_json(higan):
     code, printed = higan("rooms", "quality", "--generator", "rooms-32-s0", "--num", 40)
     assert code == 0
@@ -210,4 +239,9 @@ def test_the_command_prints_tables_or_json(higan):
     found = json.loads(printed)
     assert found["samples"] == 40
     assert found["frechet"]["value"] > found["frechet_renders"]["value"]
+    lit = [
+        found["shares"][name]["generated"]
+        for name in ("dim light", "lamp light only", "daylight only", "daylight and lamp light")
+    ]
+    assert sum(lit) == pytest.approx(1)
     assert set(found["shares"]["bedroom"]) == {"generated", "rendered", "excess", "error"}

@@ -31,6 +31,8 @@ __all__ = [
     "quarters",
 ]
 
+_LIGHT = ("natural_light", "indoor_lighting")
+
 _NEIGHBOURS = 3
 _BLOCKS = 20
 _FEWEST = 2 * _BLOCKS
@@ -195,7 +197,10 @@ class Quality:
     """Share of samples whose most likely category has a probability above 0.9."""
     sure_renders: float
     shares: dict[str, Share]
-    """Per category and window side, and per object that is there or not."""
+    """Per category and window side, per object that is there or not, and per state of lighting.
+
+    A room is lit by daylight, by its lamp, by both or by neither, where bright is what exceeds the renders' median.
+    """
     quarters: dict[str, tuple[float, float, float, float]]
     """Of numbers such as lighting: shares of samples in the quarters of the renders' range, from least to most.
 
@@ -231,6 +236,7 @@ def measure_quality(
     generated, rendered = looks_of(scorer, fake, num), looks_of(scorer, real, 2 * num)
     sharp = rendered.detail[:num].mean()
     first, second = rendered.features[:num], rendered.features[num:]
+    middle = rendered.scores.median(0).values
     return Quality(
         samples=num,
         frechet=jackknife(frechet_distance, first, generated.features),
@@ -239,7 +245,7 @@ def measure_quality(
         recall=jackknife(covered, generated.features, first),
         sure=_sure(scorer, generated.scores),
         sure_renders=_sure(scorer, rendered.scores[:num]),
-        shares=_compare(_present(scorer, generated.scores), _present(scorer, rendered.scores)),
+        shares=_compare(_present(scorer, generated.scores, middle), _present(scorer, rendered.scores, middle)),
         quarters={
             n: quarters(rendered.scores[:, i], generated.scores[:, i]) for n, i in _columns(scorer, "scale").items()
         },
@@ -258,11 +264,23 @@ def _sure(scorer: RoomsScorer, scores: Tensor) -> float:
     return float((torch.sigmoid(log_odds).amax(1) > 0.9).float().mean())
 
 
-def _present(scorer: RoomsScorer, scores: Float[Tensor, "n o"]) -> dict[str, Bool[Tensor, " n"]]:
+def _present(
+    scorer: RoomsScorer, scores: Float[Tensor, "n o"], middle: Float[Tensor, " o"]
+) -> dict[str, Bool[Tensor, " n"]]:
     categories = _columns(scorer, "category")
     winner = scores[:, list(categories.values())].argmax(1)
     found = {name: winner == k for k, name in enumerate(categories)}
-    return found | {n: scores[:, i] > 0 for n, i in _columns(scorer, "binary").items()}
+    found |= {n: scores[:, i] > 0 for n, i in _columns(scorer, "binary").items()}
+    numbers = _columns(scorer, "scale")
+    if not numbers.keys() >= set(_LIGHT):
+        return found
+    day, lamp = (scores[:, numbers[n]] > middle[numbers[n]] for n in _LIGHT)
+    return found | {
+        "dim light": ~day & ~lamp,
+        "lamp light only": ~day & lamp,
+        "daylight only": day & ~lamp,
+        "daylight and lamp light": day & lamp,
+    }
 
 
 def _compare(fake: dict[str, Bool[Tensor, " n"]], real: dict[str, Bool[Tensor, " m"]]) -> dict[str, Share]:
