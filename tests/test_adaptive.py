@@ -260,6 +260,19 @@ def test_a_concept_at_the_level_of_the_null_is_seldom_left():
     assert wrong <= (1 - confidence) / 3 * populations
 
 
+def test_a_concept_that_has_not_risen_yet_goes_on():
+    """One sample in twenty rises, none of the first sixteen; no meaningless direction ever makes one rise."""
+    places = placements(2)
+    changes = torch.zeros(2, len(places), 1000)
+    changes[0, :, 20::20] = 5.0
+    nulls = [torch.zeros(20, 2, 1000)]
+    race = adaptive.Race(places, 2, 1000, 2, top=1)
+    for n in (16, 32):
+        race.update(changes[..., :n], torch.tensor([1.0, 0.0]), [null[..., :n] for null in nulls])
+        assert race.left.tolist() == [False, True]  # The other score never varies.
+        assert bool(race.wanted()[0][0, : 1 + race.num_layers].all())
+
+
 def test_order_takes_more_samples():
     """Set and order: the second question keeps the strongest two in the race."""
     generator = torch.Generator().manual_seed(0)

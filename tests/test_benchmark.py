@@ -127,8 +127,9 @@ def test_false_alarms_and_hits_are_counted_by_hand():
 
 def test_exact_truth_is_what_moving_codes_does():
     made = world(0.5, seed=2)
-    truth = exact_truth(made.generator, made.scorer.concepts, seed=1)
+    truth = exact_truth(made.generator, made.scorer.concepts, num=1100, seed=1)
     assert truth.exact
+    assert len(truth.codes) == 1100
     assert truth.real.tolist() == [True] * F + [False] * 3
     # Differences of values, at one layer, against the closed form; another sample of codes.
     codes = made.generator.map(made.generator.latents(range(2000)))

@@ -134,6 +134,48 @@ def test_pooling_finds_in_a_large_table_what_single_cells_cannot():
         statistics.p_values(record(changes, torch.rand(2, 20, 20)), pooled=True)
 
 
+def with_spikes(concepts, *, times):
+    """Twelve ordinary concepts, one of which rises enormously, and some that hardly any direction makes appear."""
+    draw = torch.Generator().manual_seed(0)
+    ordinary = (torch.randn(2, 20, 5, 12, generator=draw) * 0.1 + 1).abs()
+    changes = torch.randn(12, 5, 32, generator=draw) * 2.4
+    changes[0] = 1000
+    spikes = torch.zeros(2, 20, 5, concepts)
+    spikes[:, :times] = torch.rand(2, times, 5, concepts, generator=draw) * 1e-3
+    random, permuted = torch.cat([ordinary, spikes], -1)
+    return record(torch.cat([changes, torch.zeros(concepts, 5, 32)]), random, permuted=permuted)
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_scores_that_hardly_any_direction_moves_do_not_silence_the_others(times):
+    """Studentised by nineteen zeros, a single gain is beyond anything; by exact tests no such cell is found."""
+    alone, beside = (statistics.table(with_spikes(n, times=times), num_resamples=2) for n in (0, 8))
+    assert bool(alone.verified[0].all())
+    assert bool(beside.verified[0].all())
+    torch.testing.assert_close(beside.p[:12], alone.p[:12])
+    assert not bool(beside.verified[12:].any())
+
+
+def test_what_is_zero_under_half_of_the_directions_is_pooled():
+    """Directions that lower a score everywhere gain nothing, which is half of them where changes are alike."""
+    draw = torch.Generator().manual_seed(0)
+    null = torch.randn(20, 5, 12, generator=draw).clamp(min=0)
+    changes = torch.randn(12, 5, 1, generator=draw)
+    changes[0, 0] = 50
+    p = statistics.p_values(record(changes, null), pooled=True)
+    assert float(p[0, 0]) < 1 / 1000
+
+
+def test_scores_that_never_vary_are_no_hypotheses():
+    spikes = with_spikes(8, times=20)
+    std = torch.cat([torch.ones(12), torch.zeros(8)])
+    found = statistics.table(dataclasses.replace(spikes, score_std=std), num_resamples=2)
+    alone = statistics.table(with_spikes(0, times=20), num_resamples=2)
+    torch.testing.assert_close(found.q[:12], alone.q)
+    assert bool((found.q[12:] == 1).all())
+    assert not bool(found.verified[12:].any())
+
+
 def test_placements_of_the_same_layers_are_pooled_once():
     """A stage of one layer says nothing new, and no more directions than there are can be beaten."""
     draw = torch.Generator().manual_seed(0)

@@ -61,6 +61,13 @@ def test_equal_change_undoes_what_layers_differ_by(uneven):
     assert float(changes.max() / changes.min()) < 1.15
 
 
+def test_a_stage_of_one_layer_is_that_layer():
+    places = [*SINGLE, Placement("bottom", (0,)), Placement("all", (0, 1, 2, 3))]
+    change = torch.tensor([1.0, 2.0, 4.0, 8.0, 1.0, 15.0])
+    assert stepping._typical(change, places) == pytest.approx(2**1.5)
+    assert stepping._typical(change[4:], [Placement("a", (0, 1)), Placement("b", (2, 3))]) == pytest.approx(15**0.5)
+
+
 def test_placements_that_are_equal_already_are_not_drawn_again(uneven):
     rows = []
 

@@ -1,6 +1,7 @@
 """Edits of inverted pictures beside edits of samples: on a generator whose pictures tell their codes exactly."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,23 @@ def test_what_the_generator_made_is_edited_as_samples_are(trust):
     assert first.sampled > 0 > second.sampled
     assert trust.images.shape[:2] == (3, 3)
     assert len(trust.inversions) == 3
+
+
+def test_scores_of_unknown_deviation_are_in_units_of_the_samples(trust):
+    """A concept that the run did not fit may be moved by an edit all the same."""
+    pictures = population.render(G, population.sample(G, range(2)))
+    own = [concept.name for concept in S.concepts].index("planted 0")
+    std = torch.full((len(S.concepts),), math.nan)
+    tilted = Edit(replace(EDITS["second"].boundary, normal=G.directions[:2].sum(0)), 0.5, (0, 1))
+    edits = {"first": EDITS["first"], "second": tilted}
+    default, unknown = (compare(G, S, edits, pictures, num=40, steps=8, std=s) for s in (None, std))
+    torch.testing.assert_close(unknown.sampled, default.sampled)
+    assert successes(unknown)[1].off_sampled == successes(default)[1].off_sampled > 0
+    std[own] = 2.0
+    known = compare(G, S, edits, pictures, num=40, steps=8, std=std)
+    other = [k for k in range(len(S.concepts)) if k != own]
+    torch.testing.assert_close(known.sampled[:, other], default.sampled[:, other])
+    assert float(known.sampled[0, own].mean()) == pytest.approx(0.5, abs=0.02)
 
 
 def test_ratios_by_hand():

@@ -7,7 +7,8 @@ first m. What is decided is measured no more::
 
     a concept is in    when it surely beats all but k others            (and out when k others surely beat it)
     a layer is out     when the concept's strongest layer surely beats it
-    a concept is left  when its change is surely smaller than those of more than a twentieth of the random directions
+    a concept is left  when its change is surely smaller than those of more than a twentieth of the random directions,
+                       or its score never varies
     a stage is left    when it surely changes too little to be recommended, and after 64 samples
     random directions  go on at ``all`` only, and only while a concept could still fall on either side of them
 
@@ -209,6 +210,7 @@ class Race:
         n = changes.shape[-1]
         rise = changes.double().clamp(min=0)
         error = (1 - self.confidence) / 3
+        self.left |= std == 0  # Never verified, whatever it gains.
         self._compare_with_null(rise[:, self.everything], nulls, n, error)
         unit = torch.where(std > 0, std.double(), torch.inf)
         self._rank(rise[:, self.everything] / unit[:, None], n, error)
@@ -240,7 +242,6 @@ class Race:
                 allowed = len(null) - math.floor(_NULL_LEVEL * (len(null) - 1))
                 self.left[c] |= int((more.mean(1) < -half).sum()) >= allowed
                 clear.append(int((more.mean(1) > half).sum()) > len(null) - allowed)
-            self.left[c] |= not bool(rise[c].any()) and not any(bool(null[:, c].any()) for null in nulls)
             self.clear[c] = all(clear) and not self.left[c]
         if n >= self.num:
             self.clear |= ~self.left

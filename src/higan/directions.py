@@ -20,7 +20,7 @@ from higan.effects import measure_changes
 from higan.layers import check_layers, groups
 from higan.population import Progress, sample, sample_seeds
 from higan.rescoring import meaningless_directions
-from higan.statistics import resample_weights
+from higan.statistics import resample_weights, resampled_t
 from higan.types import Boundary, Concept, Edit, Generator, RaggedGenerator, Scorer, StyledGenerator
 
 __all__ = ["Candidate", "Discovery", "Method", "discover", "pca", "sefa"]
@@ -231,10 +231,8 @@ def _named(
     resampled = changes @ weights.T
     wins = (resampled.abs().argmax(0) == best).double().mean()
     # The largest of many changes: an interval that holds for all of them at once holds for whichever it is.
-    away = (resampled - mean[:, None]).abs()
-    error = away.square().mean(1).sqrt()
-    widest = (away / error.clamp(min=torch.finfo(error.dtype).tiny)[:, None]).amax(0)
-    half = float(torch.quantile(widest, 0.95) * error[best])
+    t, error = resampled_t(changes, weights)
+    half = float(torch.quantile(t.abs().amax(0), 0.95) * error[best])
     effect = float(sign * mean[best])
     normal = sign * candidate.normal
     return Discovery(

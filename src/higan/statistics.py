@@ -169,19 +169,29 @@ def studentised(
 
     ``weights`` are those of `resample_weights`, ``ends`` the probabilities of being below the lower and upper end.
     """
+    t, error = resampled_t(values, weights)
+    high, low = torch.quantile(t, ends, dim=-1)
+    mean = values.nanmean(1)
+    return torch.stack([mean - low * error, mean - high * error], -1)
+
+
+def resampled_t(
+    values: Float[Tensor, "P K"], weights: Float[Tensor, "B K"]
+) -> tuple[Float[Tensor, "P B"], Float[Tensor, " P"]]:
+    """How far the mean of every row moves in each resample, in units of that resample's own error; and the row's error.
+
+    A twentieth of the measured variance is added to both, see `interval`; errors are the bootstrap's, of variance by K.
+    """
     # In units of their largest, so that squares of tiny or huge scores stay within float32.
     unit = values.nan_to_num(0.0).abs().amax(1, keepdim=True)
     values = values / torch.where(unit > 0, unit, 1.0)
-    mean = values.nanmean(1, keepdim=True)
     # About the mean, so that the variance of a resample does not drown in rounding.
-    centred = values - mean
+    centred = values - values.nanmean(1, keepdim=True)
     variance = centred.square().nanmean(1, keepdim=True)
     shift = resampled_means(centred, weights)
     spread = (resampled_means(centred.square(), weights) - shift.square()).clamp(min=0) + _FLOOR * variance
     t = torch.where(variance > 0, shift / spread.clamp(min=torch.finfo(spread.dtype).tiny).sqrt(), 0.0)
-    high, low = torch.quantile(t, ends, dim=-1)
-    error = (variance[:, 0] * (1 + _FLOOR)).sqrt()
-    return torch.stack([mean[:, 0] - low * error, mean[:, 0] - high * error], -1) * unit
+    return t, ((variance * (1 + _FLOOR)).sqrt() * unit)[:, 0]
 
 
 def students_t(shares: Float[Tensor, " n"], freedom: int) -> Float[Tensor, " n"]:
@@ -240,8 +250,9 @@ def p_values(
     out in the tail R directions that all cells share are fewer than they look, so that q-values from one null alone are
     optimistic where nothing at all is there. `table` therefore asks for both nulls where it has them, which more than
     makes up for it (``benchmarks/calibration.py`` has the figures). Placements of the same layers are pooled once. A
-    cell in which all directions gain the same, say nothing, has no scale to pool by: it keeps its exact p-value, and
-    can hardly be verified.
+    cell in which three quarters of the directions gain the same, say nothing, has no scale to pool by: it keeps its
+    exact p-value, can hardly be verified, and lends nothing to the others, whose p-values its single outliers would
+    raise. Nor does a score that never varies.
 
     The exact test rejects less often than α unless α (R + 1) is whole, and where directions tie. ``randomised``, the
     seed of a draw, breaks both: the p-value is then uniform where nothing is there. It is meant for calibration, since
@@ -265,15 +276,27 @@ def p_values(
         raise ValueError("only the exact test can be randomised; leave pooled or randomised out")
     if R < _FEWEST_TO_POOL:
         raise ValueError(f"pooling needs at least {_FEWEST_TO_POOL} random directions; got {R}")
-    flat = null.amax(-1) - null.amin(-1) <= 1e-9 * null.abs().amax(-1)
-    once = _distinct(rescoring)
-    others = _studentise_left_out(null)[:, once][~flat[:, once]].flatten().sort().values
+    flat, once = _hardly_varies(null), _distinct(rescoring)
+    lending = ~flat & (rescoring.score_std > 0)[:, None]
+    others = _studentise_left_out(null)[:, once][lending[:, once]].flatten().sort().values
     std = null.std(-1).clamp(min=torch.finfo(torch.float64).tiny)
     z = (observed - null.mean(-1)) / (std * math.sqrt(1 + 1 / R))
     reached = len(others) - torch.searchsorted(others, z.contiguous())
     p = (1 + reached) / (len(others) + 1)
     rank_p = p_values(rescoring, against=against)
     return torch.where(flat, rank_p.double(), p).float()
+
+
+def _hardly_varies(null: Float[Tensor, "C P R"]) -> Bool[Tensor, "C P"]:
+    """Whether the shortest interval that holds three quarters of a cell's directions has no length.
+
+    Not half of them: half of all directions lower a score wherever they are applied, and gain nothing by Eq. (1).
+    """
+    ordered = null.sort(-1).values
+    R = ordered.shape[-1]
+    most = min(math.ceil(0.75 * R), R - 1)
+    lengths = ordered[..., most - 1 :] - ordered[..., : R - most + 1]
+    return lengths.amin(-1) <= 1e-9 * null.abs().amax(-1)
 
 
 def _studentise_left_out(null: Float[Tensor, "C P R"]) -> Float[Tensor, "C P R"]:
@@ -333,7 +356,8 @@ def table(
 ) -> Table:
     """Every statistic of every cell, and false-discovery control over all of them together.
 
-    Placements of the same layers (a stage of one layer) are one hypothesis and count once.
+    Placements of the same layers (a stage of one layer) are one hypothesis and count once; a score that never varies is
+    none.
 
     Args:
         rescoring: C concepts at P placements.
@@ -385,7 +409,9 @@ def _q_by_layers(rescoring: Rescoring, p: Float[Tensor, "C P"]) -> Float[Tensor,
     kept = _distinct(rescoring)
     layers = [rescoring.placements[column].layers for column in kept]
     back = [layers.index(placement.layers) for placement in rescoring.placements]
-    return q_values(p[:, kept])[:, back]
+    q, varies = torch.ones_like(p), rescoring.score_std > 0
+    q[varies] = q_values(p[varies][:, kept])[:, back]
+    return q
 
 
 def _distinct(rescoring: Rescoring) -> list[int]:

@@ -127,6 +127,6 @@ def pixel_change(before: UInt8[Tensor, "n 3 H W"], after: UInt8[Tensor, "n 3 H W
 
 def _typical(change: Float[Tensor, " P"], places: Sequence[Placement]) -> float:
     """Geometric mean over single layers; over all placements where there are none, or where none answers."""
-    single = [float(c) for c, place in zip(change, places, strict=True) if len(place.layers) == 1 and float(c) > 0]
-    values = single or [float(c) for c in change if float(c) > 0]
+    by_layers = {place.layers: float(c) for c, place in zip(change, places, strict=True) if float(c) > 0}
+    values = [c for layers, c in by_layers.items() if len(layers) == 1] or [*by_layers.values()]
     return math.exp(sum(map(math.log, values)) / len(values)) if values else 0.0

@@ -82,7 +82,8 @@ def compare(
         scorer: its concepts are the columns.
         edits: by name; each one's concept must be the scorer's.
         pictures: at the generator's resolution.
-        std: standard deviation of every score, in the scorer's order; by default that of the samples.
+        std: standard deviation of every score, in the scorer's order; by default, and where it is NaN, that of
+            the samples.
         num: K, at least 2.
         steps: of every inversion, three eighths of them on one code for all layers.
         features: of a predictor, compared beside the pixels (`higan.inversion.invert`).
@@ -115,7 +116,8 @@ def compare(
     codes = torch.stack([found.code for found in inversions]).to(generator.device)
     before, sampled, _ = _moved(generator, scorer, sample(generator, seeds), chosen)
     _, inverted, images = _moved(generator, scorer, codes, chosen)
-    unit = (before.std(0) if std is None else std.cpu()).float()[None, :, None]
+    own = before.std(0).float()
+    unit = (own if std is None else torch.where(std.cpu().isnan(), own, std.cpu().float()))[None, :, None]
     safe = unit.clamp(min=torch.finfo(unit.dtype).tiny)
     return Trust(
         names=tuple(edits),

@@ -127,8 +127,8 @@ def exact_truth(
 
     directions = generator.directions.cpu()
     slopes = (there(generator.jacobian, row) for row in codes.split(64))
-    per_layer = torch.stack([(slope * directions[None, :, None]).sum(-1) for slope in slopes])
-    effects = per_layer.flatten(0, 1).abs().mean(0) / std[:, None]
+    per_layer = torch.cat([(slope * directions[None, :, None]).sum(-1) for slope in slopes])
+    effects = per_layer.abs().mean(0) / std[:, None]
     moved = torch.stack(
         [(there(generator.values, codes + STEP * d) - values)[:, f].mean() for f, d in enumerate(directions)]
     )

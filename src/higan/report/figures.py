@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -228,7 +229,7 @@ def photographs(
         return None
     edits = {entry.name: Edit(entry.boundary, entry.strength, entry.stage.layers) for entry in entries}
     known = [concept.name for concept in easel.scorer.concepts]
-    std = torch.zeros(len(known))
+    std = torch.full((len(known),), math.nan)  # Edits also move the scores of concepts that were not fitted.
     for column, concept in enumerate(easel.concepts):
         std[known.index(concept.name)] = easel.std[column]
     found = compare(easel.generator, easel.scorer, edits, pictures, std=std, num=num, steps=steps, seed=study.run.seed)
