@@ -15,9 +15,12 @@ from safetensors.torch import save as safetensors_save
 
 from checkpoint_files import (
     SOURCE,
+    EasyDict,
+    Generator,
     call,
     persistent_pickle,
     proto,
+    real_names,
     state_dict,
     text,
     tf_pickle,
@@ -132,7 +135,11 @@ def test_tensors_can_be_written_to(tmp_path):
             tensor.add_(1)
 
 
-ROSINALITY = {"conv1.conv.weight": torch.ones(1, 2), "style.1.weight": torch.ones(2), "input.input": torch.ones(1)}
+ROSINALITY = {
+    "conv1.conv.modulation.weight": torch.ones(1, 2),
+    "style.1.weight": torch.ones(2),
+    "input.input": torch.ones(1),
+}
 
 
 @pytest.mark.parametrize(
@@ -190,9 +197,34 @@ def test_paths_of_every_version_of_python_are_records(module):
     assert (found.cls.module, found.cls.name) == ("pathlib", "PosixPath")
 
 
-def test_whole_modules(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_networks_of_nvidia_saved_by_torch(tmp_path, zipped, alone):
+    """Forks keep ``torch.save(G_ema)`` in files that end in .pt."""
+    torch.manual_seed(0)
+    network = Generator(z_dim=8, img_resolution=16, mapping_kwargs=EasyDict(num_layers=2))
+    with real_names():
+        content = torch_file(network if alone else {"G_ema": network, "step": 3}, zipped=zipped)
+    checkpoint = read(write(tmp_path, content))
+    found = checkpoint.network("G_ema")
+    assert (checkpoint.format, found.class_name, found.config["z_dim"]) == ("nvidia-torch", "Generator", 8)
+    assert same(found.tensors, network.state_dict())
+
+
+def test_text_of_a_file_cannot_steer_the_terminal(tmp_path):
+    value = {"net": {"a\x1b[2J": torch.ones(2)}, "note": "\x1b]0;owned\x07fine", "long": "é" * 500}
+    checkpoint = read(write(tmp_path, torch_file(value)))
+    assert checkpoint.provenance["note"] == r"\x1b]0;owned\x07fine"
+    assert checkpoint.provenance["long"] == "é" * 100 + "…"
+    with pytest.raises(CheckpointError, match="holds net") as told:
+        checkpoint.network("G_ema")
+    assert str(told.value).isprintable()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_whole_modules(tmp_path, zipped):
     network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LeakyReLU(0.2))
-    checkpoint = read(write(tmp_path, torch_file(network)))
+    checkpoint = read(write(tmp_path, torch_file(network, zipped=zipped)))
     assert same(checkpoint.network("model").tensors, network.state_dict())
     assert checkpoint.network("model").components["1"].config["negative_slope"] == 0.2
 

@@ -114,6 +114,8 @@ def test_a_biggan_has_no_truncated_layers(tmp_path):
         {"clamp": 1e300},
         {"clamp": 1e6},
         {"clamp": -1.0},
+        {"image_channels": 4},
+        {"resolution": 2 << 18, "channels": [1] * 18},
     ],
 )
 def test_a_damaged_configuration_is_refused(saved, tmp_path, change):
@@ -134,6 +136,8 @@ def test_a_damaged_configuration_is_refused(saved, tmp_path, change):
         ("stylegan3 t", {"channels": {"a": 1}}),
         ("stylegan3 t", {"filter_size": 0}),
         ("stylegan3 t", {"kernel": 0}),
+        ("stylegan3 t", {"lrelu_upsampling": 1024}),
+        ("stylegan3 t", {"resolution": 1 << 20}),
         ("stylegan3 t", {"clamp": 1e300}),
         ("stylegan", {"lod": None}),
         ("pggan", {"channels": {"a": 1, "b": 1, "c": 1}}),
@@ -141,6 +145,7 @@ def test_a_damaged_configuration_is_refused(saved, tmp_path, change):
         ("biggan deep", {"widths": [16, 8, 8, 8]}),
         ("biggan deep", {"num_classes": None}),
         ("biggan deep", {"resolution": 17}),
+        ("biggan deep", {"resolution": 1 << 32}),
         ("biggan deep", {"truncation": 2}),
         ("biggan deep", {"truncation": 0.0}),
         ("biggan deep", {"epsilon": -1.0}),

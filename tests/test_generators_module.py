@@ -56,6 +56,19 @@ def test_layers_are_ordered_as_they_run():
     torch.testing.assert_close(expected, by_hand)
 
 
+def test_a_module_put_back_into_training_is_left_alone():
+    network = nn.Sequential(Backwards(), nn.BatchNorm2d(3))
+    generator = from_module(network, 4)
+    z, before = generator.latents(range(2)), network[1].running_mean.clone()
+    network.train()
+    for use in (generator.map, lambda z: generator.synthesize(torch.zeros(2, *generator.truncation.shape, 8))):
+        with pytest.raises(GeneratorError, match=r"put back into training mode.*call eval"):
+            use(z)
+    assert torch.equal(network[1].running_mean, before)
+    network.eval()
+    assert generator.map(z).shape == (2, 3, 8)
+
+
 def test_threads_that_draw_at_once_do_not_meet_in_the_module():
     torch.manual_seed(0)
     generator = from_module(Backwards(), 4)

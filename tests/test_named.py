@@ -203,6 +203,37 @@ def test_a_study_of_a_generator_of_ones_own(higan, here):
     assert "another" in printed
 
 
+@pytest.mark.parametrize(("reference", "told"), [
+    ("theirs:gen", "a module that lies in the run itself"),
+    ("package_of_theirs.inner:gen", "a module that lies in the run itself"),
+    ("code:interact", "code of Python"),
+])  # fmt: skip
+@pytest.mark.parametrize("role", ["generator", "scorer"])
+def test_a_run_of_somebody_else_runs_no_code_that_came_with_it(higan, here, monkeypatch, reference, told, role):
+    made = ("sample", "--generator", "of_mine:gen", "--scorer", "of_mine:predict", "--num", 20, "--out", "r")
+    assert higan(*made)[0] == 0
+    run = here / "r"
+    (run / "package_of_theirs").mkdir()  # A package without an __init__ of its own.
+    for file in ("theirs.py", "package_of_theirs/inner.py"):
+        (run / file).write_text(f'{SOURCE}\nraise SystemExit("ran what came with the run")\n')
+    manifest = run / "manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace(f"of_mine:{'gen' if role == 'generator' else 'predict'}", reference)
+    )
+    monkeypatch.chdir(run)
+    for line in (
+        ["fit", "."],
+        ["report", "."],
+        ["edit", "--run", ".", "--seed", 3, "--set", "red=+1", "--out", "a.png"],
+    ):
+        code, printed = higan(*line)
+        assert "ran what came" not in printed
+        if line[0] != "fit":  # which needs neither
+            assert code == 1
+            assert reference in printed
+            assert told in printed
+
+
 def test_the_installed_command_and_its_workers_find_modules_of_the_working_folder(here):
     command = Path(sys.executable).with_name("higan")
     line = "sample --generator of_mine:gen --scorer of_mine:predict --num 16 --shard-size 8 --workers 2 --out r"

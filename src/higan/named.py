@@ -13,7 +13,7 @@ from typing import Any
 
 from higan.errors import BrokenModuleError, MissingWeightsError
 
-__all__ = ["import_named", "instance_of", "is_reference", "lacks", "made_without_arguments", "source_of"]
+__all__ = ["import_named", "instance_of", "is_reference", "lacks", "lies_in", "made_without_arguments", "source_of"]
 
 
 def is_reference(name: str) -> bool:
@@ -32,6 +32,18 @@ def source_of(reference: str) -> Path | None:
         found = find_spec(reference.partition(":")[0])
         return Path(found.origin) if found is not None and found.origin is not None else None
     return None
+
+
+def lies_in(reference: str, folder: Path) -> bool:
+    """Whether ``module:name`` would be imported from within a folder. Nothing is imported to find out."""
+    _reach_working_folder()
+    package = reference.partition(":")[0].partition(".")[0]
+    try:
+        found = find_spec(package)
+    except (ImportError, ValueError):  # in sys.modules, and without a specification
+        return False
+    places = [] if found is None else [found.origin, *(found.submodule_search_locations or ())]
+    return any(folder.resolve() in Path(place).resolve().parents for place in places if place is not None)
 
 
 def import_named(reference: str) -> Any:

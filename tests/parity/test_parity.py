@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import Fixture, names
 
-from higan.errors import CheckpointError
+from higan.errors import CheckpointError, UnknownFormatError
 from higan.generators import load_generator
 from higan.generators.conversion import convert
 from higan.generators.pretrained import wrap
@@ -90,6 +90,92 @@ def test_files_of_interfacegan_are_those_of_higan_by_other_names(name, tmp_path)
     tensors = in_interfacegan(fixture.tensors(), int(name.split("_")[2]))
     torch.save(tensors, tmp_path / "weights.pth")
     compare(load_generator(tmp_path / "weights.pth", "cpu", meta["psi"], meta["layers"], meta["noise"]), fixture)
+
+
+BY_ANOTHER_NAME = ("biggan_original_32_chunked", "stylegan2_rosinality_32", "stylegan2_higan_32", "stylegan_higan_32")
+
+
+@pytest.mark.parametrize("wrapped", [
+    lambda tensors: {"state_dict": tensors},
+    lambda tensors: {"netG": tensors, "netD": {"a.weight": torch.ones(2)}, "epoch": 3},
+    lambda tensors: {"netG": {f"module.{name}": tensor for name, tensor in tensors.items()}},
+])  # fmt: skip
+@pytest.mark.parametrize("name", BY_ANOTHER_NAME)
+def test_the_only_generator_of_a_file_is_found_by_any_name(name, wrapped, tmp_path):
+    fixture = Fixture(name)
+    meta, tensors = fixture.meta, fixture.tensors()
+    beside = {"latent_avg": tensors.pop("latent_avg")} if "latent_avg" in tensors else {}
+    torch.save(wrapped(tensors) | beside, tmp_path / "weights.pth")
+    compare(load_generator(tmp_path / "weights.pth", "cpu", meta["psi"], meta["layers"], meta["noise"]), fixture)
+
+
+def changed(name, **tensors):
+    """A fixture's checkpoint with some of its tensors replaced."""
+    checkpoint = Fixture(name).checkpoint()
+    (key,) = checkpoint.networks
+    network = checkpoint.networks[key]
+    return replace(checkpoint, networks={key: replace(network, tensors={**network.tensors, **tensors})})
+
+
+SYMMETRIC = torch.tensor([1.0, 2, 2, 1])
+ASYMMETRIC = torch.tensor([1.0, 2, 3, 4])
+SKEW = torch.arange(16.0).reshape(4, 4)
+
+
+KERNELS = {
+    "stylegan2_rosinality_32": ("convs.0.conv.blur.kernel", "to_rgbs.0.upsample.kernel"),
+    "stylegan2_ada_32_conditional": tuple(f"synthesis.b{size}.conv0.resample_filter" for size in (8, 16, 32)),
+    "stylegan_higan_32": ("synthesis.layer2.blur.kernel", "synthesis.layer4.blur.kernel"),
+}
+
+
+def kernels(name, *kernel):
+    """A fixture with filters, which are buffers that fixtures have no numbers of."""
+    return changed(name, **dict(zip(KERNELS[name], kernel * 3, strict=False)))
+
+
+@pytest.mark.parametrize(("checkpoint", "words"), [
+    (lambda: kernels("stylegan2_rosinality_32", torch.outer(ASYMMETRIC, ASYMMETRIC)), "filter is 1, 2, 3, 4; only sym"),
+    (lambda: kernels("stylegan2_ada_32_conditional", torch.outer(ASYMMETRIC, ASYMMETRIC)), "filter is 1, 2, 3, 4; onl"),
+    (lambda: kernels("stylegan2_ada_32_conditional", torch.ones(8)), "filter is 1, 1, 1, 1, 1, 1, 1, 1; only symmetric"),
+    (lambda: kernels("stylegan2_rosinality_32", SKEW), "not separable"),
+    (lambda: kernels("stylegan2_rosinality_32", torch.ones(4, 4), 1 + torch.ones(3, 3)), "not all alike"),
+    (lambda: kernels("stylegan_higan_32", torch.outer(SYMMETRIC, SYMMETRIC)), "blurring filter is"),
+    (lambda: changed("stylegan2_ada_32_conditional", **{"synthesis.b4.const": torch.ones(16, 8, 4)}), "8 × 4 pixels"),
+    (lambda: changed("stylegan3_t_32", **{"mapping.embed.weight": torch.ones(4, 8)}), "StyleGAN-XL"),
+])  # fmt: skip
+def test_networks_that_are_not_understood_are_not_called_damaged(checkpoint, words):
+    with pytest.raises(UnknownFormatError, match=words):
+        convert(checkpoint())
+
+
+def test_the_filter_is_that_of_the_file():
+    assert convert(Fixture("stylegan2_rosinality_32").checkpoint()).config.filter_taps == (1, 3, 3, 1)
+    other = convert(kernels("stylegan2_rosinality_32", 4 * torch.outer(SYMMETRIC, SYMMETRIC) / 36))
+    assert other.config.filter_taps == (1, 2, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["stylegan2_rosinality_32", "stylegan_higan_32", "pggan_higan_32", "stylegan3_t_32"])
+def test_pictures_of_four_channels_are_refused(name):
+    checkpoint = Fixture(name).checkpoint()
+    (source,) = checkpoint.networks.values()
+    channels = Fixture(name)["images"].shape[1]
+
+    def widened(key, tensor):
+        if not any(part in key for part in ("to_rgb", "output", "_32_3.")) or "modulation" in key:
+            return tensor
+        where = [axis for axis, size in enumerate(tensor.shape) if size == channels]
+        return tensor if not where else torch.cat([tensor, tensor.narrow(where[0], 0, 1)], where[0])
+
+    tensors = {key: widened(key, tensor) for key, tensor in source.tensors.items()}
+    with pytest.raises(UnknownFormatError, match="pictures of 4 channels; only grey ones and RGB"):
+        convert(replace(checkpoint, networks={source.name: replace(source, tensors=tensors)}))
+
+
+def test_a_state_dict_of_nvidia_s_says_how_to_save_the_network():
+    checkpoint = replace(Fixture("stylegan2_ada_32_conditional").checkpoint(), format="torch-state-dict")
+    with pytest.raises(UnknownFormatError, match="does not say how the network was set up; save the network itself"):
+        convert(checkpoint)
 
 
 @pytest.mark.parametrize("family", ["stylegan", "stylegan2", "stylegan3", "pggan", "biggan"])

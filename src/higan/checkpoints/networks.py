@@ -14,7 +14,7 @@ from higan.checkpoints.pickles import Data, Global, Instance, Named, describe
 from higan.checkpoints.types import Network
 from higan.errors import CorruptFileError, UnknownFormatError
 
-__all__ = ["TF_NETWORKS", "Converter", "is_module", "is_tf_network"]
+__all__ = ["TF_NETWORKS", "Converter", "is_module", "is_persistent", "is_tf_network"]
 
 TF_NETWORKS = ("tfutil.Network", "dnnlib.tflib.network.Network", "dnnlib.tflib.Network")
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
@@ -33,9 +33,14 @@ def is_tf_network(value: Data) -> bool:
     return isinstance(value, Instance) and str(value.cls) in TF_NETWORKS
 
 
+def is_persistent(value: Data) -> bool:
+    """Whether this is one of NVIDIA's torch modules, which carry their source code."""
+    return isinstance(value, Instance) and str(value.cls) == PERSISTENT
+
+
 def is_module(value: Data) -> bool:
     """Whether this is a torch module: one of NVIDIA's that carry their source code, or a stock layer."""
-    return isinstance(value, Instance) and (str(value.cls) == PERSISTENT or value.cls.module.startswith("torch.nn."))
+    return is_persistent(value) or (isinstance(value, Instance) and value.cls.module.startswith("torch.nn."))
 
 
 class Converter:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from higan.checkpoints import native
 from higan.checkpoints.files import digest, opened
-from higan.checkpoints.networks import TF_NETWORKS, Converter, is_module, is_tf_network
+from higan.checkpoints.networks import TF_NETWORKS, Converter, is_module, is_persistent, is_tf_network
 from higan.checkpoints.pickles import RECORD, Budget, Data, Instance, Machine, Table
 from higan.checkpoints.torchfile import TORCH, is_legacy, read_legacy, read_zip
-from higan.checkpoints.types import Checkpoint, Format, Network
+from higan.checkpoints.types import Checkpoint, Format, Network, printable
 from higan.errors import CorruptFileError, UnknownFormatError
 
 __all__ = ["kind_of", "read"]
@@ -97,9 +97,9 @@ def _foreign(start: bytes) -> str:
 def _parse(data: mmap) -> tuple[Format, dict[str, Network], dict[str, str]]:
     kind, budget = kind_of(data[:4096], len(data)), Budget.for_file(len(data))
     if kind == "torch zip":
-        return _torch(*read_zip(data, budget))
+        return _saved(*read_zip(data, budget, NVIDIA))
     if kind == "legacy torch":
-        return _torch(*read_legacy(data, budget))
+        return _saved(*read_legacy(data, budget, NVIDIA))
     if kind == "safetensors":
         network, provenance = native.parse(data)
         hub = not network.class_name and _guess([network]) == "biggan-hf"
@@ -129,10 +129,16 @@ def _pickle(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, 
     return kind, networks, provenance | _scalars(value) | sources
 
 
+def _saved(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, Network], dict[str, str]]:
+    """Files of ``torch.save``, in which some forks of NVIDIA's code keep whole networks."""
+    inner = value.values() if isinstance(value, dict) else (value,)
+    return (_pickle if any(map(is_persistent, inner)) else _torch)(value, provenance)
+
+
 def _torch(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, Network], dict[str, str]]:
-    """Files of ``torch.save``: one state dict, or several in nested dicts."""
+    """One state dict, or several in nested dicts."""
     networks: dict[str, Network] = {}
-    for network in Converter().state_dicts(value):
+    for network in map(_unwrapped, Converter().state_dicts(value)):
         name = network.name if network.name not in networks else f"{network.name} {len(networks)}"
         networks[name] = replace(network, name=name)
     if not networks:
@@ -142,21 +148,31 @@ def _torch(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, N
     return _guess(networks.values()), networks, provenance | _scalars(value)
 
 
+def _unwrapped(source: Network) -> Network:
+    """Names without the prefix that data-parallel training adds."""
+    if not all(name.startswith("module.") for name in source.tensors):
+        return source
+    return replace(source, tensors={name.removeprefix("module."): tensor for name, tensor in source.tensors.items()})
+
+
 def _with_extras(networks: Mapping[str, Network], value: dict[Data, Data]) -> dict[str, Network]:
     """What some writers put beside their state dicts: the mean code of a generator, the arguments of the training."""
     args = value.get("args")
     given = args.state if isinstance(args, Instance) else args
     config = Converter().plain(given) if isinstance(given, dict) else {}
     mean_code = value.get("latent_avg")
-    extra = {"latent_avg": mean_code} if isinstance(mean_code, Tensor) and "model" not in networks else {}
+    extra = {"latent_avg": mean_code} if isinstance(mean_code, Tensor) else {}
     return {
         name: replace(
             network,
             config={**config, **network.config},
-            tensors={**network.tensors, **(extra if name in ("g", "g_ema") else {})},
+            tensors={**network.tensors, **(extra if _ROSINALITY in network.tensors else {})},
         )
         for name, network in networks.items()
     }
+
+
+_ROSINALITY = "conv1.conv.modulation.weight"
 
 
 _GENFORCE = frozenset(f"mapping.dense0.{weight}" for weight in ("weight", "fc.weight", "linear.weight")) | {
@@ -170,8 +186,8 @@ _GENFORCE = frozenset(f"mapping.dense0.{weight}" for weight in ("weight", "fc.we
 def _guess(networks: Iterable[Network]) -> Format:
     """Which project's names these are."""
     networks = list(networks)
-    names = {name.removeprefix("module.") for network in networks for name in network.tensors}
-    if any(network.name in ("g_ema", "g") for network in networks) and "conv1.conv.weight" in names:
+    names = {name for network in networks for name in network.tensors}
+    if _ROSINALITY in names:
         return "rosinality-pt"
     if {"generator.gen_z.weight", "generator.gen_z.weight_orig"} & names:
         return "biggan-hf"
@@ -187,7 +203,7 @@ def _scalars(value: Data) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
     found = [(k, v) for k, v in value.items() if isinstance(k, str) and isinstance(v, bool | int | float | str)]
-    return {key[:100]: str(content)[:100] for key, content in found[:20]}
+    return {printable(key): printable(str(content)) for key, content in found[:20]}
 
 
 # ---- the Hugging Face layout ---------------------------------------------------------------------------------------

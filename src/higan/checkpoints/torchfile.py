@@ -54,8 +54,10 @@ def is_legacy(start: bytes) -> bool:
     return start.startswith(_LEGACY_STARTS)
 
 
-def read_zip(data: bytes | mmap, budget: Budget) -> tuple[Data, dict[str, str]]:
+def read_zip(data: bytes | mmap, budget: Budget, table: Table | None = None) -> tuple[Data, dict[str, str]]:
     """The object in a zip archive written by ``torch.save``, and what the archive says of itself.
+
+    ``table`` says what the stream may name, `TORCH` by default.
 
     Raises:
         UnknownFormatError: the archive was not written by ``torch.save``.
@@ -76,13 +78,17 @@ def read_zip(data: bytes | mmap, budget: Budget) -> tuple[Data, dict[str, str]]:
             f"was written in {order}-endian order; save it again on a {sys.byteorder}-endian machine"
         )
     stream = archive.content(data, records["data.pkl"], budget)
-    machine = Machine(stream, TORCH, budget, persistent=storages)
+    machine = Machine(stream, TORCH if table is None else table, budget, persistent=storages)
     value = machine.run()
     return value, {"archive version": version, "pickle protocol": str(machine.protocol)}
 
 
-def read_legacy(data: bytes | mmap, budget: Budget, *, nested: bool = False) -> tuple[Data, dict[str, str]]:
+def read_legacy(
+    data: bytes | mmap, budget: Budget, table: Table | None = None, *, nested: bool = False
+) -> tuple[Data, dict[str, str]]:
     """The object in a file of the form that ``torch.save`` wrote before version 1.6 (and still writes on request).
+
+    ``table`` says what the stream may name, `TORCH` by default.
 
     Raises:
         UnsafePickleError: one of its pickle streams asks for something that only running code could give.
@@ -101,7 +107,8 @@ def read_legacy(data: bytes | mmap, budget: Budget, *, nested: bool = False) -> 
             f"was written in another byte order; save it again on a {sys.byteorder}-endian machine"
         )
     storages = _LegacyStorages(budget, room=len(data) - pos)
-    machine = Machine(data, TORCH, budget, pos=pos, persistent=storages, nested=nested)
+    table = TORCH if table is None else table
+    machine = Machine(data, table, budget, pos=pos, persistent=storages, nested=nested)
     value = machine.run()
     machine = Machine(data, PLAIN, budget, pos=machine.pos, nested=nested)
     storages.fill(machine.run(), data, machine.pos)
@@ -139,13 +146,18 @@ class _ZipStorages:
 
 @dataclass(slots=True)
 class _LegacyStorages:
-    """Gives empty storages for persistent ids; their bytes come at the end of the file."""
+    """Gives empty storages for persistent ids; their bytes come at the end of the file.
+
+    Classes of modules have such ids as well, with their source code, which is dropped.
+    """
 
     budget: Budget
     room: int
     found: dict[str, _Storage] = field(default_factory=dict)
 
-    def __call__(self, key: Data) -> _Storage:
+    def __call__(self, key: Data) -> Data:
+        if isinstance(key, tuple) and len(key) == 4 and key[0] == "module" and isinstance(key[1], Named | Global):
+            return key[1]
         dtype, name, count, view = _parse_id(key)
         if name not in self.found:
             size = count * dtype.itemsize

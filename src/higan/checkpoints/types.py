@@ -11,7 +11,7 @@ from torch import Tensor
 
 from higan.errors import CheckpointError
 
-__all__ = ["FORMATS", "Checkpoint", "Format", "Network"]
+__all__ = ["FORMATS", "Checkpoint", "Format", "Network", "printable"]
 
 Format = Literal[
     "nvidia-tf",
@@ -24,6 +24,12 @@ Format = Literal[
     "safetensors",
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def printable(text: str, most: int = 100) -> str:
+    """Text of a file as a terminal may show it: no control sequences, and not without end."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
+    return shown[:most] + "…" if len(shown) > most else shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,5 +77,5 @@ class Checkpoint:
                 return self.networks[name]
         raise CheckpointError(
             f"{self.path}: expected a network named {' or '.join(names)}; this {self.format} file holds "
-            f"{', '.join(self.networks) or 'none'}"
+            f"{', '.join(map(printable, self.networks)) or 'none'}"
         )

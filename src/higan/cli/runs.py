@@ -17,8 +17,8 @@ from higan import __version__, load_segmenter, store, study
 from higan.cli.models import Models, located, names_files, weights_digest
 from higan.devices import open_device
 from higan.engines import Engine, Processes, RayCluster
-from higan.errors import MissingWeightsError, RunMismatchError
-from higan.named import is_reference
+from higan.errors import MissingWeightsError, RunError, RunMismatchError
+from higan.named import is_reference, lies_in
 from higan.types import Generator, Scorer, Segmenter
 from higan.workbench import Workbench, open_workbench
 
@@ -96,6 +96,7 @@ def recipe_of(opened: store.Run) -> Models:
             f"{opened.path} holds what the official tool found, which does not say what generator it used: go on in "
             "Python, with higan.store.load_boundaries, and higan.rescoring.rescore on your generator and scorer"
         )
+    _refuse_code_of(opened)
     for role in ("generator", "scorer"):
         if role not in made:
             raise MissingWeightsError(
@@ -107,6 +108,24 @@ def recipe_of(opened: store.Run) -> Models:
     label, generator_options = made.get("label"), made.get("generator_options", {})
     models = Models(made["generator"], made["scorer"], options, label, digests, generator_options)
     return models.begun_in(made.get("folder"))
+
+
+def _refuse_code_of(opened: store.Run) -> None:
+    """Refuse to import modules because somebody else's folder says so: a run may come from anywhere.
+
+    Raises:
+        RunError: a name in the manifest is of a module that lies in the run, or of Python's own.
+    """
+    named = [str(opened.provenance.get(role) or "") for role in ("generator", "scorer", "segmenter")]
+    for reference in filter(is_reference, (part for name in named for part in name.split("+"))):
+        package = reference.partition(":")[0].partition(".")[0]
+        inside = lies_in(reference, opened.path)
+        if inside or package in sys.stdlib_module_names:
+            where = "a module that lies in the run itself" if inside else "code of Python"
+            raise RunError(
+                f"{opened.path} asks for {reference}, {where}, which is not run because a file says so; if it is yours, "
+                "move the module to the folder you work in"
+            )
 
 
 def bench_of(run: Path, device: str) -> Workbench:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.checks import check_config
+from higan.generators.checks import check_config, check_picture
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import keep_layout, parameter, round_to, widened
 
@@ -55,6 +55,7 @@ class BigGANConfig:
 
     def __post_init__(self) -> None:
         check_config(self)
+        check_picture(self.resolution)
         if len(self.widths) != len(self.up) + 1 or not self.up:
             raise ValueError(f"{len(self.up)} blocks have {len(self.up) + 1} widths; got {len(self.widths)}")
         if self.deep and any(after > before for before, after in itertools.pairwise(self.widths)):

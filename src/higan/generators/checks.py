@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-__all__ = ["check_clamp", "check_codes", "check_config", "check_latents"]
+__all__ = ["check_clamp", "check_codes", "check_config", "check_latents", "check_picture"]
 
+_MOST_PIXELS = 4096
 _LARGEST = torch.finfo(torch.float32).max
 _LARGEST_CLAMP = torch.finfo(torch.float16).max
 
@@ -76,6 +77,18 @@ def _is_a(value: object, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     return isinstance(value, kind)
+
+
+def check_picture(resolution: int, channels: int = 3) -> None:
+    """Refuse pictures larger than any network draws, which a header asks for in a few bytes, or of other colours.
+
+    Raises:
+        ValueError: there are more than 4096 pixels a side, or neither 1 nor 3 channels.
+    """
+    if resolution > _MOST_PIXELS or channels not in (1, 3):
+        raise ValueError(
+            f"pictures have at most {_MOST_PIXELS} pixels a side, and 1 or 3 channels; got {resolution} and {channels}"
+        )
 
 
 def check_clamp(clamp: float | None) -> None:

@@ -385,7 +385,16 @@ class _Taps:
     def _watch(
         self, z: Tensor, shifts: Sequence[Tensor] | None = None, read: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[dict[int, Tensor], Any]:
-        """What is read off the blocks by number, in the order in which they run, and what the module returns."""
+        """What is read off the blocks by number, in the order in which they run, and what the module returns.
+
+        Raises:
+            GeneratorError: the module was put back into training, where pictures depend on their batch.
+        """
+        if self.module.training:
+            raise GeneratorError(
+                f"{type(self.module).__name__} was put back into training mode, where its pictures depend on their "
+                "batch and change it; call eval() on it again, or give a copy to from_module"
+            )
         found: dict[int, Tensor] = {}
         with (
             _RUNNING,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.checks import check_config
+from higan.generators.checks import check_config, check_picture
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import (
     SLOPE,
@@ -53,6 +53,7 @@ class StyleGANConfig:
 
     def __post_init__(self) -> None:
         check_config(self)
+        check_picture(self.resolution, self.image_channels)
         check_resolution(self.resolution, len(self.channels))
 
     @property

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.checks import check_clamp, check_config
+from higan.generators.checks import check_clamp, check_config, check_picture
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, check_resolution, depthwise, keep_layout, parameter, round_to
 
@@ -53,6 +53,7 @@ class StyleGAN2Config:
 
     def __post_init__(self) -> None:
         check_config(self)
+        check_picture(self.resolution, self.image_channels)
         check_clamp(self.clamp)
         check_resolution(self.resolution, len(self.channels))
         if len(self.filter_taps) != 4 or not 0 < abs(sum(self.filter_taps)) < math.inf:

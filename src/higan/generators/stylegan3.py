@@ -15,13 +15,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from higan.generators.checks import check_clamp, check_config
+from higan.generators.checks import check_clamp, check_config, check_picture
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter, round_to, widened
 
 __all__ = ["Geometry", "StyleGAN3Config", "StyleGAN3Network"]
 
 _EPSILON = 1e-8
+
+
+_LARGEST_FILTER = 64
+"""Of what a header may ask: published models have kernels of 3, filters of 6 taps per sample, up-sampling by 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,11 @@ class StyleGAN3Config:
 
     def __post_init__(self) -> None:
         check_config(self)
+        check_picture(self.resolution, *self.channels[-1:])
         check_clamp(self.clamp)
         sizes = (self.kernel, self.filter_size, self.lrelu_upsampling)
-        if min(sizes) < 1:
-            raise ValueError(f"kernel, filter_size and lrelu_upsampling must be at least 1; got {sizes}")
+        if min(sizes) < 1 or max(sizes) > _LARGEST_FILTER:
+            raise ValueError(f"kernel, filter_size and lrelu_upsampling must lie in 1 … {_LARGEST_FILTER}; got {sizes}")
         bands = (self.first_cutoff, 2 * self.first_stopband, self.resolution * self.last_stopband_rel)
         if not bands[0] > 0 or min(bands[1:]) < 1:
             raise ValueError(

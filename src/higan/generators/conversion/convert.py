@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from higan.checkpoints.types import Checkpoint, Format, Network
+from higan.checkpoints.types import Checkpoint, Format, Network, printable
 from higan.errors import CheckpointError, CorruptFileError, UnknownFormatError
 from higan.generators.conversion import biggan, pggan, stylegan, stylegan2, stylegan3
 from higan.generators.family import FamilyNetwork
@@ -49,16 +48,32 @@ def convert(checkpoint: Checkpoint) -> FamilyNetwork:
         CorruptFileError: tensors are missing or contradict each other.
         CheckpointError: the file holds no network by a name that generators have.
     """
-    source = _unwrapped(checkpoint.network(*_SMOOTHED))
+    source = _generator_in(checkpoint)
     _check_shared(source, checkpoint)
-    for kind, mark, converter in _MARKS:
-        if kind == checkpoint.format and mark in source.tensors:
-            return _converted(converter, source, checkpoint)
-    some = ", ".join(list(source.tensors)[:5])
+    if (converter := _converter_of(source, checkpoint.format)) is not None:
+        return _converted(converter, source, checkpoint)
+    if checkpoint.format == "torch-state-dict" and _converter_of(source, "nvidia-torch") is not None:
+        raise UnknownFormatError(
+            f"{checkpoint.path}: {source.name} is the state dict of one of NVIDIA's networks, which does not say how "
+            'the network was set up; save the network itself, as training does: torch.save({"G_ema": network}, …)'
+        )
+    some = ", ".join(map(printable, list(source.tensors)[:5]))
     raise UnknownFormatError(
-        f"{checkpoint.path}: {source.name} of this {checkpoint.format} file is of no generator family known here (its "
-        f"tensors are called {some} …); for a network of your own see higan.generators.module"
+        f"{checkpoint.path}: {printable(source.name)} of this {checkpoint.format} file is of no generator family known "
+        f"here (its tensors are called {some} …); for a network of your own see higan.generators.module"
     )
+
+
+def _generator_in(checkpoint: Checkpoint) -> Network:
+    """The network that is called like a generator, or else the only one that is made like one."""
+    alike = [source for source in checkpoint.networks.values() if _converter_of(source, checkpoint.format) is not None]
+    if len(alike) == 1 and not checkpoint.networks.keys() & set(_SMOOTHED):
+        return alike[0]
+    return checkpoint.network(*_SMOOTHED)
+
+
+def _converter_of(source: Network, kind: Format) -> Converter | None:
+    return next((converter for known, mark, converter in _MARKS if known == kind and mark in source.tensors), None)
 
 
 def _converted(converter: Converter, source: Network, checkpoint: Checkpoint) -> FamilyNetwork:
@@ -87,10 +102,3 @@ def _check_shared(source: Network, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: the tensors of {source.name} have {named:,} numbers, of which the file holds only "
             f"{held:,}; no network shares so many"
         )
-
-
-def _unwrapped(source: Network) -> Network:
-    """Names without the prefix that data-parallel training adds."""
-    if not all(name.startswith("module.") for name in source.tensors):
-        return source
-    return replace(source, tensors={name.removeprefix("module."): tensor for name, tensor in source.tensors.items()})

@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from higan.checkpoints.types import Network
-from higan.generators.conversion.raw import Raw, Rule, check_levels, count, flip, from_hwio, load, rename, require
+from higan.generators.conversion.raw import (
+    Raw,
+    Rule,
+    check_levels,
+    colours,
+    count,
+    flip,
+    from_hwio,
+    load,
+    rename,
+    require,
+)
 from higan.generators.layers import faded_levels, fold_upsampling
 from higan.generators.pggan import PGGANConfig, PGGANNetwork
 
@@ -144,7 +155,7 @@ def _build(raw: Raw, num_classes: int = 0) -> PGGANNetwork:
         latent_dim=dense.shape[1] - num_classes,
         num_classes=num_classes,
         lod=float(raw["lod"]) if "lod" in raw else 0.0,
-        image_channels=raw["rgb.0.weight"].shape[0],
+        image_channels=colours(raw["rgb.0.weight"]),
     )
     state = {
         "mean_code": torch.zeros(dense.shape[1]),

@@ -6,13 +6,15 @@ gains into effective weights. A rule names what it drops, so that nothing in a f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from higan.checkpoints.types import Network
+from higan.checkpoints.types import Network, printable
 from higan.errors import CorruptFileError, UnknownFormatError
 from higan.weights import misfit
 
@@ -21,12 +23,14 @@ __all__ = [
     "Rule",
     "check_depth",
     "check_levels",
+    "colours",
     "count",
     "flip",
     "from_hwio",
     "load",
     "rename",
     "require",
+    "taps_of",
     "transpose",
 ]
 
@@ -64,7 +68,8 @@ def rename(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> Raw:
                 raw[target.format(*match.groups())] = value
             break
         else:
-            raise UnknownFormatError(f"the tensor {name!r}, shape {tuple(tensor.shape)}, has no place in this family")
+            shape = tuple(tensor.shape)
+            raise UnknownFormatError(f"the tensor {printable(name)!r}, shape {shape}, has no place in this family")
     return raw
 
 
@@ -83,6 +88,33 @@ def require(source: Network, expected: Mapping[str, object]) -> dict[str, Any]:
                 f"{source.name} was trained with {option}={options[option]!r}; only {value!r} is understood"
             )
     return options
+
+
+def taps_of(tensors: Mapping[str, Tensor], pattern: str) -> tuple[float, ...] | None:
+    """The filter whose products with itself are the kernels of these names, so scaled that its ends are 1.
+
+    None where there are no such kernels.
+
+    Raises:
+        UnknownFormatError: kernels differ, or are no products of a filter with itself.
+    """
+    found = {tuple(_taps(kernel)) for name, kernel in tensors.items() if re.fullmatch(pattern, name)}
+    if len(found) > 1 or (found and not all(map(math.isfinite, *found))):
+        raise UnknownFormatError("the resampling filters of the layers are not all alike, or not separable")
+    return next(iter(found), None)
+
+
+def _taps(kernel: Tensor) -> list[float]:
+    """Rounded, since kernels are scaled by what their resolution needs; NaN where they are no filter's square."""
+    plane = kernel.detach().double()
+    if plane.ndim > 1:
+        plane = plane.reshape(-1, *plane.shape[-2:])[0]
+        taps = plane.sum(0)
+        if not torch.allclose(torch.outer(taps, taps), plane * plane.sum(), rtol=1e-4, atol=1e-6):
+            return [math.nan]
+    else:
+        taps = plane
+    return [round(tap, 5) for tap in (taps / taps[0]).tolist()] if len(taps) else [math.nan]
 
 
 def transpose(x: Tensor) -> Tensor:
@@ -137,6 +169,19 @@ def check_depth(depth: int) -> int:
     if depth > 64:
         raise CorruptFileError(f"the file has weights for {depth:,} mapping layers; expected at most 64")
     return depth
+
+
+def colours(rgb: Tensor) -> int:
+    """Channels of the picture that these weights make: grey or RGB.
+
+    Raises:
+        UnknownFormatError: there are neither one nor three.
+    """
+    if rgb.shape[0] not in (1, 3):
+        raise UnknownFormatError(
+            f"the network draws pictures of {rgb.shape[0]} channels; only grey ones and RGB are understood"
+        )
+    return rgb.shape[0]
 
 
 def check_levels(levels: int) -> int:

@@ -12,17 +12,20 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from higan.checkpoints.types import Network
+from higan.errors import UnknownFormatError
 from higan.generators.conversion.raw import (
     Raw,
     Rule,
     check_depth,
     check_levels,
+    colours,
     count,
     flip,
     from_hwio,
     load,
     rename,
     require,
+    taps_of,
     transpose,
 )
 from higan.generators.layers import faded_levels, fold_upsampling
@@ -100,6 +103,7 @@ _TF_OPTIONS: Mapping[str, object] = {
     "use_noise": True,
     "const_input_layer": True,
     "normalize_latents": True,
+    "blur_filter": [1, 2, 1],
 }
 """Options of the training code that change the network, and the values that published models have."""
 
@@ -136,6 +140,9 @@ def from_genforce(source: Network) -> StyleGANNetwork:
         UnknownFormatError: a tensor has no place in the network.
         CorruptFileError: tensors are missing or contradict each other.
     """
+    blur = taps_of(source.tensors, r".*\.blur\.kernel")
+    if blur not in (None, (1, 2, 1)):
+        raise UnknownFormatError(f"the blurring filter is {blur}; only (1, 2, 1) is understood")
     if {"mapping.dense0.fc.weight", "mapping.dense0.linear.weight"} & source.tensors.keys():
         return _build(rename(source.tensors, _HIGAN))
     return _build(_unfuse(rename(source.tensors, _GENFORCE), "auto"))
@@ -163,7 +170,7 @@ def _build(raw: Raw, lr: float = 0.01) -> StyleGANNetwork:
         num_classes=0 if label is None else label.shape[0],
         label_dim=label_dim,
         lod=float(raw["lod"]) if "lod" in raw else 0.0,
-        image_channels=raw["rgb.0.weight"].shape[0],
+        image_channels=colours(raw["rgb.0.weight"]),
     )
     state: dict[str, Tensor] = {"mean_code": raw["mean_code"].reshape(-1)}
     for i in range(depth):

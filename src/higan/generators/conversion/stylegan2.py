@@ -23,12 +23,14 @@ from higan.generators.conversion.raw import (
     Rule,
     check_depth,
     check_levels,
+    colours,
     count,
     flip,
     from_hwio,
     load,
     rename,
     require,
+    taps_of,
     transpose,
 )
 from higan.generators.stylegan2 import Architecture, StyleGAN2Config, StyleGAN2Network
@@ -36,6 +38,7 @@ from higan.generators.stylegan2 import Architecture, StyleGAN2Config, StyleGAN2N
 __all__ = ["from_genforce", "from_nvidia_tf", "from_nvidia_torch", "from_rosinality"]
 
 _GAIN = math.sqrt(2)
+_PUBLISHED_TAPS = (1.0, 3.0, 3.0, 1.0)
 _WIDEST = 4096
 
 
@@ -163,7 +166,7 @@ class _Training:
     """Whether convolutions are multiplied by He's constant before demodulation."""
     mapping_lr: float = 0.01
     clamp: float | None = None
-    taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
+    taps: tuple[float, ...] = _PUBLISHED_TAPS
 
 
 def from_nvidia_tf(source: Network) -> StyleGAN2Network:
@@ -179,7 +182,7 @@ def from_nvidia_tf(source: Network) -> StyleGAN2Network:
         scaled=True,
         mapping_lr=0.01 if lr is None else float(lr),
         clamp=_optional_float(options.get("conv_clamp")),
-        taps=(1.0, 3.0, 3.0, 1.0) if taps is None else tuple(map(float, taps)),
+        taps=_PUBLISHED_TAPS if taps is None else tuple(map(float, taps)),
     )
     return _build(_by_level(rename(source.tensors, _TF)), training)
 
@@ -194,12 +197,11 @@ def from_nvidia_torch(source: Network) -> StyleGAN2Network:
     settings = _settings(source)
     if settings.get("activation", "lrelu") != "lrelu":
         raise UnknownFormatError(f"{source.name} was trained with activation={settings['activation']!r}; not 'lrelu'")
-    fir = next((t for name, t in source.tensors.items() if name.endswith("conv0.resample_filter")), None)
     training = _Training(
         scaled=False,
         mapping_lr=float(settings.get("lr_multiplier", 0.01)),
         clamp=_optional_float(settings.get("conv_clamp")),
-        taps=(1.0, 3.0, 3.0, 1.0) if fir is None else tuple(fir.double().sum(0).tolist()),
+        taps=taps_of(source.tensors, r".*conv0\.resample_filter") or _PUBLISHED_TAPS,
     )
     return _build(_by_level(rename(source.tensors, _TORCH)), training)
 
@@ -235,7 +237,7 @@ def from_genforce(source: Network) -> StyleGAN2Network:
     higan = "mapping.dense0.fc.weight" in source.tensors
     raw = rename(source.tensors, _HIGAN if higan else _GENFORCE)
     moved = {re.sub(r"^skip\.(\d+)", lambda m: f"shortcut.{int(m[1]) + 1}", name): t for name, t in raw.items()}
-    return _build(Raw(moved), _Training(scaled=True))
+    return _build(Raw(moved), _Training(scaled=True, taps=_kernels(source)))
 
 
 def from_rosinality(source: Network) -> StyleGAN2Network:
@@ -257,10 +259,14 @@ def from_rosinality(source: Network) -> StyleGAN2Network:
     known = "mean_code" in raw
     if not known:
         raw["mean_code"] = torch.zeros(raw["layers.0.style.weight"].shape[1])
-    network = _build(raw, _Training(scaled=True))
+    network = _build(raw, _Training(scaled=True, taps=_kernels(source)))
     if not known:
         network.mean_code.copy_(_mean_code(network))
     return network
+
+
+def _kernels(source: Network) -> tuple[float, ...]:
+    return taps_of(source.tensors, r".*\.kernel") or _PUBLISHED_TAPS
 
 
 def _mean_code(network: StyleGAN2Network) -> Tensor:
@@ -300,9 +306,12 @@ def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
     architecture: Architecture = "skip"
     if "rgb.0.conv" not in raw and levels > 1:
         architecture = "resnet" if "shortcut.1.conv" in raw else "orig"
-    if len(training.taps) != 4:
+    if len(training.taps) != 4 or training.taps != training.taps[::-1]:
+        shown = ", ".join(f"{tap:.3g}" for tap in training.taps[:12])
+        raise UnknownFormatError(f"the resampling filter is {shown}; only symmetric ones of 4 taps are understood")
+    if raw["const"].shape[-2:] != (4, 4):
         raise UnknownFormatError(
-            f"the resampling filter has {len(training.taps)} taps; only filters of 4 are understood"
+            f"the network starts at {' × '.join(map(str, raw['const'].shape[-2:]))} pixels; only 4 × 4 is understood"
         )
     config = StyleGAN2Config(
         resolution=2 << levels,
@@ -315,7 +324,7 @@ def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
         architecture=architecture,
         clamp=training.clamp,
         filter_taps=training.taps,
-        image_channels=raw[f"rgb.{levels - 1}.conv"].shape[0],
+        image_channels=colours(raw[f"rgb.{levels - 1}.conv"]),
         noise=any(_is_noisy(raw, k) for k in range(2 * levels - 1)),
     )
     state = {"mean_code": raw["mean_code"].reshape(-1), "constant": raw["const"].reshape(1, -1, 4, 4)}

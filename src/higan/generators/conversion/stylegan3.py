@@ -14,7 +14,7 @@ from torch import Tensor
 
 from higan.checkpoints.types import Network
 from higan.errors import CorruptFileError, UnknownFormatError
-from higan.generators.conversion.raw import Raw, Rule, check_depth, count, load, rename
+from higan.generators.conversion.raw import Raw, Rule, check_depth, colours, count, load, rename
 from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 
 __all__ = ["from_nvidia_torch"]
@@ -59,6 +59,11 @@ def from_nvidia_torch(source: Network) -> StyleGAN3Network:
     layers = count(raw, "layers.{}.weight")
     if not 2 <= layers <= 64:
         raise CorruptFileError(f"the file has {layers} layers; no StyleGAN3 has")
+    colours(raw[f"layers.{layers - 1}.weight"])
+    if "mapping.label.weight" in raw and "mapping.label.bias" not in raw:
+        raise UnknownFormatError("this is a StyleGAN-XL, whose classes have learned embeddings; it is not understood")
+    if given.get("lrelu_upsampling") == 1:
+        raise UnknownFormatError("a StyleGAN3 trained with lrelu_upsampling=1 is not understood; expected 2")
     depth = check_depth(count(raw, "mapping.{}.weight"))
     embedding = _embedding(raw)
     label_dim = 0 if embedding is None else embedding.shape[1]
