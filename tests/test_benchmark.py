@@ -16,6 +16,7 @@ from higan.benchmark.page import Plate, headline, table, write_benchmark
 from higan.benchmark.run import Budget, Setting, World, estimate, run_benchmark
 from higan.benchmark.tasks import TASKS, Record, area, calls, grade, purity, rank_correlation, spread
 from higan.benchmark.truth import Truth, estimate_truth, exact_truth
+from higan.errors import RunMismatchError
 from higan.generators.toy import ToyGenerator
 from higan.generators.transparent import FACTORS, TransparentGenerator
 from higan.layers import groups
@@ -329,6 +330,14 @@ def test_cost_is_counted_before_it_is_paid():
     # Per seed: 60 probes, twice 4 × (1 + (17 concepts + 3 random) × 15 places), thrice 4 × (2 + 80 + 18 × 11).
     assert images == 2 * (60 + 2 * 4 * (1 + 20 * 15) + 3 * 4 * (2 + 80 + 18 * 11))
     assert seconds > 0
+
+
+def test_a_benchmark_is_not_put_into_a_run(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    setting = Setting("toy", "toy", True, (0,), world, lambda world, seed: None, Budget())
+    with pytest.raises(RunMismatchError, match="is the folder of a run; choose another"):
+        run_benchmark(tmp_path, [setting])
+    assert not (tmp_path / "cells").exists()
 
 
 def test_quick_benchmark_from_the_command_line_and_again(higan, tmp_path):

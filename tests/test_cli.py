@@ -41,6 +41,7 @@ REFUSED = [
     (["--permuted", "-1"], "the number of permuted fits must be 0, for no such null, or at least 3"),
     (["--permuted", "2"], "with which a single effect can be verified at q = 0.05; got 2"),
     (["--step", "nan"], "step must be finite and other than 0; got nan"),
+    (["--step", "-2"], "--step is how far codes go along a boundary, to where there is more of a concept; got -2"),
     (["--step", "0"], "step must be finite and other than 0; got 0"),
     (["--step", "1e300"], "step must be finite and other than 0; got 1e+300"),
     (["--step", "1e-300"], "step must be finite and other than 0; got 1e-300"),
@@ -136,6 +137,22 @@ def test_a_longer_rescoring_is_not_replaced_by_the_line_that_began_the_run(finis
     assert study.steps_of(store.load_run(folder))["rescore"]["settings"]["num"] == 70
 
 
+@pytest.mark.parametrize("line", [["rescore", "FOLDER"], ["run", *TOY, "--num", 600, "--out", "FOLDER"]])
+def test_a_whole_rescoring_is_not_replaced_by_an_adaptive_one(finished, higan, tmp_path, line):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    whole = (folder / "rescoring.safetensors").read_bytes()
+    line = [folder if word == "FOLDER" else word for word in line]
+    for verify in (60, 500):
+        code, printed = higan(*line, "--adaptive", "--verify", verify)
+        assert code == 2
+        assert "holds a re-scoring of 60 samples, which an adaptive one, which takes fewer of most edits," in printed
+        assert "--discard" in printed
+    assert (folder / "rescoring.safetensors").read_bytes() == whole
+    assert higan("rescore", folder, "--adaptive", "--verify", 64, "--discard")[0] == 0
+    assert higan("rescore", folder, "--adaptive", "--verify", 64)[0] == 0
+
+
 @pytest.mark.parametrize("memory", ["inf", "nan", "0", "-3", "1e306"])
 def test_memory_is_a_number_of_megabytes(finished, higan, memory):
     code, printed = higan("fit", finished[0], "--memory", memory)
@@ -177,7 +194,7 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
     assert code == 0
     # 40 originals, 40 × (1 concept + 20 random + 20 permuted) × 9 sets of layers
     assert table.startswith("14,800 images, about")
-    code, table = higan("rescore", tmp_path / "steps", "--verify", 64, "--adaptive", "--top", 1)
+    code, table = higan("rescore", tmp_path / "steps", "--verify", 64, "--adaptive", "--top", 1, "--discard")
     assert code == 0
     assert table.startswith("at most 23,680 images, at most about")
     assert "of 23,680 images" in table
@@ -383,6 +400,26 @@ def test_official_files(finished, higan, tmp_path):
     loaded = load_boundary(boundary)
     assert loaded.normal.shape == (512,)
     assert float(loaded.normal.norm()) == pytest.approx(1, abs=1e-6)
+
+
+def test_imported_boundaries_are_not_fitted_over(higan, tmp_path):
+    official, out = tmp_path / "official", tmp_path / "run"
+    made = ["run", "--generator", "rooms-32-s0", "--scorer", "rooms", "--num", 60, "--verify", 4, "--random", 3]
+    assert higan(*made, "--permuted", 0, "--fit", "all", "--out", tmp_path / "made")[0] == 0
+    assert higan("export-official", tmp_path / "made", official)[0] == 0
+    line = ("import-official", official, "--out", out, "--layers", 8)
+    assert higan(*line)[0] == 0
+    imported = (out / "boundaries.safetensors").read_bytes()
+    code, printed = higan("fit", out, "--fit", "all", "--permuted", 0)
+    assert code == 2
+    assert "holds boundaries that were imported, which would be replaced; say --discard" in printed
+    assert higan(*line)[0] == 0
+    assert (out / "boundaries.safetensors").read_bytes() == imported
+    assert higan("fit", out, "--fit", "all", "--permuted", 0, "--discard")[0] == 0
+    assert (out / "boundaries.safetensors").read_bytes() != imported
+    code, printed = higan(*line)
+    assert code == 1
+    assert "but boundaries that were fitted since" in printed
 
 
 def test_models_are_listed(higan):
@@ -598,7 +635,7 @@ def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert higan("sample", *TOY, "--num", 60, "--out", "run")[0] == 0
     assert higan("fit", "run", "--permuted", 3)[0] == 0
-    options = ["run", "--verify", 12, "--random", 2]
+    options = ["run", "--verify", 12, "--random", 2, "--discard"]
     result = tmp_path / "run" / "rescoring.safetensors"
     for kind in (["--batch-size", 4], ["--adaptive", "--top", 2]):
         code, printed = higan("rescore", *options, *kind, "--workers", 2)
@@ -717,10 +754,12 @@ def test_another_folder_of_the_official_tool_is_another_run(higan, tmp_path):
     out = tmp_path / "run"
     line = ["--layers", 6, "--out", out]
     assert higan("import-official", tmp_path / "a", *line)[0] == 0
-    code, printed = higan("fit", out, "--permuted", 3)
+    code, printed = higan("fit", out, "--permuted", 3, "--discard")
     assert code == 0, printed
     kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
-    assert higan("import-official", tmp_path / "a", *line)[0] == 0
+    code, printed = higan("import-official", tmp_path / "a", *line)
+    assert code == 1
+    assert "but boundaries that were fitted since" in printed
     code, printed = higan("import-official", tmp_path / "b", *line)
     assert code == 1
     assert "holds another run: digests" in printed

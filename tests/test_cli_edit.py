@@ -370,6 +370,8 @@ def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, t
     [
         (["invert", "nowhere.png", "--out", "x.npy"], "nowhere.png"),
         (["invert", "notes.txt", "--out", "x.npy"], "notes.txt is not a picture"),
+        (["invert", ".", "--out", "x.npy"], "is a folder; name the pictures in it"),
+        (["invert", "notes.txt", "--out", "x.npy", "--steps", "-3"], "must be 0 or more; got -3 and 0.005"),
         (["invert", "notes.txt", "--out", "x.png"], "must end in .safetensors or .npy"),
         (["mix", "--seed", "1", "--out", "x.png"], "give --donor or --donor-codes"),
         (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 11"),
@@ -506,7 +508,7 @@ def test_directions_are_edited_along_once_they_are_found(higan, planted, tmp_pat
     code, printed = higan(*line, "--set", f"{name}=+1", "--sweep", "-1:1:3", "--out", tmp_path / "s.png")
     assert code == 0, printed
     code, printed = higan(*line, "--set", f"{name}=+1s", "--out", tmp_path / "s.png")
-    assert (code, f"has no concept {name!r}" in printed) == (2, True)
+    assert (code, f"has no concept {name!r}; give steps, as in '{name}=+2'" in printed) == (2, True)
     code, printed = higan(*line, *line[3:], "--set", f"{name}=+1", "--out", tmp_path / "s.png")
     assert (code, "directions need names that are not taken; give other names to pca" in printed) == (2, True)
 

@@ -7,6 +7,7 @@ import torch
 from higan import directions, population
 from higan.boundaries import random_directions
 from higan.directions import discover, pca, sefa
+from higan.errors import GeneratorError
 from higan.generators.module import ModuleGenerator
 from higan.generators.pretrained import wrap
 from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork
@@ -194,6 +195,28 @@ def test_layers_of_unlike_width_keep_their_padding():
     inside = random_directions(10, 4, seed=0).reshape(5, 2, 4)[:, 1, :2]
     largest = float((inside / inside.norm(dim=1, keepdim=True)).sum(1).abs().max())
     assert found.chance == pytest.approx(found.step * largest / 50, abs=0.01)
+
+
+def test_sefa_of_a_network_of_ones_own():
+    """By its affine layers' weights, which are told where the generator is made."""
+    torch.manual_seed(0)
+    affine = [torch.nn.Linear(6, 10) for _ in range(3)]
+    made = {
+        "synthesize": lambda codes: codes[:, :, :3].sum(1)[:, :, None, None].expand(-1, -1, 4, 4),
+        "latent_dim": 6, "layer_widths": (6,) * 3, "resolution": 4,
+    }  # fmt: skip
+    generator = ModuleGenerator(**made, style_weights=lambda layer: affine[layer].weight)
+    found = sefa(generator, (0, 2), 2)
+    rows = torch.cat([affine[0].weight, affine[2].weight]).detach().double()
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    right = torch.linalg.svd(rows).Vh[:2]
+    for candidate, expected in zip(found, right, strict=True):
+        assert float((candidate.normal.double() @ expected).abs()) == pytest.approx(1, abs=1e-5)
+    assert not hasattr(ModuleGenerator(**made), "style_weights")
+    with pytest.raises(ValueError, match=r"give it a method style_weights\(layer\)"):
+        sefa(ModuleGenerator(**made), (0,), 1)
+    with pytest.raises(GeneratorError, match=r"must return a matrix \(o, 6\); got \(10, 5\)"):
+        sefa(ModuleGenerator(**made, style_weights=lambda layer: affine[layer].weight[:, :5]), (0,), 1)
 
 
 def test_sefa_has_each_layer_s_part_where_layers_differ_in_width():

@@ -201,6 +201,31 @@ def test_a_study_of_a_generator_of_ones_own(higan, here):
     code, printed = higan(*line)
     assert code == 1
     assert "another" in printed
+    assert printed.count("of_mine.py") == 1
+    # To look at what was made, it is enough that the same is drawn.
+    edited = ["edit", "--run", "r", "--seed", 3, "--set", "red=+1", "--out", "red.png"]
+    assert higan(*edited)[0] == 0
+    assert higan("report", "r")[0] == 0
+    sys.modules.pop("of_mine")
+    other = "class Other(ToyGenerator):\n    def map(self, z):\n        return 2 * super().map(z)\n\ngen = Other()"
+    Path("of_mine.py").write_text(SOURCE.replace("gen = ToyGenerator()", other))
+    for line in (edited, ["report", "r"]):
+        code, printed = higan(*line)
+        assert code == 1, printed
+        assert "first sample" in printed
+
+
+def test_a_run_of_a_module_says_where_it_was_made(higan, here, monkeypatch):
+    made = ("sample", "--generator", "of_mine:gen", "--scorer", "of_mine:predict", "--num", 20, "--out", "r")
+    assert higan(*made)[0] == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(here)])
+    sys.modules.pop("of_mine")
+    code, printed = higan("report", here / "r")
+    assert code == 1
+    assert "made with the module 'of_mine', which cannot be found from here" in printed
+    assert f"go to the folder where it was made, {here}" in printed
 
 
 @pytest.mark.parametrize(("reference", "told"), [

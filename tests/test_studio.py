@@ -782,7 +782,13 @@ def test_a_weight_file_is_studied_first_and_the_study_kept(higan, served, monkey
         for option in (("--label", 1), ("--scorer", "colour"), ("--out", "elsewhere")):
             code, printed = higan("studio", *([what] if what else []), *option)
             assert code == 2
-            assert "--label, --generator-option, --scorer and --out go with a weight file" in printed
+            assert "--label, --generator-option, --scorer and --out go with a generator" in printed
+    code, printed = higan("studio", "toy", "--scorer", "toy")
+    assert code == 0, printed
+    assert "is studied with toy first, into studio-toy" in printed
+    code, printed = higan("studio", "nothing")
+    assert code == 1
+    assert "neither a folder of a run, nor a weight file, nor module:name, nor one of rooms, rooms-128" in printed
 
 
 def test_a_conditional_generator_is_looked_at_class_by_class(higan, served, monkeypatch, tmp_path):

@@ -49,7 +49,8 @@ def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Can
     """
     if not isinstance(generator, StyledGenerator):
         raise ValueError(  # noqa: TRY004 - wrong arguments raise ValueError throughout
-            f"{generator.name!r} does not tell its style weights; use PCA (--method pca), which needs codes alone"
+            f"{generator.name!r} does not tell its style weights; use PCA (--method pca), which needs codes alone, or "
+            "give it a method style_weights(layer) that returns the (o, D) matrix by which a layer reads its code"
         )
     check_layers(layers, generator.num_layers)
     _check_num(num, generator.code_dim)

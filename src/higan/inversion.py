@@ -187,8 +187,12 @@ def invert(
         GeneratorError: no gradient reaches the codes.
     """
     _check_pictures(generator, pictures)
-    if min(shared_steps, layer_steps, candidates) < 0 or min(regularise, perceptual) < 0 or not rate > 0:
-        raise ValueError("steps, candidates and weights must be 0 or more, and rate above 0")
+    counts = {"shared_steps": shared_steps, "layer_steps": layer_steps, "candidates": candidates}
+    for name, value in {**counts, "regularise": regularise, "perceptual": perceptual}.items():
+        if value < 0:
+            raise ValueError(f"{name} must be 0 or more; got {value}")
+    if not rate > 0:
+        raise ValueError(f"rate must be above 0; got {rate}")
     space = code_space(generator) if space is None else space
     target = pictures.to(generator.device).float() / 127.5 - 1
     loss = _Loss(target, features, perceptual)

@@ -7,13 +7,23 @@ import inspect
 import sys
 import traceback
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from higan.errors import BrokenModuleError, MissingWeightsError
 
-__all__ = ["import_named", "instance_of", "is_reference", "lacks", "lies_in", "made_without_arguments", "source_of"]
+__all__ = [
+    "import_named",
+    "instance_of",
+    "is_reference",
+    "lacks",
+    "lies_in",
+    "made_without_arguments",
+    "missing_package",
+    "source_of",
+]
 
 
 def is_reference(name: str) -> bool:
@@ -36,14 +46,24 @@ def source_of(reference: str) -> Path | None:
 
 def lies_in(reference: str, folder: Path) -> bool:
     """Whether ``module:name`` would be imported from within a folder. Nothing is imported to find out."""
-    _reach_working_folder()
-    package = reference.partition(":")[0].partition(".")[0]
-    try:
-        found = find_spec(package)
-    except (ImportError, ValueError):  # in sys.modules, and without a specification
-        return False
+    found = _package_of(reference)
     places = [] if found is None else [found.origin, *(found.submodule_search_locations or ())]
     return any(folder.resolve() in Path(place).resolve().parents for place in places if place is not None)
+
+
+def missing_package(reference: str) -> str | None:
+    """The outermost package that ``module:name`` names, where there is none to be found; nothing is imported."""
+    package = reference.partition(":")[0].partition(".")[0]
+    there = not is_reference(reference) or package in sys.modules or _package_of(reference) is not None
+    return None if there else package
+
+
+def _package_of(reference: str) -> ModuleSpec | None:
+    """The outermost package: to find what is in it would run it."""
+    _reach_working_folder()
+    with contextlib.suppress(ImportError, ValueError):  # in sys.modules, and without a specification
+        return find_spec(reference.partition(":")[0].partition(".")[0])
+    return None
 
 
 def import_named(reference: str) -> Any:

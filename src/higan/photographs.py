@@ -45,8 +45,8 @@ def open_photograph(
         formats: as Pillow calls them; no other decoder is tried.
 
     Raises:
-        ValueError: the resolution is below 1, or the picture is larger than that, or has no pixels or some that
-            are not finite.
+        ValueError: the resolution is below 1, the path is a folder, or the picture is larger than that, or has no
+            pixels or some that are not finite.
         UnknownFormatError: the file is not a picture of these formats.
         CorruptFileError: the picture is truncated or damaged.
         FileNotFoundError: there is no such file.
@@ -54,6 +54,8 @@ def open_photograph(
     if resolution < 1:
         raise ValueError(f"resolution must be at least 1; got {resolution}")
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the pictures in it, as in {path}/*.jpg")
     if (size := path.stat().st_size) > _MOST_BYTES:
         raise ValueError(f"{path} has {size >> 20} MiB; pictures of up to {_MOST_BYTES >> 20} MiB are opened")
     try:

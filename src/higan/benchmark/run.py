@@ -18,7 +18,7 @@ import torch
 from higan.benchmark.methods import METHODS, Lab, Method, usable
 from higan.benchmark.tasks import TASKS, Record, calls, grade, spread
 from higan.benchmark.truth import Truth
-from higan.errors import CorruptRunError
+from higan.errors import CorruptRunError, RunMismatchError
 from higan.layers import groups, placements
 from higan.population import render, sample, score
 from higan.types import Generator, Scorer
@@ -129,6 +129,7 @@ def run_benchmark(
     Raises:
         ValueError: no settings or methods, two settings of one name, or a method whose answer does not fit.
         CorruptRunError: a finished cell cannot be read.
+        RunMismatchError: the folder is one of a run.
     """
     if not settings or not methods:
         raise ValueError(f"a benchmark needs settings and methods; got {len(settings)} and {len(methods)}")
@@ -136,6 +137,8 @@ def run_benchmark(
     if len(set(names)) < len(names):
         raise ValueError(f"settings must have different names; got {', '.join(names)}")
     start = time.monotonic()
+    if (Path(out) / "manifest.json").exists():
+        raise RunMismatchError(f"{out} is the folder of a run; choose another for the benchmark")
     cells = Path(out) / "cells"
     cells.mkdir(parents=True, exist_ok=True)
     total = sum(len(setting.seeds) * len(methods) for setting in settings)

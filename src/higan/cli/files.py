@@ -17,7 +17,8 @@ from higan.cli.app import Device, Out, app, console, progress_bars
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator
 from higan.cli.scorers import Against, Concepts, Options, open_scorer, scorer_options
 from higan.conformance import Finding
-from higan.types import Population
+from higan.errors import RunMismatchError
+from higan.types import Boundary, Population
 
 WeightFile = Annotated[Path, typer.Argument(help="Weight file of any format that is understood.")]
 
@@ -142,7 +143,16 @@ def import_official(
         if found.directions and not (run.path / "boundaries.safetensors").exists():
             store.save_boundaries(run, [direction.boundary for direction in found.directions])
     there = store.load_boundaries(run) if (run.path / "boundaries.safetensors").exists() else ()
+    if found.directions and not _alike(there, found.directions):
+        raise RunMismatchError(
+            f"{out} holds the samples of {folder}, but boundaries that were fitted since; choose another folder"
+        )
     console.print(f"{len(population):,} samples, {len(there)} boundaries in {out}")
+
+
+def _alike(boundaries: Sequence[Boundary], directions: Sequence[Direction]) -> bool:
+    pairs = zip(boundaries, directions, strict=False)
+    return len(boundaries) == len(directions) and all(a.normal.equal(b.boundary.normal) for a, b in pairs)
 
 
 def _digest_of(population: Population, directions: Sequence[Direction]) -> str:

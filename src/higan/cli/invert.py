@@ -46,6 +46,8 @@ def invert_(
     Interrupted, what is finished is kept in OUT-unfinished, beside the codes, until the same line has done the rest.
     """
     prepare(out, ".safetensors", ".npy")
+    if steps < 0 or regularise < 0:
+        raise ValueError(f"--steps and --regularise must be 0 or more; got {steps} and {regularise:g}")
     sheet = out.with_name(f"{out.stem}-inverted.png")
     _spare(photographs, out, sheet)
     options = generator_options(generator_option)

@@ -119,8 +119,9 @@ class Models:
 
 def _refuse_others(begun: Mapping[str, str], found: Mapping[str, str]) -> None:
     """Refuses files, by their digests, that are not those which a run was begun with."""
-    changed = [_file_of(role) for role, digest in sorted(begun.items()) if found.get(role, digest) != digest]
-    missing = [_file_of(role) for role in sorted(begun) if role not in found]
+    # Generator and scorer may come from one module.
+    changed = list(dict.fromkeys(_file_of(r) for r, digest in sorted(begun.items()) if found.get(r, digest) != digest))
+    missing = list(dict.fromkeys(_file_of(role) for role in sorted(begun) if role not in found))
     told = []
     if changed:
         told.append(

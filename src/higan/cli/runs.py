@@ -18,7 +18,8 @@ from higan.cli.models import Models, located, names_files, weights_digest
 from higan.devices import open_device
 from higan.engines import Engine, Processes, RayCluster
 from higan.errors import MissingWeightsError, RunError, RunMismatchError
-from higan.named import is_reference, lies_in
+from higan.named import is_reference, lies_in, missing_package
+from higan.trial import check_same
 from higan.types import Generator, Scorer, Segmenter
 from higan.workbench import Workbench, open_workbench
 
@@ -71,17 +72,21 @@ def open_folder(
 def models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
     """Generator, scorer and segmenter that a run was made with; another scorer draws no other pictures.
 
+    A module's source may have changed, in a comment or beside the generator, as long as the first sample is the same.
+
     Raises:
-        RunMismatchError: the generator's weight file is another one.
+        RunMismatchError: the generator's weight file is another one, or its module draws the first sample otherwise.
     """
     recipe = recipe_of(opened)
     generator, scorer = replace(recipe, digests={})(device)
     name = recipe.generator
     made = recipe.digests.get(f"generator {name}", "")
     if made and weights_digest(name) != made:
-        raise RunMismatchError(
-            f"{name} is no longer the file that {opened.path} was made with: its SHA-256 has changed"
-        )
+        if not is_reference(name):
+            raise RunMismatchError(
+                f"{name} is no longer the file that {opened.path} was made with: its SHA-256 has changed"
+            )
+        check_same(opened, generator, scorer)
     segmenter = opened.provenance.get("segmenter")
     if not segmenter:
         return generator, scorer, None
@@ -106,6 +111,11 @@ def recipe_of(opened: store.Run) -> Models:
             )
     options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})
     label, generator_options = made.get("label"), made.get("generator_options", {})
+    if missing := list(filter(None, map(missing_package, _references(opened)))):
+        raise MissingWeightsError(
+            f"{opened.path} was made with the module {missing[0]!r}, which cannot be found from here; go to the folder "
+            f"where it was made, {made.get('folder', 'which is not known')}, or put that into PYTHONPATH"
+        )
     models = Models(made["generator"], made["scorer"], options, label, digests, generator_options)
     return models.begun_in(made.get("folder"))
 
@@ -116,16 +126,21 @@ def _refuse_code_of(opened: store.Run) -> None:
     Raises:
         RunError: a name in the manifest is of a module that lies in the run, or of Python's own.
     """
-    named = [str(opened.provenance.get(role) or "") for role in ("generator", "scorer", "segmenter")]
-    for reference in filter(is_reference, (part for name in named for part in name.split("+"))):
+    for reference in _references(opened):
         package = reference.partition(":")[0].partition(".")[0]
         inside = lies_in(reference, opened.path)
         if inside or package in sys.stdlib_module_names:
             where = "a module that lies in the run itself" if inside else "code of Python"
             raise RunError(
-                f"{opened.path} asks for {reference}, {where}, which is not run because a file says so; if it is yours, "
-                "move the module to the folder you work in"
+                f"{opened.path} asks for {reference}, {where}, which is not run because a file says so; if it is "
+                "yours, move the module to the folder you work in"
             )
+
+
+def _references(opened: store.Run) -> list[str]:
+    """What a run was made with that is written ``module:name``."""
+    named = [str(opened.provenance.get(role) or "") for role in ("generator", "scorer", "segmenter")]
+    return [part for name in named for part in name.split("+") if is_reference(part)]
 
 
 def bench_of(run: Path, device: str) -> Workbench:
@@ -154,17 +169,34 @@ def device_here(devices: str, engine: Engine | None) -> str:
     return first
 
 
+def upwards(step: float) -> None:
+    """Refuse to measure edits the other way, of which Eq. (1) counts only what rises."""
+    if step < 0:
+        raise ValueError(
+            f"--step is how far codes go along a boundary, to where there is more of a concept; got {step:g}. Edits "
+            "the other way are written as in `higan edit --set wood=-2`"
+        )
+
+
 def keep_rescoring(opened: store.Run, way_out: str) -> None:
     """Refuse to fit other boundaries than those that hours may have gone into."""
     if "rescore" in study.steps_of(opened):
         raise ValueError(f"{opened.path} holds a re-scoring of the boundaries it has, which goes with them; {way_out}")
+    if "imported from" in opened.provenance and "fit" not in study.steps_of(opened) and _has_boundaries(opened):
+        raise ValueError(f"{opened.path} holds boundaries that were imported, which would be replaced; {way_out}")
 
 
-def keep_longer(opened: store.Run, verify: int, way_out: str) -> None:
+def _has_boundaries(opened: store.Run) -> bool:
+    return (opened.path / "boundaries.safetensors").exists()
+
+
+def keep_longer(opened: store.Run, verify: int, adaptive: object, way_out: str) -> None:
     """Refuse to replace a re-scoring by one of fewer samples; ``way_out`` may name its ``{num}``."""
-    num = study.steps_of(opened).get("rescore", {}).get("settings", {}).get("num", 0)
-    if num > verify:
+    kept = (opened.path / "rescoring.safetensors").exists()
+    settings = study.steps_of(opened).get("rescore", {}).get("settings", {}) if kept else {}
+    num, whole = settings.get("num", 0), settings.get("adaptive") is None
+    if num > verify or (num and whole and adaptive is not None):
+        other = "an adaptive one, which takes fewer of most edits," if num <= verify else f"one of {verify}"
         raise ValueError(
-            f"{opened.path} holds a re-scoring of {num} samples, which one of {verify} would replace; "
-            f"{way_out.format(num=num)}"
+            f"{opened.path} holds a re-scoring of {num} samples, which {other} would replace; {way_out.format(num=num)}"
         )

@@ -48,7 +48,7 @@ from higan.cli.app import (
 from higan.cli.models import GeneratorOptions, Label, Models, digests_of, located
 from higan.cli.models import generator_options as generator_options_of
 from higan.cli.reports import PhotographFiles, draw_report, open_pictures
-from higan.cli.runs import device_here, keep_longer, keep_rescoring, models_of, open_folder, recipe_of
+from higan.cli.runs import device_here, keep_longer, keep_rescoring, models_of, open_folder, recipe_of, upwards
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.cli.study import goal_of, penalty_of
 from higan.cli.telling import amount, ranking, responses, say_constant, say_scanty, say_settled
@@ -110,7 +110,7 @@ def fit_(
         float | None, typer.Option(help="MB of training samples fitted together; by default 8, on a GPU 1,074.")
     ] = None,
     discard: Annotated[
-        bool, typer.Option("--discard", help="Remove a re-scoring of other boundaries, which is refused otherwise.")
+        bool, typer.Option("--discard", help="Replace boundaries that were imported or re-scored, refused otherwise.")
     ] = False,
 ) -> None:
     """Fits one boundary per concept to the samples of a run."""
@@ -176,6 +176,7 @@ def rescore(
         raise ValueError("--adaptive chooses itself how many samples it looks at; leave --batch-size out")
     batch_size = batch_size or 64
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address, threads=threads)
+    upwards(step)
     rescoring: dict[str, Any] = {
         "num": verify,
         "step": step,
@@ -187,7 +188,9 @@ def rescore(
     }
     opened = store.load_run(folder)
     if not discard:
-        keep_longer(opened, verify, "say --verify {num}, or --discard to replace it all the same")
+        goal = rescoring["adaptive"]
+        again = "--verify {num}" if goal is None else "--verify {num} without --adaptive"
+        keep_longer(opened, verify, goal, f"say {again}, or --discard to replace it all the same")
     models = recipe_of(opened)
     generator, scorer = models(device_here(device, workforce))
     boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)

@@ -17,6 +17,8 @@ from higan.cli.models import GeneratorOptions, Label, Models, digests_of, genera
 from higan.cli.runs import models_of, open_folder
 from higan.errors import MissingWeightsError, RunMismatchError
 from higan.extras import optional
+from higan.generators.loading import NAMES
+from higan.named import is_reference
 from higan.types import Generator, Scorer, Segmenter
 
 _PROBED, _VERIFIED, _RANDOM = 1000, 32, 20
@@ -29,7 +31,7 @@ _Opened = tuple[store.Run, Generator, Scorer, Segmenter | None]
 def studio(
     what: Annotated[
         Path | None,
-        typer.Argument(help="Folder of a finished run, or a weight file; the embedded generator by default."),
+        typer.Argument(help="Folder of a finished run, or a generator; the embedded one by default."),
     ] = None,
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     host: Annotated[
@@ -41,11 +43,11 @@ def studio(
         typer.Option("--host-name", help="Further name to answer for, as of a proxy; may be repeated."),
     ] = None,
     scorer: Annotated[
-        str | None, typer.Option(help="Of a weight file: what it is studied with first; colour by default.")
+        str | None, typer.Option(help="Of a generator: what it is studied with first; colour by default.")
     ] = None,
     segmenter: Annotated[str | None, typer.Option(help="For overlays and transitions; by default the run's.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Of a weight file: folder of its study, studio-NAME by default.")
+        Path | None, typer.Option(help="Of a generator: folder of its study, studio-NAME by default.")
     ] = None,
     label: Label = None,
     generator_option: GeneratorOptions = None,
@@ -85,19 +87,21 @@ def _opened(
     label: int | None,
     options: Mapping[str, str | bool],
 ) -> _Opened:
-    if what is not None and what.is_file():
+    if what is not None and not what.is_dir():
+        name = str(what)
+        if not (what.is_file() or is_reference(name) or name in NAMES):
+            raise MissingWeightsError(
+                f"{what}: neither a folder of a run, nor a weight file, nor module:name, nor one of {', '.join(NAMES)}"
+            )
         predictor = scorer or "colour"
-        models = Models(str(what), predictor, {}, label, digests_of(str(what), predictor), options)
-        return _of_weights(models, out or Path(f"studio-{what.stem}"), device)
+        models = Models(name, predictor, {}, label, digests_of(name, predictor), options)
+        stem = what.stem if what.is_file() else name.replace(":", "-")
+        return _of_weights(models, out or Path(f"studio-{stem}"), device)
     if label is not None or options or out is not None or scorer is not None:
         raise ValueError(
-            "--label, --generator-option, --scorer and --out go with a weight file; a run keeps those it was made with"
+            "--label, --generator-option, --scorer and --out go with a generator; a run keeps those it was made with"
         )
-    if what is None:
-        return _embedded(device)
-    if what.is_dir():
-        return _of_run(store.load_run(what), device)
-    raise MissingWeightsError(f"{what}: neither a folder of a run nor a weight file")
+    return _embedded(device) if what is None else _of_run(store.load_run(what), device)
 
 
 def _embedded(device: str) -> _Opened:

@@ -49,7 +49,7 @@ from higan.cli.app import (
 from higan.cli.models import GeneratorOptions, Label, Models, digests_of
 from higan.cli.models import generator_options as generator_options_of
 from higan.cli.reports import RENDERED, PhotographFiles, draw_report, open_pictures
-from higan.cli.runs import device_here, keep_longer, keep_rescoring, open_folder
+from higan.cli.runs import device_here, keep_longer, keep_rescoring, open_folder, upwards
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.cli.telling import amount, ranking, say_constant, say_scanty, say_settled
 from higan.editing import StepMode, edit_step
@@ -163,6 +163,7 @@ def _study(
     shard_size: int = 2000,
     photographs: Sequence[str] = (),
 ) -> None:
+    upwards(step)
     study.check(num=num, verify=verify, num_random=num_random, num_permuted=num_permuted, step=step, **fit)
     say_scanty(num_random, num_permuted)
     here = device_here(device, engine)
@@ -191,7 +192,8 @@ def _study(
     fitted = study.is_fitted(folder, **fitting)
     if not study.was_fitted(folder, **fitting):
         keep_rescoring(folder, "repeat the settings of its fit, choose another --out, or first say higan fit --discard")
-    keep_longer(folder, verify, f"repeat the line with --verify {{num}}, or first say higan rescore {out} --discard")
+    again = "--verify {num}" if goal is None else "--verify {num}, without --adaptive"
+    keep_longer(folder, verify, goal, f"repeat the line with {again}, or first say higan rescore {out} --discard")
     left = study.unscored(folder, generator, scorer, **rescoring) if fitted else verify
     cost = study.estimate(
         generator, scorer, num=study.unsampled(folder), verify=left, num_random=num_random, num_permuted=num_permuted,

@@ -29,7 +29,17 @@ from higan.generators.stylegan3 import StyleGAN3Config, StyleGAN3Network
 from higan.named import import_named, is_reference, lacks, made_without_arguments
 from higan.types import Generator
 
-__all__ = ["FAMILIES", "ROOMS", "SIBLINGS", "WEIGHTS", "Inspection", "inspect_file", "load_generator", "save_generator"]
+__all__ = [
+    "FAMILIES",
+    "NAMES",
+    "ROOMS",
+    "SIBLINGS",
+    "WEIGHTS",
+    "Inspection",
+    "inspect_file",
+    "load_generator",
+    "save_generator",
+]
 
 WEIGHTS = Path(__file__).with_name("weights")
 """Folder of the weights that come with the package."""
@@ -82,6 +92,10 @@ _EMBEDDED: Mapping[str, Callable[[torch.device], Generator]] = {
     "toy": _load_toy,
     "transparent": _load_transparent,
 }
+
+
+NAMES = tuple(_EMBEDDED)
+"""All generators that come with the package."""
 
 
 def load_generator(

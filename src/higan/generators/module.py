@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ class ModuleGenerator:
         mean_code: towards which truncation draws, (D,) or (L, D), a tensor or an array; needed where anything is
             truncated.
         truncation: factor of every layer, ones by default.
+        style_weights: layer to the matrix (o, D) by which it reads its code, such as the weight of its affine layer;
+            SeFa needs it (`higan.types.StyledGenerator`).
         name: what people type.
         device: where codes and images live.
 
@@ -68,6 +71,7 @@ class ModuleGenerator:
         shared_code: bool | None = None,
         mean_code: Any = None,
         truncation: Any = None,
+        style_weights: Callable[[int], Tensor] | None = None,
         name: str = "module",
         device: str | torch.device = "cpu",
     ) -> None:
@@ -102,6 +106,9 @@ class ModuleGenerator:
         self._latents = latents
         self._map = map
         self._synthesize = synthesize
+        if style_weights is not None:
+            # Not a method: who has it is taken for a generator that SeFa works on.
+            self.style_weights = partial(self._styles, style_weights)
 
     def latents(self, seeds: Sequence[int]) -> Float[Tensor, "n Dz"]:
         """One independent draw per seed.
@@ -127,6 +134,21 @@ class ModuleGenerator:
         if self._map is None:
             return z[:, None].expand(-1, self.num_layers, -1)
         return self._owed(self._map(z), (z.shape[0], self.num_layers, self.code_dim), "map")
+
+    def _styles(self, function: Callable[[int], Tensor], layer: int) -> Float[Tensor, "o D"]:
+        """What a layer reads its code by.
+
+        Raises:
+            ValueError: there is no such layer.
+            GeneratorError: the function given for it returns something else than a matrix of that width.
+        """
+        if not 0 <= layer < self.num_layers:
+            raise ValueError(f"layer must lie in 0 … {self.num_layers - 1}; got {layer}")
+        found = function(layer)
+        if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] != self.code_dim:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise GeneratorError(f"style_weights must return a matrix (o, {self.code_dim}); got {got}")
+        return found
 
     def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
         """Images in [-1, 1], truncation applied; differentiable as far as your function is.

@@ -33,7 +33,8 @@ class Workbench:
     advice: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def instructions(self, edits: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
-        """Edits from text."""
+        """Edits from text, one or several."""
+        edits = [edits] if isinstance(edits, str) else edits
         return tuple(e if isinstance(e, Instruction) else parse(e, self.generator.num_layers) for e in edits)
 
     def column(self, concept: str) -> int:
@@ -46,7 +47,10 @@ class Workbench:
             raise ValueError(f"a scorer is needed to tell how much there is of {concept!r}; none was given")
         names = [c.name for c in self.scorer.concepts]
         if concept not in names:
-            raise ValueError(f"scorer {self.scorer.name!r} has no concept {concept!r}; it knows {', '.join(names)}")
+            way_out = f"give steps, as in '{concept}=+2'; " if concept in self.boundaries else ""
+            raise ValueError(
+                f"scorer {self.scorer.name!r} has no concept {concept!r}; {way_out}it knows {', '.join(names)}"
+            )
         return names.index(concept)
 
 

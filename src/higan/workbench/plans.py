@@ -96,6 +96,8 @@ def _measured(bench: Workbench, instruction: Instruction, boundary: Boundary) ->
         ValueError: it does so nowhere; of several places the one that came nearest is told.
     """
     short: list[ShortError] = []
+    if instruction.unit != "steps" and bench.scorer is not None:
+        bench.column(instruction.concept)
     for layers in _places(bench, instruction):
         try:
             return Edit(boundary, _steps(bench, instruction, boundary, layers), layers)
