@@ -422,6 +422,39 @@ def test_imported_boundaries_are_not_fitted_over(higan, tmp_path):
     assert "but boundaries that were fitted since" in printed
 
 
+def test_a_run_of_the_official_tool_goes_on_here(higan, tmp_path):
+    """Exported with 60 samples and imported with the models that it is of, it is re-scored, edited and looked at."""
+    official, out = tmp_path / "official", tmp_path / "run"
+    models = ["--generator", "rooms-32-s0", "--scorer", "rooms"]
+    made = ["run", *models, "--num", 200, "--verify", 8, "--random", 3, "--permuted", 0, "--fit", "all"]
+    assert higan(*made, "--out", tmp_path / "made")[0] == 0
+    assert higan("export-official", tmp_path / "made", official)[0] == 0
+    line = ["import-official", official, "--out", out, *models]
+    assert higan(*line)[0] == 0
+    assert higan(*line)[0] == 0
+    before, after = (store.load_boundaries(store.load_run(folder)) for folder in (tmp_path / "made", out))
+    assert {b.concept for b in after} == {b.concept for b in before}  # by their levels, too
+    code, printed = higan("rescore", out, "--verify", 8, "--random", 3)
+    assert code == 0, printed
+    expected, found = (store.load_rescoring(store.load_run(folder)) for folder in (tmp_path / "made", out))
+    rows = [found.concepts.index(concept) for concept in expected.concepts]
+    torch.testing.assert_close(found.changes[rows], expected.changes, atol=1e-3, rtol=1e-3)
+    picture = tmp_path / "edited.png"
+    code, printed = higan("edit", "--run", out, "--seed", 3, "--set", "indoor_lighting=+1", "--out", picture)
+    assert code == 0, printed
+    assert higan("report", out)[0] == 0
+    for words, told in (
+        (["--generator", "rooms-32-s1", "--scorer", "rooms"], "standard deviations off where the samples are drawn"),
+        (["--generator", "rooms", "--scorer", "rooms", "--layers", 8], "the samples have 8 layers with codes of"),
+        (["--generator", "rooms-32-s0", "--scorer", "colour"], "scorer 'colour' does not know"),
+        (["--generator", "rooms-32-s0"], "--generator and --scorer go together"),
+    ):
+        code, printed = higan("import-official", official, "--out", tmp_path / "other", *words)
+        assert code in (1, 2)
+        assert told in printed
+        assert not (tmp_path / "other").exists()
+
+
 def test_models_are_listed(higan):
     code, printed = higan("models", "--family", "biggan")
     assert code == 0

@@ -14,9 +14,9 @@ from higan.conformance import RESCALE, strange_range
 from higan.errors import CorruptRunError, GeneratorError, RunMismatchError, ScorerError
 from higan.population import check_images, render, sample, sample_seeds, score
 from higan.store import Run, read_shard
-from higan.types import Generator, Scorer
+from higan.types import Generator, Population, Scorer
 
-__all__ = ["check_contract", "check_same"]
+__all__ = ["check_contract", "check_imported", "check_same"]
 
 _NUM = 3
 _GREY_LEVELS = 4.0
@@ -70,6 +70,9 @@ def check_same(run: Run, generator: Generator, scorer: Scorer | None = None) -> 
         kept = read_shard(run, 0)
     except CorruptRunError:
         return
+    if "imported from" in run.provenance:  # Its samples were not drawn from seeds.
+        check_imported(kept, generator, scorer)
+        return
     code = sample(generator, kept.seeds[:1])
     there = kept.codes[:1].to(code).expand_as(code) if kept.codes.shape[2:] == code.shape[2:] else None
     spread = kept.codes.std() if len(kept) > 1 else kept.codes.abs().mean()
@@ -89,6 +92,35 @@ def check_same(run: Run, generator: Generator, scorer: Scorer | None = None) -> 
             f"here: its first sample's score for {kept.concepts[int(gaps.argmax())].name!r} is {float(gaps.max()):.1f} "
             "standard deviations off; open those that it was begun with, or begin a run in another folder"
         )
+
+
+def check_imported(population: Population, generator: Generator, scorer: Scorer | None = None) -> None:
+    """Draws three samples of another tool from their codes, and scores them, to see whether they are this generator's.
+
+    Raises:
+        RunMismatchError: codes have another shape, or scores that the scorer knows are others.
+    """
+    shape, own = (population.num_layers, population.codes.shape[2]), (generator.num_layers, generator.code_dim)
+    if shape != own:
+        raise RunMismatchError(
+            f"the samples have {shape[0]} layers with codes of width {shape[1]}; {generator.name!r} has {own[0]} of "
+            f"width {own[1]}: open the generator that they are of"
+        )
+    if scorer is None or len(population) < 2:
+        return
+    codes = population.codes[:_NUM].to(generator.device).expand(-1, generator.num_layers, -1)
+    columns = {concept.name: column for column, concept in enumerate(scorer.concepts)}
+    drawn = score(scorer, render(generator, codes)).cpu()
+    for k, concept in enumerate(population.concepts):
+        std = float(population.scores[:, k].std())
+        if concept.name not in columns or std == 0:
+            continue
+        gap = float((drawn[:, columns[concept.name]] - population.scores[: len(drawn), k]).abs().mean()) / std
+        if gap > _SAME_SIGMAS:
+            raise RunMismatchError(
+                f"scores of {concept.name!r} are {gap:.1f} standard deviations off where the samples are drawn and "
+                f"scored by {generator.name!r} and {scorer.name!r}: open those that they were made with"
+            )
 
 
 def _listed(values: Float[Tensor, " n"]) -> str:

@@ -31,7 +31,7 @@ from higan.checkpoints import npy
 from higan.checkpoints.pickles import Data
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
 from higan.files import write_whole
-from higan.types import LEVELS, Boundary, Concept, Level, Population
+from higan.types import LEVELS, Boundary, Concept, Level, Population, Scorer
 
 __all__ = [
     "Direction",
@@ -41,6 +41,7 @@ __all__ = [
     "Space",
     "export_official",
     "import_official",
+    "named_by",
     "read_boundary",
     "read_boundary_list",
     "read_codes",
@@ -301,6 +302,30 @@ def import_official(folder: str | Path, num_layers: int | None = None) -> Offici
     )
     paths = sorted(folder.glob(f"*{_SUFFIX}.npy"))
     return OfficialRun(population, tuple(_direction(path, listed, concepts) for path in paths))
+
+
+def named_by(scorer: Scorer, found: OfficialRun) -> OfficialRun:
+    """The same with the concepts as a scorer knows them, where only blanks and slashes differ, or the level.
+
+    Raises:
+        ValueError: there is a boundary of a concept that the scorer does not know, so that it cannot be re-scored.
+    """
+    known = {official_name(concept.name): concept for concept in scorer.concepts}
+
+    def own(concept: Concept) -> Concept:
+        return known.get(official_name(concept.name), concept)
+
+    unknown = [d.boundary.concept.name for d in found.directions if own(d.boundary.concept) not in scorer.concepts]
+    if unknown:
+        raise ValueError(
+            f"scorer {scorer.name!r} does not know {', '.join(unknown[:5])}, of which there are boundaries; it knows "
+            f"{', '.join(list(known)[:10])} …"
+        )
+    population = found.population
+    return OfficialRun(
+        replace(population, concepts=tuple(map(own, population.concepts))),
+        tuple(replace(d, boundary=replace(d.boundary, concept=own(d.boundary.concept))) for d in found.directions),
+    )
 
 
 def _told_apart(listed: Sequence[Concept]) -> tuple[Concept, ...]:

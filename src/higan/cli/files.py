@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from higan import conformance, load_generator, store
-from higan.checkpoints.official import Direction
+from higan.checkpoints.official import Direction, named_by
 from higan.cli.app import Device, Out, app, console, progress_bars
-from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator
+from higan.cli.models import GeneratorOptions, Label, Models, digests_of, generator_options, open_generator
+from higan.cli.runs import made_with
 from higan.cli.scorers import Against, Concepts, Options, open_scorer, scorer_options
 from higan.conformance import Finding
 from higan.errors import RunMismatchError
+from higan.trial import check_imported
 from higan.types import Boundary, Population
 
 WeightFile = Annotated[Path, typer.Argument(help="Weight file of any format that is understood.")]
@@ -120,23 +122,50 @@ def import_official(
     folder: Annotated[Path, typer.Argument(help="Folder that the official tool wrote.")],
     out: Out,
     num_layers: Annotated[int | None, typer.Option("--layers", help="L, where the folder has no wp.npy.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="That the codes are of; with it and a scorer, all verbs work on the run.")
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="That knows the boundaries' concepts by their names.")] = None,
+    concept: Concepts = None,
+    against: Against = None,
+    option: Options = None,
+    generator_option: GeneratorOptions = None,
+    label: Label = None,
+    device: Device = "cpu",
 ) -> None:
-    """Makes a run folder of the official tool's codes, scores and boundaries."""
+    """Makes a run folder of the official tool's codes, scores and boundaries.
+
+    Without a generator and a scorer it can be fitted; with both it can be re-scored, and then edited and looked at.
+    """
     from higan.checkpoints.official import import_official as read
 
-    found = read(folder, num_layers)
+    if (generator is None) != (scorer is None):
+        raise ValueError("--generator and --scorer go together; give both, or neither")
+    made: dict[str, Any] = {"imported from": folder.name}
+    digests: dict[str, str] = {}
+    names = {"generator": "official", "scorer": "official"}
+    if generator is None or scorer is None:
+        found = read(folder, num_layers)
+    else:
+        options = scorer_options(concept, against, option)
+        digests = digests_of(generator, scorer, options)
+        models = Models(generator, scorer, options, label, digests, generator_options(generator_option))
+        drawing, scoring = models(device)
+        found = named_by(scoring, read(folder, num_layers or drawing.num_layers))
+        check_imported(found.population, drawing, scoring)
+        made |= made_with(models)
+        names = {"generator": drawing.name, "scorer": scoring.name}
     population = found.population
     settings = {
-        "generator": "official",
-        "scorer": "official",
+        **names,
         "num_layers": population.num_layers,
         "concepts": [concept.name for concept in population.concepts],
         "num_samples": len(population),
         "shard_size": len(population),
         "seed": 0,
-        "digests": {"official": _digest_of(population, found.directions)},
+        "digests": {"official": _digest_of(population, found.directions), **digests},
     }
-    run = store.open_run(out, settings, provenance={"imported from": folder.name})
+    run = store.open_run(out, settings, provenance=made)
     with store.writing(run):
         if store.missing_shards(run):
             store.write_shard(run, 0, population)

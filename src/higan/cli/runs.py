@@ -39,21 +39,9 @@ def open_folder(
     engine: Engine | None = None,
 ) -> store.Run:
     """The run folder, which says how generator and scorer were opened, and what else there is ``beside`` them."""
-    provenance = {
-        "higan": __version__,
-        "generator": models.generator,
-        "scorer": models.scorer,
-        "segmenter": None,
-        **models.choices,
-        **beside,
-        "device": str(generator.device),
-        "command": shlex.join(["higan", *sys.argv[1:]]),
-    }
+    provenance = made_with(models, {**beside, "device": str(generator.device)})
     if isinstance(engine, Processes | RayCluster):
         provenance["threads"] = engine.threads
-    typed = [models.generator, models.scorer, beside.get("segmenter"), *beside.get("photographs", ())]
-    if any(names_files(str(name)) or is_reference(str(name)) for name in [*typed, *models.options.values()]):
-        provenance["folder"] = str(Path.cwd())
     run = study.open_study(
         out,
         generator,
@@ -67,6 +55,23 @@ def open_folder(
     )
     # A run that was begun step by step hears of its segmenter later.
     return store.complete(run, {name: provenance.get(name) for name in ("segmenter", "photographs", "folder")})
+
+
+def made_with(models: Models, beside: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What a run folder keeps, for those who open it, of the line that began it."""
+    made = {
+        "higan": __version__,
+        "generator": models.generator,
+        "scorer": models.scorer,
+        "segmenter": None,
+        **models.choices,
+        **beside,
+        "command": shlex.join(["higan", *sys.argv[1:]]),
+    }
+    typed = [models.generator, models.scorer, beside.get("segmenter"), *beside.get("photographs", ())]
+    if any(names_files(str(name)) or is_reference(str(name)) for name in [*typed, *models.options.values()]):
+        made["folder"] = str(Path.cwd())
+    return made
 
 
 def models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmenter | None]:
@@ -96,10 +101,11 @@ def models_of(opened: store.Run, device: str) -> tuple[Generator, Scorer, Segmen
 def recipe_of(opened: store.Run) -> Models:
     """How to open what a run was made with, and nothing else: with other weights a result belongs to another run."""
     made = opened.provenance
-    if "imported from" in made:
+    if "imported from" in made and "generator" not in made:
         raise MissingWeightsError(
-            f"{opened.path} holds what the official tool found, which does not say what generator it used: go on in "
-            "Python, with higan.store.load_boundaries, and higan.rescoring.rescore on your generator and scorer"
+            f"{opened.path} holds what the official tool found, which does not say what generator it used: import it "
+            "into another folder with --generator and --scorer, or go on in Python, with higan.store.load_boundaries "
+            "and higan.rescoring.rescore"
         )
     _refuse_code_of(opened)
     for role in ("generator", "scorer"):
@@ -109,7 +115,8 @@ def recipe_of(opened: store.Run) -> Models:
                 'Go on there, or name both when the run is begun: open_study(…, provenance={"generator": '
                 '"module:name", "scorer": "module:name"})'
             )
-    options, digests = made.get("scorer_options", {}), opened.settings.get("digests", {})
+    options, digests = made.get("scorer_options", {}), dict(opened.settings.get("digests", {}))
+    digests.pop("official", None)
     label, generator_options = made.get("label"), made.get("generator_options", {})
     if missing := list(filter(None, map(missing_package, _references(opened)))):
         raise MissingWeightsError(
