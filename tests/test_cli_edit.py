@@ -1,5 +1,6 @@
 """The verbs that make pictures, as a person uses them, on a small run of the embedded world."""
 
+import csv
 import json
 import re
 import shutil
@@ -13,10 +14,11 @@ from adapters import FAMILIES
 from PIL import Image
 
 import higan as higan_package
-from higan import cli, load_generator, population, store
+from higan import cli, load_generator, load_scorer, population, store
 from higan.cli import discover as discover_verb
 from higan.cli import edit as edit_verb
 from higan.cli import effects as effects_verb
+from higan.cli import folder as folder_file
 from higan.cli import invert as invert_verb
 from higan.cli.models import digests_of, weights_digest
 from higan.export import about_codes, load_codes, load_directions, read_recipe, save_codes
@@ -185,7 +187,11 @@ def test_movement(higan, finished, tmp_path, ending):
         (["--from", "OUT"], "OUT"),
         (["--set", "indoor_lighting=+1", "--out", "x.jpg"], "must end in .png or .gif or .webp or .mp4 or .html"),
         (["--set", "indoor_lighting=+1", "--out", "x.PNG"], "in lower case; got x.PNG"),
-        (["--set", "indoor_lighting=+1", "--out", "x"], "must end in .png or .gif"),
+        (["--from", "OUT", "--out", "x"], "must end in .png, in lower case; got x"),
+        (["--seed", "1", "--seeds", "2-3"], "name samples by --seed or by --seeds, not by both"),
+        (["--seeds", "3-1"], "seeds run upwards"),
+        (["--seeds", "1", "--codes", "x.npy"], "start from --seed or --seeds, or from --codes"),
+        (["--seeds", "1", "--from", "OUT"], "--from repeats a picture as it is"),
         (["--from", "OUT", "--out", "x.gif"], "must end in .png, in lower case; got x.gif"),
         (["--set", "indoor_lighting=+1", "--seed", "-1"], "0 to 4294967295; got -1"),
         (["--set", "indoor_lighting=+1", "--seed", "4294967296"], "0 to 4294967295; got 4294967296"),
@@ -198,6 +204,195 @@ def test_bad_edits_are_one_clear_line(higan, finished, tmp_path, monkeypatch, wo
     assert message in printed
     assert "Traceback" not in printed
     assert not list(tmp_path.iterdir())
+
+
+# ---- a folder of pictures -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small") / "run"
+    line = ("sample", "--generator", "rooms-32-s0", "--scorer", "rooms", "--num", 200, "--out", folder)
+    assert call(*line) == 0
+    assert call("fit", folder, "--permuted", 0, "--concept", "indoor_lighting", "--concept", "wood") == 0
+    assert call("rescore", folder, "--verify", 6, "--random", 3) == 0
+    return folder
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def table(folder):
+    with (folder / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def score_of(path):
+    """Of a picture, scored again."""
+    scorer = load_scorer("rooms")
+    scores = population.score(scorer, torch.from_numpy(pixels(path)).permute(2, 0, 1)[None])[0].tolist()
+    return dict(zip((concept.name for concept in scorer.concepts), scores, strict=True))
+
+
+@pytest.fixture(scope="module")
+def many(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("many") / "many"
+    words = ("--set", "indoor_lighting=+1s", "--set", "wood=-1@2-3")
+    assert call("edit", "--run", small, "--seeds", "7,2-3", *words, "--out", out) == 0
+    return out, words
+
+
+def test_a_folder_holds_what_single_lines_give(higan, small, many, tmp_path):
+    out, words = many
+    names = [f"{version}/seed-000{k}.png" for version in ("edited", "original") for k in (2, 3, 7)]
+    assert sorted(contents(out)) == [*names, "scores.csv"]
+    assert higan("edit", "--run", small, "--seed", 3, *words, "--out", tmp_path / "one.png")[0] == 0
+    assert (tmp_path / "one.png").read_bytes() == (out / "edited" / "seed-0003.png").read_bytes()
+    assert higan("draw", "--generator", "rooms-32-s0", "--seeds", 3, "--out", tmp_path / "drawn.png")[0] == 0
+    assert np.array_equal(pixels(tmp_path / "drawn.png"), pixels(out / "original" / "seed-0003.png"))
+    for version in ("edited", "original"):
+        picture = out / version / "seed-0007.png"
+        code, printed = higan("edit", "--run", small, "--from", picture, "--out", tmp_path / "again.png")
+        assert code == 0, printed
+        assert (tmp_path / "again.png").read_bytes() == picture.read_bytes()
+
+
+def test_the_table_of_a_folder_is_what_its_pictures_score(many):
+    out, _ = many
+    rows = table(out)
+    assert [(row["name"], row["seed"]) for row in rows] == [(f"seed-000{k}.png", str(k)) for k in (7, 2, 3)]
+    names = [concept.name for concept in load_scorer("rooms").concepts]
+    assert [*rows[0]] == ["name", "seed", *(f"{name} {when}" for name in names for when in ("before", "after"))]
+    for row in rows:
+        for when, version in (("before", "original"), ("after", "edited")):
+            again = score_of(out / version / row["name"])
+            assert {name: float(row[f"{name} {when}"]) for name in names} == pytest.approx(again, rel=1e-8)
+    assert sum(float(row["indoor_lighting after"]) > float(row["indoor_lighting before"]) for row in rows) >= 2
+
+
+def test_an_interrupted_folder_goes_on_with_what_is_missing(higan, small, many, tmp_path, monkeypatch):
+    out, words = many
+    line, saved = ("edit", "--run", small, "--seeds", "7,2-3", *words, "--out", tmp_path / "again"), []
+
+    def interrupted(path, *what):
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(path, *what)
+
+    save = folder_file.save_picture
+    monkeypatch.setattr(folder_file, "save_picture", interrupted)
+    code, printed = higan(*line)
+    assert code == 130
+    assert "The same command goes on where it stopped." in printed
+    names = ["edited/seed-0002.png", "edited/seed-0007.png", "original/seed-0007.png"]
+    assert sorted(contents(tmp_path / "again")) == names
+    monkeypatch.setattr(folder_file, "save_picture", lambda path, *what: saved.append(path) or save(path, *what))
+    code, printed = higan(*line)
+    assert code == 0, printed
+    assert len(saved) == 6
+    assert contents(tmp_path / "again") == contents(out)
+    # More samples join those that are there.
+    code, printed = higan(*line[:4], "2-4,7", *line[5:])
+    assert code == 0, printed
+    assert [str(path.relative_to(tmp_path / "again")) for path in saved[6:]] == [
+        "edited/seed-0004.png", "original/seed-0004.png"
+    ]  # fmt: skip
+    joined = contents(tmp_path / "again")
+    assert {name: joined[name] for name in contents(out) if name != "scores.csv"}.items() <= contents(out).items()
+    assert len(table(tmp_path / "again")) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--seeds", "2-3", "--set", "indoor_lighting=+1s", "--set", "wood=-1@2-3"],
+            "is none of the pictures asked for",
+        ),
+        (["--seeds", "2-3,7"], "is none of the pictures asked for"),
+        (["--seeds", "2-3,7", "--set", "indoor_lighting=+1s"], "by other edits or with other models"),
+        (["--seeds", "2-3,7", "--set", "indoor_lighting=+1s", "--set", "wood=-1@2"], "by other edits or with"),
+        (["--seeds", "2-3,7", "--set", "wood=+1", "--sweep", "-1:1:3"], "leave it out, or write a file, as"),
+        (["--seeds", "2-3,7", "--set", "wood=+1", "--grid"], "--grid shows pictures side by side or in turn"),
+        (["--seeds", "2-3,7", "--set", "wood=+1", "--set", "indoor_lighting=+1", "--joint"], "--joint shows pictures"),
+        (["--seeds", "2-3,7", "--set", "nope=+1"], "unknown concept 'nope'"),
+        (["--seeds", "2-3,7", "--condition", "wood"], "give at least one edit with --set"),
+    ],
+)
+def test_a_folder_of_something_else_is_left_alone(higan, small, many, words, message):
+    out, _ = many
+    before = contents(out)
+    code, printed = higan("edit", "--run", small, *words, "--out", out)
+    assert code == 2
+    assert message in printed
+    assert contents(out) == before
+
+
+def test_a_folder_is_refused_where_there_is_a_file_or_a_picture_of_others(higan, small, tmp_path):
+    line = ("edit", "--run", small, "--seeds", "2-3", "--set", "wood=+1@2", "--out")
+    (tmp_path / "file").write_text("")
+    for out, said in ((tmp_path / "file", "--out is a folder"), (tmp_path / "file" / "x", "is a file, no folder")):
+        code, printed = higan(*line, out)
+        assert (code, said in printed) == (2, True), printed
+        code, printed = higan("draw", *ROOMS, "--out", out)
+        assert (code, said in printed) == (2, True), printed
+    picture = tmp_path / "many" / "edited" / "seed-0003.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(picture)
+    code, printed = higan(*line, tmp_path / "many")
+    assert (code, "carries no recipe" in printed) == (1, True), printed
+    assert [*contents(tmp_path / "many")] == ["edited/seed-0003.png"]
+
+
+def test_a_folder_of_codes_numbers_them(higan, small, tmp_path):
+    codes = population.sample(load_generator("rooms-32-s0"), [5, 9])
+    save_codes(tmp_path / "codes.safetensors", codes)
+    out = tmp_path / "with.ending"
+    out.mkdir()
+    line = ("edit", "--run", small, "--codes", tmp_path / "codes.safetensors", "--out")
+    code, printed = higan(*line, out, "--set", "wood=+2@4")
+    assert code == 0, printed
+    assert [(row["name"], row["seed"]) for row in table(out)] == [("code-0000.png", ""), ("code-0001.png", "")]
+    code, printed = higan("edit", "--run", small, "--seed", 9, "--set", "wood=+2@4", "--out", tmp_path / "one.png")
+    assert np.array_equal(pixels(tmp_path / "one.png"), pixels(out / "edited" / "code-0001.png"))
+    code, printed = higan(*line, tmp_path / "b.png", "--from", out / "edited" / "code-0001.png")
+    assert code == 0, printed
+    assert (tmp_path / "b.png").read_bytes() == (out / "edited" / "code-0001.png").read_bytes()
+
+
+def test_samples_out_of_reach_are_left_out_of_a_folder_and_named(higan, small, tmp_path):
+    line = ("edit", "--run", small, "--seeds", "0-3", "--out")
+    assert higan(*line, tmp_path / "plain")[0] == 0
+    rows = table(tmp_path / "plain")
+    # Without edits there is one version of every sample.
+    assert sorted(contents(tmp_path / "plain")) == [*(f"original/seed-000{k}.png" for k in range(4)), "scores.csv"]
+    assert not [column for column in rows[0] if column.endswith(" after")]
+    best = max(rows, key=lambda row: float(row["indoor_lighting before"]))
+    # The first layer hardly lights a room: where the best one is already, the others do not get.
+    target = f"indoor_lighting=>{float(best['indoor_lighting before']) - 0.001}@0"
+    code, printed = higan(*line, tmp_path / "far", "--set", target)
+    assert code == 0, printed
+    missing = [row["name"] for row in rows if row is not best]
+    assert f"Left out: {', '.join(name.removesuffix('.png') for name in missing)}. The first:" in printed
+    assert "cannot reach" in printed
+    assert "1 samples in" in printed
+    assert [row["name"] for row in table(tmp_path / "far")] == [best["name"]]
+    assert sorted(contents(tmp_path / "far")) == [f"edited/{best['name']}", f"original/{best['name']}", "scores.csv"]
+    # What is there is kept, also where a score was sought; of nothing at all no folder is made.
+    assert higan(*line, tmp_path / "far", "--set", target)[0] == 0
+    code, printed = higan(*line, tmp_path / "further", "--set", "indoor_lighting=>70")
+    assert (code, "cannot reach 70" in printed) == (2, True)
+    assert not (tmp_path / "further").exists()
+
+
+def test_a_score_is_reached_in_a_folder_as_alone(higan, small, tmp_path):
+    line = ("edit", "--run", small, "--set", "indoor_lighting=>0.6", "--condition", "wood")
+    assert higan(*line, "--seeds", "2-3", "--out", tmp_path / "many")[0] == 0
+    assert all(float(row["indoor_lighting after"]) >= 0.6 for row in table(tmp_path / "many"))
+    assert higan(*line, "--seed", 3, "--out", tmp_path / "one.png")[0] == 0
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "many" / "edited" / "seed-0003.png").read_bytes()
 
 
 # ---- photographs ----------------------------------------------------------------------------------------------------

@@ -175,6 +175,7 @@ def test_a_whole_study_and_all_that_is_made_of_it(device, run):
     run("steps", device, "--verify", 2, "--random", 2, *there)
     run("report", device, "--photograph", "photo.png", *there)
     run("edit", *of, "--seed", 7, "--set", "indoor_lighting=+1s", "--condition", "bedroom", "--out", "one.png", *there)
+    run("edit", *of, "--seeds", "7,9", "--set", "wood=+1", "--out", "many", *there)
     run("edit", *of, "--seed", 7, "--set", "view_yaw=+2@0-1", "--set", "wood=+1", "--joint", "--out", "two.png", *there)
     run("side-effects", *of, "--concept", "warm_colours", "--num", 4, "--out", "effects.html", *there)
     run("mix", "--generator", "rooms-32-s0", "--seed", 1, "--donor", 5, "--layers", "top", "--out", "mix.png", *there)

@@ -18,7 +18,7 @@ from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
 from higan.statistics import standard_errors
 from higan.types import Boundary, Concept, Placement, Rescoring
-from higan.workbench import Workbench, amounts, edit, plan, reach, recommend, repeat
+from higan.workbench import OutOfReachError, Workbench, amounts, edit, in_series, plan, plans, reach, recommend, repeat
 
 G, S = ToyGenerator(4, 8, psi=0.7, psi_layers=2), ToyScorer(4)
 BOUNDARIES = {
@@ -282,6 +282,39 @@ def test_what_cannot_be_reached_is_said(bench):
         edit(bench, ["planted 1=+3s@0,3"], seed=0)
     with pytest.raises(ValueError, match="target and limit must be finite"):
         reach(bench, codes, BOUNDARIES["planted 1"], [1], float("nan"))
+
+
+def test_samples_in_series_are_those_of_single_edits_and_amounts_are_looked_for_once(bench, monkeypatch):
+    edits, looks = ["planted 0=+2@0", "planted 1=+1s", "planted 2=>1.5"], []
+    code = population.sample(G, [3])[0]
+    starts = ({"seed": 1}, {"seed": 2}, {"code": code})
+    alone = [edit(bench, edits, **start, conditions=["planted 3"]) for start in starts]
+    calibrate = plans.calibrate
+    monkeypatch.setattr(plans, "calibrate", lambda *a, **k: looks.append(a) or calibrate(*a, **k))
+    many = in_series(bench, edits, conditions=["planted 3"])
+    for start, single in zip(starts, alone, strict=True):
+        made = many.edit(**start)
+        assert torch.equal(made.image, single.image)
+        assert made.recipe == single.recipe
+        assert many.made(made.recipe, **start)
+    assert len(looks) == 1
+    # Of nothing else: not of another sample, other edits, conditions, boundaries or weights.
+    recipe = alone[0].recipe
+    assert not many.made(recipe, seed=2)
+    assert not many.made(alone[2].recipe, code=code + 1)
+    flipped = {**BOUNDARIES, "planted 2": dataclasses.replace(BOUNDARIES["planted 2"], normal=-G.directions[2])}
+    for other in (
+        in_series(bench, edits[:2], conditions=["planted 3"]),
+        in_series(bench, edits),
+        in_series(bench, ["planted 0=+1@0", *edits[1:]], conditions=["planted 3"]),
+        in_series(dataclasses.replace(bench, boundaries=flipped), edits, conditions=["planted 3"]),
+        in_series(dataclasses.replace(bench, weights="others"), edits, conditions=["planted 3"]),
+    ):
+        assert not other.made(recipe, seed=1)
+    with pytest.raises(OutOfReachError, match="cannot reach 900"):
+        in_series(bench, ["planted 2=>900"]).edit(seed=1)
+    with pytest.raises(ValueError, match="got both or neither"):
+        many.edit()
 
 
 def test_a_recipe_is_repeated_bit_for_bit(bench):

@@ -34,6 +34,7 @@ __all__ = [
     "contact_sheet",
     "load_codes",
     "load_directions",
+    "read_picture",
     "read_recipe",
     "save_animation",
     "save_codes",
@@ -75,6 +76,15 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """The recipe that `save_picture` put into a PNG.
 
     Raises:
+        FileNotFoundError, UnknownFormatError, CorruptFileError: as for `read_picture`.
+    """
+    return read_picture(path)[1]
+
+
+def read_picture(path: str | os.PathLike[str]) -> tuple[UInt8[Tensor, "3 H W"], Recipe]:
+    """A picture and the recipe that `save_picture` put into its PNG.
+
+    Raises:
         FileNotFoundError: there is no such file.
         UnknownFormatError: the file is no PNG, or carries no recipe.
         CorruptFileError: the file or its recipe is damaged, or the picture larger than photographs may be.
@@ -90,6 +100,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
                 raise CorruptFileError(f"{path} has {size:,} pixels; pictures of up to {MOST_PIXELS:,} are opened")
             picture.load()
             text = picture.info.get(_KEY)
+            image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
     except UnidentifiedImageError as error:
         raise UnknownFormatError(f"{path} is not a PNG") from error
     except FileNotFoundError:
@@ -102,7 +113,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         )
     if len(text) > _LONGEST_TEXT:
         raise CorruptFileError(f"{path} carries a recipe of {len(text):,} characters")
-    return Recipe.from_json(text)
+    return image, Recipe.from_json(text)
 
 
 # --- sheets -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +29,44 @@ def check_seeds(seeds: list[int] | None) -> list[int] | None:
     return seeds
 
 
+_MOST = 10_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of samples as ``0-15`` or ``3,7,20-29``, each once.
+
+    Raises:
+        ValueError: the text has another form, runs downwards or too far, or one of them is no seed of a sample.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*([0-9]{1,10})\s*(?:-\s*([0-9]{1,10})\s*)?", part)
+        if found is None:
+            raise ValueError(f"seeds are written as 0-15 or 3,7,20-29; cannot read {part.strip()!r} in {text!r}")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last < first + _MOST:
+            raise ValueError(f"seeds run upwards, at most {_MOST:,} of them at a time; got {part.strip()}")
+        numbers += range(first, last + 1)
+    check_seeds(numbers)
+    return list(dict.fromkeys(numbers))
+
+
+def named_seeds(seed: list[int] | None, seeds: str | None) -> list[int] | None:
+    """Samples as one of the two options names them.
+
+    Raises:
+        ValueError: both do, or as for `parse_seeds`.
+    """
+    if seeds is None:
+        return seed
+    if seed:
+        raise ValueError("name samples by --seed or by --seeds, not by both")
+    return parse_seeds(seeds)
+
+
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.", callback=check_seeds)]
 Codes = Annotated[Path | None, typer.Option("--codes", help="Start from codes (safetensors, npy), not from seeds.")]
+Range = Annotated[str | None, typer.Option("--seeds", help="Samples, as 0-15 or 3,7,20-29.")]
 DonorCodes = Annotated[
     Path | None, typer.Option("--donor-codes", help="Codes that lend layers, such as inverted pictures.")
 ]

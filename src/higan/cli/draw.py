@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from higan.cli.app import EMBEDDED, Device, GeneratorName, app, console, progress_bars
-from higan.cli.codes import check_seeds
+from higan.cli.codes import parse_seeds
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
-from higan.cli.outputs import prepare, room_for, save_movement
+from higan.cli.outputs import check_folder, is_folder, picture_name, prepare, room_for, save_movement
 from higan.export import contact_sheet, save_picture, save_sheet
 from higan.strips import starts
 from higan.workbench import Workbench, edit
 from higan.workbench import draw as draw_all
 
 __all__ = ["draw"]
-
-_MOST = 10_000
 
 
 @app.command()
@@ -41,18 +38,21 @@ def draw(
     device: Device = "cpu",
 ) -> None:
     """Draws samples of a generator: a sheet, single pictures with their recipes, or a walk from one to the next."""
-    numbers = _parse(seeds)
-    if out.suffix:
+    numbers = parse_seeds(seeds)
+    folder = is_folder(out)
+    if folder:
+        check_folder(out)
+    else:
         prepare(out, ".png", ".gif", ".webp", ".mp4")
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest(generator))
-    kept = None if out.suffix else f"What was drawn is in {out}."
+    kept = f"What was drawn is in {out}." if folder else None
     with progress_bars(resumes=False, after=kept) as bars:
         progress = partial(bars, "Drawing")
-        if not out.suffix or (out.suffix == ".png" and len(numbers) == 1):
+        if folder or (out.suffix == ".png" and len(numbers) == 1):
             for k, number in enumerate(numbers, 1):
                 made = edit(bench, [], seed=number)
-                save_picture(room_for(out if out.suffix else out / f"seed-{number:04d}.png"), made.image, made.recipe)
+                save_picture(room_for(out / picture_name("seed", number) if folder else out), made.image, made.recipe)
                 progress(k, len(numbers))
         elif out.suffix == ".png":
             images, names = draw_all(opened, starts(bench, numbers), progress), [f"seed {number}" for number in numbers]
@@ -72,17 +72,3 @@ def walk(codes: Float[Tensor, "n L D"], frames: int) -> Float[Tensor, "m L D"]:
         raise ValueError("a movement goes from one sample to the next; name two seeds or more")
     share = (torch.arange(frames, device=codes.device) / frames)[:, None, None]
     return torch.cat([torch.lerp(a, b, share) for a, b in pairwise([*codes, codes[0]])])
-
-
-def _parse(text: str) -> list[int]:
-    numbers: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,10})\s*(?:-\s*([0-9]{1,10})\s*)?", part)
-        if found is None:
-            raise ValueError(f"seeds are written as 0-15 or 3,7,20-29; cannot read {part.strip()!r} in {text!r}")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if not first <= last < first + _MOST:
-            raise ValueError(f"seeds run upwards, at most {_MOST:,} of them at a time; got {part.strip()}")
-        numbers += range(first, last + 1)
-    check_seeds(numbers)
-    return list(dict.fromkeys(numbers))

@@ -8,18 +8,22 @@ One line edits a picture::
 from higan.workbench.amounts import Reached, approach, calibrate, reach, response
 from higan.workbench.bench import Workbench, open_workbench, with_directions
 from higan.workbench.pictures import Edited, digest_of_codes, draw, edit, repeat
-from higan.workbench.plans import layers_of, plan
+from higan.workbench.plans import OutOfReachError, layers_of, plan
+from higan.workbench.series import Series, in_series
 from higan.workbench.where import promising, recommend, recommendations
 
 __all__ = [
     "Edited",
+    "OutOfReachError",
     "Reached",
+    "Series",
     "Workbench",
     "approach",
     "calibrate",
     "digest_of_codes",
     "draw",
     "edit",
+    "in_series",
     "layers_of",
     "open_workbench",
     "plan",

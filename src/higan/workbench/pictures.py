@@ -19,9 +19,9 @@ from higan.population import Progress, render, sample
 from higan.recipes import Instruction, Loan, Move, Recipe, check_consistent, digest_of_normal, format_layers
 from higan.types import Edit, Generator
 from higan.workbench.bench import Workbench
-from higan.workbench.plans import plan
+from higan.workbench.plans import Settled, of_samples, settle
 
-__all__ = ["Edited", "digest_of_codes", "draw", "edit", "repeat"]
+__all__ = ["Edited", "begin", "carry_out", "digest_of_codes", "draw", "edit", "moves_of", "repeat"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,26 @@ def edit(
         ValueError: neither or both of seed and code, a loan without its donor, or as for `plan`.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
-    recipe = Recipe(
+    recipe = begin(bench, edits, seed=seed, code=code, loans=loans, conditions=conditions)
+    start = _start(bench, recipe, code, donors)
+    return _made(bench, recipe, start, settle(bench, edits, conditions=conditions))
+
+
+def begin(
+    bench: Workbench,
+    edits: Sequence[str | Instruction],
+    *,
+    seed: int | None = None,
+    code: Float[Tensor, "L D"] | None = None,
+    loans: Sequence[Loan] = (),
+    conditions: Sequence[str] = (),
+) -> Recipe:
+    """The recipe of what `edit` is asked for, before it is known which moves that takes.
+
+    Raises:
+        ValueError: neither or both of seed and code, or an edit that cannot be read.
+    """
+    return Recipe(
         generator=bench.generator.name,
         weights=bench.weights,
         truncation=tuple(float(t) for t in bench.generator.truncation),
@@ -63,12 +82,32 @@ def edit(
         asked=tuple(sorted(str(i) for i in bench.instructions(edits))),
         opened=_opened(bench.generator),
     )
-    start = _start(bench, recipe, code, donors)
-    chosen = plan(bench, edits, start[None], conditions=conditions)[0]
-    moves = [Move(e.boundary.concept.name, float(e.strength), e.layers, digest_of_normal(e.boundary)) for e in chosen]
-    recipe = replace(recipe, moves=tuple(moves))
+
+
+def carry_out(
+    bench: Workbench, recipe: Recipe, settled: Settled, *, code: Float[Tensor, "L D"] | None = None
+) -> Edited:
+    """The picture of a recipe that `begin` made without loans, by edits that are settled.
+
+    Raises:
+        OutOfReachError: see `higan.workbench.plan`.
+        ValueError: a code of another shape.
+        GeneratorError, ScorerError: see `higan.population.render` and `score`.
+    """
+    return _made(bench, recipe, _start(bench, recipe, code, ()), settled)
+
+
+def moves_of(edits: Sequence[Edit]) -> tuple[Move, ...]:
+    """Edits as a recipe keeps them."""
+    return tuple(
+        Move(e.boundary.concept.name, float(e.strength), e.layers, digest_of_normal(e.boundary)) for e in edits
+    )
+
+
+def _made(bench: Workbench, recipe: Recipe, start: Tensor, settled: Settled) -> Edited:
+    chosen = of_samples(bench, settled, start[None])[0]
     moved = apply(start[None], chosen)
-    return Edited(draw(bench.generator, moved)[0], moved[0], chosen, recipe)
+    return Edited(draw(bench.generator, moved)[0], moved[0], chosen, replace(recipe, moves=moves_of(chosen)))
 
 
 def repeat(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,19 @@ from higan.workbench.amounts import FURTHER, REACH, ShortError, calibrate, reach
 from higan.workbench.bench import Workbench
 from higan.workbench.where import recommend, recommendations
 
-__all__ = ["layers_of", "plan"]
+__all__ = ["OutOfReachError", "Settled", "layers_of", "of_samples", "plan", "settle"]
+
+
+class OutOfReachError(ValueError):
+    """A sample's score does not get to where it shall; another sample's may."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """What edits are for all samples alike; the score of ``target`` is to be reached, by each in steps of its own."""
+
+    edits: tuple[Edit, ...]
+    target: tuple[Instruction, Boundary] | None = None
 
 
 def plan(
@@ -42,6 +55,15 @@ def plan(
     Raises:
         ValueError: unknown or contradictory edits, or an amount or a score that cannot be reached.
     """
+    return of_samples(bench, settle(bench, edits, conditions=conditions), codes)
+
+
+def settle(bench: Workbench, edits: Sequence[str | Instruction], *, conditions: Sequence[str] = ()) -> Settled:
+    """The part of `plan` that no sample changes, and that takes longest where amounts are looked for.
+
+    Raises:
+        ValueError: unknown or contradictory edits, or an amount that cannot be reached.
+    """
     instructions = bench.instructions(edits)
     check_consistent(instructions, bench.boundaries, conditions)
     others = [bench.boundaries[name] for name in conditions]
@@ -54,11 +76,19 @@ def plan(
             targets.append((instruction, boundary))
         else:
             fixed.append(_measured(bench, instruction, boundary))
-    plans = [tuple(fixed)] * len(codes)
-    for instruction, boundary in targets:
-        reaching = _reaching(bench, instruction, boundary, apply(codes, fixed))
-        plans = [(*before, last) for before, last in zip(plans, reaching, strict=True)]
-    return tuple(plans)
+    return Settled(tuple(fixed), next(iter(targets), None))
+
+
+def of_samples(bench: Workbench, settled: Settled, codes: Float[Tensor, "n L D"]) -> tuple[tuple[Edit, ...], ...]:
+    """For every sample the edits to be carried out, those that are settled and what takes its score to the target.
+
+    Raises:
+        OutOfReachError: a sample's score does not get there.
+    """
+    if settled.target is None:
+        return (settled.edits,) * len(codes)
+    reaching = _reaching(bench, *settled.target, apply(codes, settled.edits))
+    return tuple((*settled.edits, last) for last in reaching)
 
 
 def layers_of(bench: Workbench, instruction: Instruction) -> tuple[int, ...]:
@@ -141,7 +171,7 @@ def _reaching(
     """For every sample, whatever its company, the edit at the first layers where its score gets there.
 
     Raises:
-        ValueError: a sample's does nowhere; the place where it came nearest is told.
+        OutOfReachError: a sample's does nowhere; the place where it came nearest is told.
     """
     below = instruction.unit == "at most"
     edits: dict[int, Edit] = {}
@@ -161,7 +191,7 @@ def _reaching(
     for k in range(len(start)):
         if k not in edits:
             end, nearest = ends[k]
-            raise ValueError(
+            raise OutOfReachError(
                 f"{instruction.concept!r} cannot reach {instruction.amount:g}: sample {k} of {len(start)} ends at "
                 f"{end:.3g} after {nearest.strength:+.1f} steps at layers {format_layers(nearest.layers)}; ask for "
                 "less, choose other layers, or start from another sample"
