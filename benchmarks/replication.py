@@ -25,10 +25,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
 from higan import load_generator, load_scorer, store, study
+from higan.comparison import BINS, agreement, are_comparable, binning, halves, locate, reach
 from higan.generators.loading import SIBLINGS, WEIGHTS
 from higan.generators.rooms import RoomsGenerator
 from higan.hierarchy import profile
@@ -39,12 +41,9 @@ from higan.rooms.quality import measure_quality
 from higan.rooms.sources import shrink
 from higan.scorers.loading import WEIGHTS as SCORERS
 from higan.scorers.rooms import RoomsScorer
-from higan.statistics import delta, null_level, rank, resample_weights
 from higan.types import LEVELS, Rescoring
 from higan.weights import digest_of
 
-RESAMPLES = 1000
-BINS = 8
 HELD_OUT = 10_000_000
 LIGHTING = ("indoor_lighting", "natural_light")
 NAMES = {"layout": "layout", "object": "objects", "attribute": "attributes", "colour": "colour scheme"}
@@ -76,50 +75,9 @@ class Sibling:
         return profile(self.rescoring)
 
     @cached_property
-    def shares(self):
-        """Of every verified concept over layers, (1 + RESAMPLES, L): first as measured, then in each resample."""
-        return shares_of(self.rescoring)
-
-    @cached_property
-    def depths(self):
-        """Mean relative depth of every verified concept, (1 + RESAMPLES)."""
-        at = torch.linspace(0, 1, self.layers)
-        return {concept: shares @ at for concept, shares in self.shares.items()}
-
-    def level_bins(self):
-        """Share of every level in each eighth of depth, (V, 1 + RESAMPLES, BINS); the levels' names."""
-        level_of = {c.name: c.level for c in self.rescoring.concepts}
-        levels = [v for v in LEVELS if any(level_of[c] == v for c in self.shares)]
-        if not levels:
-            return [], torch.empty(0, 1 + RESAMPLES, BINS)
-        means = [torch.stack([s for c, s in self.shares.items() if level_of[c] == v]).mean(0) for v in levels]
-        return levels, torch.stack(means) @ binning(self.layers)
-
-
-def shares_of(rescoring, seed=0):
-    """As the level profile defines them: Δs above its null, divided by its sum over layers."""
-    layers = 1 + max(max(p.layers) for p in rescoring.placements)
-    names = [p.name for p in rescoring.placements]
-    columns = [names.index(f"layer {k}") for k in range(layers)]
-    weights = resample_weights(rescoring.changes.shape[-1], RESAMPLES, seed)
-    point, null = delta(rescoring), null_level(rescoring)
-    verified = {row.concept.name for row in rank(rescoring, num_resamples=2) if row.verified}
-    found = {}
-    for c, concept in enumerate(rescoring.concepts):
-        resampled = weights @ rescoring.changes[c, columns].clamp(min=0).T
-        excess = (torch.cat([point[c, columns][None], resampled]) - null[c, columns]).clamp(min=0)
-        if concept.name in verified and bool(excess[0].any()):
-            total = excess.sum(1, keepdim=True)
-            found[concept.name] = torch.where(total > 0, excess / total.clamp(min=1e-12), 1 / layers)
-    return found
-
-
-def binning(layers):
-    """(layers, BINS): how much of each layer's stretch of depth lies in each bin."""
-    edges, cuts = torch.linspace(0, 1, layers + 1), torch.linspace(0, 1, BINS + 1)
-    low = torch.maximum(edges[:-1, None], cuts[None, :-1])
-    high = torch.minimum(edges[1:, None], cuts[None, 1:])
-    return (high - low).clamp(min=0) * layers
+    def located(self):
+        """Every verified concept over layers: as measured, then in each resample."""
+        return locate(self.rescoring)
 
 
 def study_one(name, out, args):
@@ -156,60 +114,13 @@ def quality_of(name, held_out, num):
 # --- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def reach(values):
-    """What was measured, and the ends of the bootstrap interval."""
-    low, high = torch.quantile(values[1:], torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-    return float(values[0]), low, high
+def shown(found, digits=2):
+    return f"{found.value:.{digits}f} ({found.low:.{digits}f} – {found.high:.{digits}f})"
 
 
-def shown(values, digits=2):
-    point, low, high = reach(values)
-    return f"{point:.{digits}f} ({low:.{digits}f} – {high:.{digits}f})"
-
-
-def correlation(a, b):
-    """Along the last axis."""
-    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1)).clamp(min=1e-12)
-
-
-def common_levels(one, other):
-    """Level profiles of both over the levels that both have, (1 + RESAMPLES, V · BINS)."""
-    (names, a), (others, b) = one.level_bins(), other.level_bins()
-    levels = [v for v in LEVELS if v in names and v in others]
-    a = torch.stack([a[names.index(v)] for v in levels], 1)
-    b = torch.stack([b[others.index(v)] for v in levels], 1)
-    return a, b
-
-
-def agreement(one, other):
-    """Correlation of level profiles, its floor, of concepts' depths, their mean difference, number of concepts.
-
-    The floor is empty where both share one level alone, whose name cannot be exchanged.
-    """
-    a, b = common_levels(one, other)
-    profiles = correlation(a.flatten(1), b.flatten(1))
-    orders = [list(p) for p in itertools.permutations(range(a.shape[1]))][1:]
-    exchanged = torch.tensor([float(correlation(a[0].flatten(), b[0, order].flatten())) for order in orders])
-    concepts = [c for c in one.depths if c in other.depths]
-    da, db = (torch.stack([s.depths[c] for c in concepts], 1) for s in (one, other))
-    return profiles, exchanged, correlation(da, db), (da - db).abs().mean(1), len(concepts)
-
-
-def comparable(one, other):
-    """Whether a concept is verified in both."""
-    return any(concept in other.shares for concept in one.shares)
-
-
-def halves(sibling):
+def halves_of(sibling):
     """The same generator, each half of the re-scored samples by itself."""
-    rescoring = sibling.rescoring
-    parts = []
-    for k in (0, 1):
-        changes, seeds = rescoring.changes[..., k::2], rescoring.seeds[k::2]
-        half = replace(rescoring, changes=changes, seeds=seeds, originals=rescoring.originals[k::2])
-        parts.append(replace(sibling, rescoring=half))
-    return parts
+    return [replace(sibling, rescoring=half) for half in halves(sibling.rescoring)]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -251,21 +162,22 @@ def print_levels(siblings):
             cells.append(f"{centre:.2f} ({low:.2f} – {high:.2f})")
         order = " < ".join(NAMES[p.levels[v]].split()[0] for v in p.centre.argsort().tolist())
         in_order = [order, f"{p.in_order:.0%}"] if len(p.levels) > 1 else ["–", "–"]
-        rows.append([s.name, f"{len(s.shares)} of {len(s.rescoring.concepts)}", f"{s.step:g}", *cells, *in_order])
+        verified = f"{len(s.located.shares)} of {len(s.rescoring.concepts)}"
+        rows.append([s.name, verified, f"{s.step:g}", *cells, *in_order])
     print("Mean relative depth of each level")
     table(["generator", "verified", "λ", *NAMES.values(), "order found", "paper's order, resamples"], rows)
 
 
 def print_agreement(siblings):
-    pairs = [(f"{s.name}, two halves of its samples", *halves(s)) for s in siblings]
+    pairs = [(f"{s.name}, two halves of its samples", *halves_of(s)) for s in siblings]
     pairs += [(f"{a.name} and {b.name}", a, b) for a, b in itertools.combinations(siblings, 2)]
     cells = []
     for pair, one, other in pairs:
-        if not comparable(one, other):
+        if not are_comparable(one.located, other.located):
             continue
-        profiles, exchanged, depths, gap, count = agreement(one, other)
-        floor = f"{float(exchanged.mean()):.2f}; {float(exchanged.max()):.2f}" if len(exchanged) else "–"
-        cells.append([pair, shown(profiles), floor, shown(depths), shown(gap), str(count)])
+        found = agreement(one.located, other.located)
+        floor = f"{fmean(found.exchanged):.2f}; {max(found.exchanged):.2f}" if found.exchanged else "–"
+        cells.append([pair, shown(found.profiles), floor, shown(found.depths), shown(found.gap), str(found.concepts)])
     print("Agreement")
     head = [
         "pair", "level profiles, r", "names exchanged: mean; best", "concepts' depths, r", "mean difference", "concepts"
@@ -276,11 +188,11 @@ def print_agreement(siblings):
 def print_lighting(siblings):
     rows = []
     for s in siblings:
-        cells = []
+        cells, shares, depths = [], s.located.shares, s.located.depths()
         for concept in LIGHTING:
-            if concept in s.shares:
-                early = s.shares[concept] @ binning(s.layers)[:, : BINS // 2].sum(1)
-                cells += [shown(s.depths[concept]), shown(early), str(int(s.shares[concept][0].argmax()))]
+            if concept in shares:
+                early = shares[concept] @ binning(s.layers)[:, : BINS // 2].sum(1)
+                cells += [shown(reach(depths[concept])), shown(reach(early)), str(int(shares[concept][0].argmax()))]
             else:
                 cells += ["not verified", "", ""]
         rows.append([s.name, *cells])
@@ -306,14 +218,14 @@ def panel(sibling, x, y):
     """Heat map of the level profiles over depth, the mean depth as a dot with its interval."""
     wide, p, last = BINS * CELL, sibling.profile, sibling.layers - 1
     parts = [text(x + LEFT, y - 10, sibling.name, 13, weight="bold")]
-    levels, bins = sibling.level_bins()
+    bins = sibling.located.level_bins()
     for k, level in enumerate(LEVELS):
         top = y + k * ROW
         parts.append(text(x + LEFT - 8, top + 16, NAMES[level], anchor="end"))
         if level not in p.levels:
             parts.append(text(x + LEFT + wide / 2, top + 16, "none verified", anchor="middle", fill="#888"))
             continue
-        for b, share in enumerate(bins[levels.index(level), 0].tolist()):
+        for b, share in enumerate(bins[level][0].tolist()):
             parts.append(
                 f'<rect x="{x + LEFT + b * CELL}" y="{top}" width="{CELL - 1}" height="{ROW - 2}" fill="{INK[level]}" '
                 f'fill-opacity="{min(1, share / 0.6):.3f}"><title>{NAMES[level]}: {share:.0%}</title></rect>'

@@ -22,7 +22,7 @@ ORDER = (
     {"spread"},
     {"adaptive"},
     {"directions", "hierarchy", "transitions", "trust"},
-    {"rooms", "responses"},
+    {"rooms", "responses", "comparison"},
     {"study"},
     {"report"},
     {"benchmark"},

@@ -23,7 +23,7 @@ from higan.linear import Loss, Metric, metric_of, solve
 from higan.samples import Samples, columns_of, samples_of
 from higan.types import Boundary, Population
 
-__all__ = ["Mode", "check_fit", "fit", "project_out", "random_directions"]
+__all__ = ["Mode", "check_fit", "code_spread", "fit", "project_out", "random_directions"]
 
 Mode = Literal["extreme", "all"]
 
@@ -446,6 +446,12 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: fl
         holdout_accuracy=math.nan,
         stability=math.nan,
     )
+
+
+def code_spread(boundary: Boundary, codes: Float[Tensor, "n l D"]) -> float:
+    """Standard deviation of the codes along a boundary's normal, averaged over layers with normals of their own."""
+    along = (codes * boundary.normal.cpu()).sum(-1)
+    return float(along.std(0, correction=0).mean())
 
 
 def random_directions(num: int, dim: int, *, seed: int = 0) -> Float[Tensor, "num dim"]:

@@ -14,7 +14,20 @@ from higan.layers import groups
 from higan.statistics import delta, null_level, rank, resample_weights, resampled_means
 from higan.types import LEVELS, Level, Rescoring
 
-__all__ = ["Peak", "Profile", "Shares", "finding", "groups", "peaks", "profile", "reliabilities", "spearman_brown"]
+__all__ = [
+    "Peak",
+    "Profile",
+    "Shares",
+    "finding",
+    "groups",
+    "layer_gains",
+    "mean_layers",
+    "peaks",
+    "positive_shares",
+    "profile",
+    "reliabilities",
+    "spearman_brown",
+]
 
 _SPLITS = 100
 _SURE = 0.975
@@ -152,8 +165,8 @@ def profile(
             for found in (gains.values(), [gains_of(c, at_group, weights) for c in members])
         ]
         spread.append((layer, group))
-        centres.append(_mean_shares(torch.stack([*map(_centre, gains.values())])[..., None], draws)[:, 0])
-        parts = [_shares(gains_of(c, at_layer, halves))[1:] for c in members]
+        centres.append(_mean_shares(torch.stack([*map(mean_layers, gains.values())])[..., None], draws)[:, 0])
+        parts = [positive_shares(gains_of(c, at_layer, halves))[1:] for c in members]
         reliability.append(_reliability(torch.stack(parts).mean(0)))
 
     def collect(part: int, width: int) -> Tensor:
@@ -183,6 +196,22 @@ def profile(
     )
 
 
+def layer_gains(rescoring: Rescoring, *, num_resamples: int = 1000, seed: int = 0) -> tuple[Float[Tensor, "b L"], ...]:
+    """What every concept gains above the mean of its null at each single layer, in units of its score.
+
+    One table per concept, in the order of the re-scoring: first as measured, then in each bootstrap resample of the
+    samples, the same ones for all concepts. `profile` is made of these.
+
+    Raises:
+        ValueError: the re-scoring lacks a single layer, or there are fewer than 2 resamples.
+    """
+    num_layers = 1 + max(layer for placement in rescoring.placements for layer in placement.layers)
+    columns = _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)])
+    weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
+    point = delta(rescoring) - null_level(rescoring)
+    return tuple(_gains(rescoring, c, columns, point, weights) for c in range(len(rescoring.concepts)))
+
+
 def reliabilities(rescoring: Rescoring, *, seed: int = 0) -> Float[Tensor, " C"]:
     """Split-half reliability of every concept's profile over single layers.
 
@@ -198,9 +227,8 @@ def reliabilities(rescoring: Rescoring, *, seed: int = 0) -> Float[Tensor, " C"]
     at = _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)])
     halves = _halves(rescoring.changes.shape[-1], seed)
     point = delta(rescoring) - null_level(rescoring)
-    return torch.tensor(
-        [_reliability(_shares(_gains(rescoring, c, at, point, halves))[1:]) for c in range(len(rescoring.concepts))]
-    )
+    gains = (_gains(rescoring, c, at, point, halves) for c in range(len(rescoring.concepts)))
+    return torch.tensor([_reliability(positive_shares(found)[1:]) for found in gains])
 
 
 def spearman_brown(correlation: float) -> float:
@@ -252,8 +280,12 @@ def _signed_shares(gains: Float[Tensor, "b X"]) -> Float[Tensor, "b X"]:
     return torch.where(total > 0, gains / total.clamp(min=torch.finfo(total.dtype).tiny), uniform)
 
 
-def _shares(gains: Float[Tensor, "b X"]) -> Float[Tensor, "b X"]:
-    """The same, losses not counted: of few samples, where what is gained together may be nothing."""
+def positive_shares(gains: Float[Tensor, "b X"]) -> Float[Tensor, "b X"]:
+    """Of every place in what all of them gain together, losses not counted; equal where nothing is gained.
+
+    For few samples, where gains less losses may be nothing. Places that do nothing gain a little by chance, so that the
+    shares of the others are drawn towards them.
+    """
     return _signed_shares(gains.clamp(min=0))
 
 
@@ -279,8 +311,8 @@ def _is_located(gains: Float[Tensor, "b L"]) -> bool:
     return bool(total[0] > 0) and float((total[1:] > 0).double().mean()) >= _SURE
 
 
-def _centre(gains: Float[Tensor, "b L"]) -> Float[Tensor, " b"]:
-    """Mean layer, weighted by gains that may be negative; no further out than once the layers' depth."""
+def mean_layers(gains: Float[Tensor, "b L"]) -> Float[Tensor, " b"]:
+    """The layer, weighted by gains that may be negative; no further out than once the layers' depth."""
     last = gains.shape[1] - 1
     total = gains.sum(1).clamp(min=torch.finfo(gains.dtype).tiny)
     return ((gains @ torch.arange(last + 1, dtype=gains.dtype)) / total).clamp(-last, 2 * last)

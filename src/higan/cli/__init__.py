@@ -2,6 +2,7 @@
 
 from higan.cli import (
     benchmark,
+    compare,
     discover,
     draw,
     edit,
@@ -21,6 +22,7 @@ from higan.cli.app import app, main
 __all__ = [
     "app",
     "benchmark",
+    "compare",
     "discover",
     "draw",
     "edit",

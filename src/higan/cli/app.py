@@ -31,7 +31,7 @@ from higan.memory import keep_memory
 from higan.study import Report
 
 VERBS = {
-    "The study": ("demo", "run", "sample", "fit", "rescore", "steps", "report", "verify"),
+    "The study": ("demo", "run", "sample", "fit", "rescore", "steps", "report", "compare", "verify"),
     "Editing": ("edit", "mix", "transition", "discover", "side-effects", "invert", "draw"),
     "In the browser": ("studio", "user-study"),
     "Models": (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from higan.boundaries import code_spread
 from higan.hierarchy import Peak, Profile, finding, groups, peaks, profile, reliabilities
 from higan.statistics import Table, Verdict, ranking, standardise, table
 from higan.store import Run, load_boundaries, load_rescoring, read_shard
@@ -138,7 +139,7 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
     for verdict in ranking(rescoring, cells, "all"):
         c = columns[verdict.concept.name]
         boundary = boundaries[verdict.concept.name]
-        reach = max(LIMIT * _spread(boundary, codes), rescoring.step)
+        reach = max(LIMIT * (code_spread(boundary, codes) or 1.0), rescoring.step)
         steps = [_step(float(mean[c, p]), rescoring.step_at(p) or rescoring.step, reach) for p in at_stage]
         entries.append(
             Entry(
@@ -171,12 +172,6 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
         stages=stages,
         num_layers=num_layers,
     )
-
-
-def _spread(boundary: Boundary, codes: Float[Tensor, "n l D"]) -> float:
-    """Standard deviation of the codes along a boundary's normal, averaged over layers with normals of their own."""
-    along = (codes * boundary.normal.cpu()).sum(-1)
-    return float(along.std(0, correction=0).mean()) or 1.0
 
 
 def _step(change: float, step: float, reach: float) -> tuple[float, bool]:

@@ -7,6 +7,7 @@ where it was interrupted.
 from higan.study.comparing import Comparison, compare_cost, compare_step, comparison
 from higan.study.cost import Cost, estimate, unsampled
 from higan.study.fitting import fit_step, is_fitted, was_fitted
+from higan.study.making import Making, cautions, making_of
 from higan.study.opening import check, open_study
 from higan.study.record import steps_of
 from higan.study.reports import Report
@@ -17,7 +18,9 @@ __all__ = [
     "Comparison",
     "Cost",
     "Goal",
+    "Making",
     "Report",
+    "cautions",
     "check",
     "compare_cost",
     "compare_step",
@@ -25,6 +28,7 @@ __all__ = [
     "estimate",
     "fit_step",
     "is_fitted",
+    "making_of",
     "open_study",
     "rescore_step",
     "sample_step",
