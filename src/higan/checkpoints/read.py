@@ -24,9 +24,8 @@ __all__ = ["kind_of", "read"]
 NVIDIA: Table = {
     **TORCH,
     **{f"{module} {name}": RECORD for module, _, name in (path.rpartition(".") for path in TF_NETWORKS)},
-    "torch_utils.persistence _reconstruct_persistent_obj": RECORD,
 }
-"""What NVIDIA's pickles name beyond tensors: their network classes, which stay inert records."""
+"""What NVIDIA's pickles name beyond that: the classes of their TensorFlow networks, which stay inert records."""
 
 _FOREIGN = {
     b"\x93NUMPY": "is a NumPy file, not a network; directions are read by `higan.load_boundary`, the other files of "
@@ -97,19 +96,19 @@ def _foreign(start: bytes) -> str:
 def _parse(data: mmap) -> tuple[Format, dict[str, Network], dict[str, str]]:
     kind, budget = kind_of(data[:4096], len(data)), Budget.for_file(len(data))
     if kind == "torch zip":
-        return _saved(*read_zip(data, budget, NVIDIA))
+        return _networks(*read_zip(data, budget))
     if kind == "legacy torch":
-        return _saved(*read_legacy(data, budget, NVIDIA))
+        return _networks(*read_legacy(data, budget))
     if kind == "safetensors":
         network, provenance = native.parse(data)
         hub = not network.class_name and _guess([network]) == "biggan-hf"
         return "biggan-hf" if hub else "safetensors", {network.name: network}, provenance
     machine = Machine(data, NVIDIA, budget)
-    return _pickle(machine.run(), {"pickle protocol": str(machine.protocol)})
+    return _networks(machine.run(), {"pickle protocol": str(machine.protocol)})
 
 
-def _pickle(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, Network], dict[str, str]]:
-    """NVIDIA's pickles: a tuple (G, D, Gs) of TensorFlow networks, or a dict of torch modules."""
+def _networks(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, Network], dict[str, str]]:
+    """NVIDIA's own, a tuple (G, D, Gs) of TensorFlow networks or a dict of torch modules, wherever they are kept."""
     convert = Converter()
     kind: Format
     if is_tf_network(value):
@@ -118,21 +117,15 @@ def _pickle(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, 
         names = ("G", "D", "Gs") if len(value) >= 3 else ("Gs",) if len(value) == 1 else ("G", "Gs")
         named = [(name, part) for name, part in zip(names, value, strict=False) if is_tf_network(part)]
         kind, networks = "nvidia-tf", {name: convert.tf_network(name, part) for name, part in named}
-    elif is_module(value):
+    elif is_persistent(value):
         kind, networks = "nvidia-torch", {"G_ema": convert.module("G_ema", value)}
-    elif isinstance(value, dict) and any(map(is_module, value.values())):
+    elif isinstance(value, dict) and any(map(is_persistent, value.values())):
         kind = "nvidia-torch"
         networks = {str(key): convert.module(str(key), part) for key, part in value.items() if is_module(part)}
     else:
         return _torch(value, provenance)
     sources = {f"source of {name}": code for name, code in convert.sources.items() if name in networks}
     return kind, networks, provenance | _scalars(value) | sources
-
-
-def _saved(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, Network], dict[str, str]]:
-    """Files of ``torch.save``, in which some forks of NVIDIA's code keep whole networks."""
-    inner = value.values() if isinstance(value, dict) else (value,)
-    return (_pickle if any(map(is_persistent, inner)) else _torch)(value, provenance)
 
 
 def _torch(value: Data, provenance: dict[str, str]) -> tuple[Format, dict[str, Network], dict[str, str]]:

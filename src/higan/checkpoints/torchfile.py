@@ -54,10 +54,8 @@ def is_legacy(start: bytes) -> bool:
     return start.startswith(_LEGACY_STARTS)
 
 
-def read_zip(data: bytes | mmap, budget: Budget, table: Table | None = None) -> tuple[Data, dict[str, str]]:
+def read_zip(data: bytes | mmap, budget: Budget) -> tuple[Data, dict[str, str]]:
     """The object in a zip archive written by ``torch.save``, and what the archive says of itself.
-
-    ``table`` says what the stream may name, `TORCH` by default.
 
     Raises:
         UnknownFormatError: the archive was not written by ``torch.save``.
@@ -78,17 +76,13 @@ def read_zip(data: bytes | mmap, budget: Budget, table: Table | None = None) -> 
             f"was written in {order}-endian order; save it again on a {sys.byteorder}-endian machine"
         )
     stream = archive.content(data, records["data.pkl"], budget)
-    machine = Machine(stream, TORCH if table is None else table, budget, persistent=storages)
+    machine = Machine(stream, TORCH, budget, persistent=storages)
     value = machine.run()
     return value, {"archive version": version, "pickle protocol": str(machine.protocol)}
 
 
-def read_legacy(
-    data: bytes | mmap, budget: Budget, table: Table | None = None, *, nested: bool = False
-) -> tuple[Data, dict[str, str]]:
+def read_legacy(data: bytes | mmap, budget: Budget, *, nested: bool = False) -> tuple[Data, dict[str, str]]:
     """The object in a file of the form that ``torch.save`` wrote before version 1.6 (and still writes on request).
-
-    ``table`` says what the stream may name, `TORCH` by default.
 
     Raises:
         UnsafePickleError: one of its pickle streams asks for something that only running code could give.
@@ -107,8 +101,7 @@ def read_legacy(
             f"was written in another byte order; save it again on a {sys.byteorder}-endian machine"
         )
     storages = _LegacyStorages(budget, room=len(data) - pos)
-    table = TORCH if table is None else table
-    machine = Machine(data, table, budget, pos=pos, persistent=storages, nested=nested)
+    machine = Machine(data, TORCH, budget, pos=pos, persistent=storages, nested=nested)
     value = machine.run()
     machine = Machine(data, PLAIN, budget, pos=machine.pos, nested=nested)
     storages.fill(machine.run(), data, machine.pos)
@@ -312,5 +305,6 @@ TORCH: Table = {
     "torch.storage UntypedStorage": _StorageClass(torch.uint8),
     **{f"torch {str(dtype).removeprefix('torch.')}": dtype for dtype in _DTYPES.values()},
     **{f"torch.nn.modules.{file} {name}": RECORD for file, names in _MODULES.items() for name in names.split()},
+    "torch_utils.persistence _reconstruct_persistent_obj": RECORD,
 }
-"""Plain data, tensors, and the stock layers (as inert records) that whole modules are made of."""
+"""Plain data, tensors, and what whole modules are made of, as inert records: stock layers and NVIDIA's networks."""

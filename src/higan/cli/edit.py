@@ -14,7 +14,7 @@ from torch import Tensor
 
 from higan.cli.app import Device, app, console, errors, progress_bars
 from higan.cli.codes import Codes, DonorCodes, Range, Seeds, codes_for, named_seeds
-from higan.cli.folder import Start, open_folder, starts_of
+from higan.cli.folder import Start, folder_of, starts_of
 from higan.cli.outputs import check_folder, is_folder, prepare, room_for, save_movement
 from higan.cli.runs import Run, bench_of
 from higan.export import contact_sheet, load_codes, load_directions, read_recipe, save_picture, save_sheet, save_slider
@@ -114,7 +114,7 @@ def _check_shown(out: Path, num: int, chosen: list[str], kind: str) -> None:
 def _each(bench: Workbench, out: Path, chosen: list[str], conditions: list[str], begin: list[Start]) -> None:
     """A folder: every sample by itself."""
     with progress_bars() as bars:
-        folder = open_folder(out, replace(bench, progress=bars), chosen, conditions=conditions)
+        folder = folder_of(out, replace(bench, progress=bars), chosen, conditions=conditions)
         folder.check(begin)
         short = folder.fill(begin, bars)
     _say_edits([move for version in folder.versions.values() for move in version.moves])

@@ -18,7 +18,7 @@ from higan.population import score
 from higan.study import Report
 from higan.workbench import OutOfReachError, Series, Workbench, in_series
 
-__all__ = ["Folder", "Start", "open_folder", "starts_of"]
+__all__ = ["Folder", "Start", "folder_of", "starts_of"]
 
 # Apart from each other: tools that take a folder for a set of pictures look at all that is in it.
 _ORIGINAL, _EDITED = "original", "edited"
@@ -44,7 +44,7 @@ def starts_of(seeds: Sequence[int], codes: Float[Tensor, "n L D"] | None = None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folder:
-    """What samples are drawn as, by the names of the folders within; see `open_folder`."""
+    """What samples are drawn as, by the names of the folders within; see `folder_of`."""
 
     path: Path
     bench: Workbench
@@ -119,7 +119,7 @@ class Folder:
         return text.getvalue()
 
 
-def open_folder(path: Path, bench: Workbench, edits: Sequence[str], *, conditions: Sequence[str] = ()) -> Folder:
+def folder_of(path: Path, bench: Workbench, edits: Sequence[str], *, conditions: Sequence[str] = ()) -> Folder:
     """A folder for ``original/`` and ``edited/``, of which there is no second without edits, and ``scores.csv``.
 
     Amounts are looked for here, once for all samples.
