@@ -58,6 +58,23 @@ def test_what_the_generators_can():
     assert start_at(toy, sample(toy, range(2)), 3).finish == toy.synthesize
 
 
+@pytest.mark.parametrize(("resolution", "images"), [(64, 512), (256, 256), (1024, 16)])
+def test_calls_on_a_gpu_are_bounded_by_pixels(resolution, images):
+    toy = ToyGenerator(4, 8)
+    begun = start_at(toy, sample(toy, range(2)), 0)
+    toy.device, toy.resolution = torch.device("cuda"), resolution
+    assert len(next(begun.calls(range(300), 2))) == min(images // 2, 300)
+
+
+def test_edits_are_drawn_in_calls_that_hold_each_once():
+    codes = sample(GENERATOR, range(4))
+    begun, one = start_at(GENERATOR, codes, 1), start_at(Single(GENERATOR), codes, 1)
+    assert [*begun.calls("abcde", 4, 8)] == ["ab", "cd", "e"]
+    assert [*begun.calls("abc", 4, 3)] == ["a", "b", "c"]  # a call draws all samples of an edit at the least
+    assert [*begun.calls("abcdefghij", 4)] == ["abcdefgh", "ij"]  # 32 images on a processor
+    assert [*one.calls("abc", 4, 100)] == ["a", "b", "c"]
+
+
 def test_changes_of_pictures_against_whole_drawing():
     places = [
         Placement("late", (6, 7)),

@@ -349,19 +349,6 @@ def test_units_of_another_truncation_are_not_taken(study):
     assert len(keys) == 2
 
 
-@pytest.mark.parametrize(("resolution", "images"), [(64, 512), (256, 256), (1024, 16)])
-def test_calls_on_a_gpu_are_bounded_by_pixels(study, resolution, images):
-    _, scorer, boundaries, _ = study
-    generator = ToyGenerator()
-    plan = rs.plan_of(
-        generator, scorer, boundaries, num=2, step=2.0, seed=0, places=None, num_random=1, permuted=(),
-        step_mode="official", batch_size=2,
-    )  # fmt: skip
-    generator.device, generator.resolution = torch.device("cuda"), resolution
-    assert plan._most_images() == images
-    assert dataclasses.replace(plan, images_at_once=7)._most_images() == 7
-
-
 def test_several_edits_share_one_preparation():
     directions = random_directions(3, 12, seed=1)
     boundaries = [Boundary(c, directions[k], torch.tensor(0.0), 0.5) for k, c in enumerate(Brightness.concepts)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -19,6 +20,8 @@ __all__ = ["Start", "most_images", "start_at"]
 
 _CPU_IMAGES = 32
 """From here on an image takes no less time in a larger call (`benchmarks/rescoring.py`)."""
+
+Edited = TypeVar("Edited")
 
 _MOST_IMAGES = 512
 _PIXELS = 2**24
@@ -40,6 +43,11 @@ class Start:
     finish: Callable[[Tensor], Tensor]
     several: bool
     """Whether several edits of the samples can be drawn in one call."""
+
+    def calls(self, edits: Sequence[Edited], num: int, most: int | None = None) -> Iterator[Sequence[Edited]]:
+        """The edits of ``num`` samples in groups of which `draw` takes each at once; ``most`` is `most_images`."""
+        size = max(1, (most_images(self.generator) if most is None else most) // num) if self.several else 1
+        return (edits[start : start + size] for start in range(0, len(edits), size))
 
     def draw(self, moved: Float[Tensor, "m L D"]) -> UInt8[Tensor, "m 3 H W"]:
         """Images of edited codes: of all n samples moved the first way, then, where ``several``, the second …

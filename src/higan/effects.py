@@ -75,8 +75,8 @@ def measure_effects(
         num: K, at least 2.
         seed: chooses the samples, together with ``first``: neither probing nor re-scoring has used them.
         first: index of the first sample, see `higan.population.sample_seeds`.
-        batch_size: images at a time.
-        progress: called after every batch.
+        batch_size: samples at a time.
+        progress: called after every call of generator and scorer.
 
     Raises:
         ValueError: an edit of a concept that the scorer does not know, or as for `measure_changes`.
@@ -129,9 +129,11 @@ def measure_changes(
         after = {}
         for touched, some in groupby(sorted(range(len(edits)), key=starts.__getitem__), starts.__getitem__):
             begun = start_at(generator, codes, touched)
-            for e in some:
-                after[e] = score(scorer, begun.draw(apply(codes, [edits[e]]))).cpu() - before
-                done += len(batch)
+            for together in begun.calls([*some], len(batch)):
+                images = begun.draw(torch.cat([apply(codes, [edits[e]]) for e in together]))
+                for e, scores in zip(together, score(scorer, images).cpu().split(len(batch)), strict=True):
+                    after[e] = scores - before
+                done += len(images)
                 if progress is not None:
                     progress(done, total)
         originals.append(before)

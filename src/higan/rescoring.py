@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from higan.boundaries import random_directions
-from higan.drawing import most_images, start_at
+from higan.drawing import start_at
 from higan.editing import StepMode, offset
 from higan.layers import check_layers, placements
 from higan.population import Progress, check_concepts, check_models, render, sample, sample_seeds, score
@@ -423,18 +423,12 @@ class Plan:
         """Moves with their images: of all samples moved the first way, then the second …"""
         for first, moves in self.queues(wanted).items():
             begun = start_at(self.generator, codes, first)
-            size = max(1, self._most_images() // len(codes)) if begun.several else 1
-            for start in range(0, len(moves), size):
-                some = moves[start : start + size]
+            for some in begun.calls(moves, len(codes), self.images_at_once):
                 yield some, begun.draw(torch.cat([codes + self._offset(move, codes) for move in some]))
 
     def _offset(self, move: Move, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "L D"]:
         direction, steps = self.directions[move.direction], self.steps[move.slots[0]]
         return offset(direction, steps, move.layers, codes.shape[2]).to(codes.dtype)
-
-    def _most_images(self) -> int:
-        """Images in one call."""
-        return most_images(self.generator) if self.images_at_once is None else self.images_at_once
 
     def _score(self, images: Tensor, seeds: Int64[Tensor, " n"] | None = None) -> Float[Tensor, "n C"]:
         return score(self.scorer, images, seeds)[:, self.columns].cpu()

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from higan.drawing import most_images, start_at
+from higan.drawing import start_at
 from higan.editing import StepMode, edit_step, offset
 from higan.population import render, sample, sample_seeds
 from higan.types import Boundary, Generator, Placement
@@ -111,8 +111,7 @@ def image_changes(
         begun = start_at(generator, codes, first)
         for layers in sets:
             moved = [codes + offset(d, wanted[layers], layers, codes.shape[2]).to(codes.dtype) for d in directions]
-            size = max(1, most_images(generator) // num) if begun.several else 1
-            drawn = (begun.draw(torch.cat(moved[k : k + size])) for k in range(0, len(moved), size))
+            drawn = (begun.draw(torch.cat([*some])) for some in begun.calls(moved, num))
             changes = [
                 float(pixel_change(before, after).cpu().double().mean()) for some in drawn for after in some.split(num)
             ]
