@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,76 +124,118 @@ def profile(
     """
     if concepts is None:
         ranked = rank(rescoring, alpha=alpha, num_resamples=2, seed=seed)
-        counted = {row.concept.name for row in ranked if row.verified}
-    else:
-        counted = set(concepts)
+        concepts = {row.concept.name for row in ranked if row.verified}
     num_layers = 1 + max(layer for placement in rescoring.placements for layer in placement.layers)
-    at_layer = _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)])
     stages = groups(num_layers)
-    at_group = _columns(rescoring, list(stages))
+    gains = _GainsAt(
+        rescoring,
+        delta(rescoring) - null_level(rescoring),
+        _columns(rescoring, [f"layer {layer}" for layer in range(num_layers)]),
+        _columns(rescoring, list(stages)),
+    )
     weights = resample_weights(rescoring.changes.shape[-1], num_resamples, seed)
     halves = _halves(rescoring.changes.shape[-1], seed)
-    point = delta(rescoring) - null_level(rescoring)
-
-    def gains_of(c: int, columns: list[int], weights: Tensor) -> Tensor:
-        return _gains(rescoring, c, columns, point, weights)
-
-    chance = torch.Generator().manual_seed(seed + 1)
-
-    levels: list[Level] = []
+    chance = torch.Generator().manual_seed(seed + 1) if over_concepts else None
+    found: list[_LevelProfile] = []
     unplaced: list[Level] = []
-    names: list[tuple[str, ...]] = []
-    spread: list[tuple[Tensor, Tensor]] = []
-    centres: list[Tensor] = []
-    reliability: list[float] = []
     for level in LEVELS:
-        members = [c for c, concept in enumerate(rescoring.concepts) if concept.level == level]
-        members = [c for c in members if rescoring.concepts[c].name in counted]
-        # A concept that moves only when all layers move together says nothing about where it lives.
-        gains = {c: gains_of(c, at_layer, weights) for c in members if bool((point[c, at_group] > 0).any())}
-        gains = {c: found for c, found in gains.items() if _is_located(found)}
-        if members and not gains:
+        members = [c for c, one in enumerate(rescoring.concepts) if one.level == level and one.name in concepts]
+        located = gains.located(members, weights)
+        if located:
+            found.append(_level_profile(level, located, gains, weights, halves, chance))
+        elif members:
             unplaced.append(level)
-        members = [*gains]
-        if not members:
-            continue
-        levels.append(level)
-        names.append(tuple(rescoring.concepts[c].name for c in members))
-        draws = torch.randint(len(members), (num_resamples, len(members)), generator=chance) if over_concepts else None
-        layer, group = [
-            _mean_shares(torch.stack([*map(_signed_shares, found)]), draws)
-            for found in (gains.values(), [gains_of(c, at_group, weights) for c in members])
-        ]
-        spread.append((layer, group))
-        centres.append(_mean_shares(torch.stack([*map(mean_layers, gains.values())])[..., None], draws)[:, 0])
-        parts = [positive_shares(gains_of(c, at_layer, halves))[1:] for c in members]
-        reliability.append(_reliability(torch.stack(parts).mean(0)))
-
-    def collect(part: int, width: int) -> Tensor:
-        return torch.stack([pair[part] for pair in spread]) if spread else torch.empty(0, 1 + num_resamples, width)
-
-    over_layers, over_groups = collect(0, num_layers), collect(1, len(stages))
-    middle = torch.stack(centres) if centres else torch.empty(0, 1 + num_resamples)
+    centre = _stacked([one.centre for one in found], 1 + num_resamples)
     # Before they are cut off, which would make ties of what lies at the first or last layer.
-    rising = (middle[1:, 1:] > middle[:-1, 1:]).all(0)
-    middle = middle.clamp(0, num_layers - 1)
-    low, high = _ends(middle[:, 1:], confidence)
+    rising = (centre[1:, 1:] > centre[:-1, 1:]).all(0)
+    centre = centre.clamp(0, num_layers - 1)
+    low, high = _ends(centre[:, 1:], confidence)
+    single = {f"layer {layer}": (layer,) for layer in range(num_layers)}
+    over_layers = _stacked([one.by_layer for one in found], 1 + num_resamples, num_layers)
+    over_groups = _stacked([one.by_group for one in found], 1 + num_resamples, len(stages))
     return Profile(
-        levels=tuple(levels),
-        concepts=tuple(names),
-        by_layer=_summary(
-            over_layers, [f"layer {k}" for k in range(num_layers)], [(k,) for k in range(num_layers)], confidence
-        ),
-        by_group=_summary(over_groups, list(stages), list(stages.values()), confidence),
-        centre=middle[:, 0],
+        levels=tuple(one.level for one in found),
+        concepts=tuple(one.concepts for one in found),
+        by_layer=_summary(over_layers, single, confidence),
+        by_group=_summary(over_groups, stages, confidence),
+        centre=centre[:, 0],
         centre_low=low,
         centre_high=high,
-        in_order=float(rising.double().mean()) if len(levels) > 1 and num_layers > 1 else math.nan,
-        reliability=torch.tensor(reliability),
+        in_order=float(rising.double().mean()) if len(found) > 1 and num_layers > 1 else math.nan,
+        reliability=torch.tensor([one.reliability for one in found]),
         over_concepts=over_concepts,
         unplaced=tuple(unplaced),
         untried=tuple(level for level in LEVELS if level not in {concept.level for concept in rescoring.concepts}),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GainsAt:
+    """Δs above the mean of the null, at single layers and at stages; ``point`` as measured, the rest on demand."""
+
+    rescoring: Rescoring
+    point: Float[Tensor, "C P"]
+    layers: list[int]
+    stages: list[int]
+
+    def at_layers(self, concept: int, weights: Float[Tensor, "B K"]) -> Float[Tensor, "b L"]:
+        """As measured, then in every resample."""
+        return _gains(self.rescoring, concept, self.layers, self.point, weights)
+
+    def at_stages(self, concept: int, weights: Float[Tensor, "B K"]) -> Float[Tensor, "b S"]:
+        """As measured, then in every resample."""
+        return _gains(self.rescoring, concept, self.stages, self.point, weights)
+
+    def located(self, concepts: Iterable[int], weights: Float[Tensor, "B K"]) -> dict[int, Float[Tensor, "b L"]]:
+        """Gains at single layers of the concepts that some stage and single layers move.
+
+        A concept that moves only when all layers move together says nothing about where it lives.
+        """
+        moved = [c for c in concepts if bool((self.point[c, self.stages] > 0).any())]
+        gains = {c: self.at_layers(c, weights) for c in moved}
+        return {c: found for c, found in gains.items() if _is_located(found)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LevelProfile:
+    """One level of a `Profile`: as measured, then in every resample."""
+
+    level: Level
+    concepts: tuple[str, ...]
+    by_layer: Float[Tensor, "b L"]
+    by_group: Float[Tensor, "b S"]
+    centre: Float[Tensor, " b"]
+    reliability: float
+
+
+def _level_profile(
+    level: Level,
+    located: dict[int, Float[Tensor, "b L"]],
+    gains: _GainsAt,
+    weights: Float[Tensor, "B K"],
+    halves: Float[Tensor, "H K"],
+    chance: torch.Generator | None,
+) -> _LevelProfile:
+    """Mean over a level's located concepts; with ``chance``, each resample draws them anew."""
+    shape = (len(weights), len(located))
+    draws = None if chance is None else torch.randint(len(located), shape, generator=chance)
+    layers = torch.stack([*map(_signed_shares, located.values())])
+    stages = torch.stack([_signed_shares(gains.at_stages(c, weights)) for c in located])
+    centres = torch.stack([*map(mean_layers, located.values())])
+    in_halves = torch.stack([positive_shares(gains.at_layers(c, halves))[1:] for c in located])
+    return _LevelProfile(
+        level=level,
+        concepts=tuple(gains.rescoring.concepts[c].name for c in located),
+        by_layer=_mean_shares(layers, draws),
+        by_group=_mean_shares(stages, draws),
+        centre=_mean_shares(centres[..., None], draws)[:, 0],
+        reliability=_reliability(in_halves.mean(0)),
+    )
+
+
+def _stacked(parts: Sequence[Tensor], *shape: int) -> Tensor:
+    """One row per level, also of none."""
+    return torch.stack([*parts]) if parts else torch.empty(0, *shape)
 
 
 def layer_gains(rescoring: Rescoring, *, num_resamples: int = 1000, seed: int = 0) -> tuple[Float[Tensor, "b L"], ...]:
@@ -318,13 +360,11 @@ def mean_layers(gains: Float[Tensor, "b L"]) -> Float[Tensor, " b"]:
     return ((gains @ torch.arange(last + 1, dtype=gains.dtype)) / total).clamp(-last, 2 * last)
 
 
-def _summary(
-    shares: Float[Tensor, "V b X"], names: list[str], layers: list[tuple[int, ...]], confidence: float
-) -> Shares:
+def _summary(shares: Float[Tensor, "V b X"], places: Mapping[str, tuple[int, ...]], confidence: float) -> Shares:
     low, high = _ends(shares[:, 1:].movedim(1, -1), confidence)
-    winner = torch.nn.functional.one_hot(shares[:, 1:].argmax(-1), len(names))
+    winner = torch.nn.functional.one_hot(shares[:, 1:].argmax(-1), len(places))
     mean, low, high = (part.clamp(0, 1) for part in (shares[:, 0], low, high))
-    return Shares(tuple(names), tuple(layers), mean, low, high, winner.to(shares).mean(1))
+    return Shares(tuple(places), tuple(places.values()), mean, low, high, winner.to(shares).mean(1))
 
 
 def _ends(values: Float[Tensor, "*shape B"], confidence: float) -> tuple[Tensor, Tensor]:
