@@ -299,13 +299,29 @@ def _by_level(flat: Raw) -> Raw:
 
 def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
     """Absorb learning-rate factors, He's constants and the gain of activations into the weights."""
+    config = _config(raw, training)
+    state = {"mean_code": raw["mean_code"].reshape(-1), "constant": raw["const"].reshape(1, -1, 4, 4)}
+    state |= _mapping(raw, len(config.mapping), training.mapping_lr)
+    levels = len(config.channels)
+    for k in range(2 * levels - 1):
+        gain = 1.0 if config.architecture == "resnet" and k > 0 and k % 2 == 0 else _GAIN
+        state |= {f"layers.{k}.{name}": t for name, t in _layer(raw, k, gain, scaled=training.scaled).items()}
+        if config.noise:
+            state[f"layers.{k}.noise"] = _noise(raw, k) * gain
+    for level in range(levels) if config.architecture == "skip" else (levels - 1,):
+        state |= {f"rgb.{level}.{name}": t for name, t in _rgb(raw, level).items()}
+    for level in range(1, levels) if config.architecture == "resnet" else ():
+        weight = raw[f"shortcut.{level}.conv"]
+        state[f"shortcuts.{level}"] = weight / math.sqrt(2 * weight.shape[1])
+    return load(StyleGAN2Network, config, state)
+
+
+def _config(raw: Raw, training: _Training) -> StyleGAN2Config:
+    """What the shapes and names of the tensors say."""
     levels = check_levels((count(raw, "layers.{}.conv") + 1) // 2)
     depth = check_depth(count(raw, "mapping.{}.weight"))
     embedding = _embedding(raw)
-    label_dim = 0 if embedding is None else embedding.shape[1]
-    architecture: Architecture = "skip"
-    if "rgb.0.conv" not in raw and levels > 1:
-        architecture = "resnet" if "shortcut.1.conv" in raw else "orig"
+    num_classes, label_dim = (0, 0) if embedding is None else embedding.shape
     if len(training.taps) != 4 or training.taps != training.taps[::-1]:
         shown = ", ".join(f"{tap:.3g}" for tap in training.taps[:12])
         raise UnknownFormatError(f"the resampling filter is {shown}; only symmetric ones of 4 taps are understood")
@@ -313,38 +329,37 @@ def _build(raw: Raw, training: _Training) -> StyleGAN2Network:
         raise UnknownFormatError(
             f"the network starts at {' × '.join(map(str, raw['const'].shape[-2:]))} pixels; only 4 × 4 is understood"
         )
-    config = StyleGAN2Config(
+    return StyleGAN2Config(
         resolution=2 << levels,
         channels=tuple(raw[f"layers.{2 * level}.conv"].shape[0] for level in range(levels)),
         latent_dim=raw["mapping.0.weight"].shape[1] - label_dim,
         mapping=tuple(raw[f"mapping.{i}.weight"].shape[0] for i in range(depth)),
-        num_classes=0 if embedding is None else embedding.shape[0],
+        num_classes=num_classes,
         label_dim=label_dim,
         joint_norm="mapping.label.weight" not in raw,
-        architecture=architecture,
+        architecture=_architecture(raw, levels),
         clamp=training.clamp,
         filter_taps=training.taps,
         image_channels=colours(raw[f"rgb.{levels - 1}.conv"]),
         noise=any(_is_noisy(raw, k) for k in range(2 * levels - 1)),
     )
-    state = {"mean_code": raw["mean_code"].reshape(-1), "constant": raw["const"].reshape(1, -1, 4, 4)}
-    if embedding is not None:
-        state["mapping.embedding"] = embedding
+
+
+def _architecture(raw: Raw, levels: int) -> Architecture:
+    """One RGB per resolution is ``skip``; of one alone, shortcuts tell."""
+    if "rgb.0.conv" in raw or levels == 1:
+        return "skip"
+    return "resnet" if "shortcut.1.conv" in raw else "orig"
+
+
+def _mapping(raw: Raw, depth: int, lr: float) -> dict[str, Tensor]:
+    embedding = _embedding(raw)
+    state = {} if embedding is None else {"mapping.embedding": embedding}
     for i in range(depth):
         weight = raw[f"mapping.{i}.weight"]
-        state[f"mapping.weights.{i}"] = weight * (training.mapping_lr * _GAIN / math.sqrt(weight.shape[1]))
-        state[f"mapping.biases.{i}"] = raw[f"mapping.{i}.bias"] * (training.mapping_lr * _GAIN)
-    for k in range(2 * levels - 1):
-        gain = 1.0 if architecture == "resnet" and k > 0 and k % 2 == 0 else _GAIN
-        state |= {f"layers.{k}.{name}": t for name, t in _layer(raw, k, gain, scaled=training.scaled).items()}
-        if config.noise:
-            state[f"layers.{k}.noise"] = _noise(raw, k) * gain
-    for level in range(levels) if architecture == "skip" else (levels - 1,):
-        state |= {f"rgb.{level}.{name}": t for name, t in _rgb(raw, level).items()}
-    for level in range(1, levels) if architecture == "resnet" else ():
-        weight = raw[f"shortcut.{level}.conv"]
-        state[f"shortcuts.{level}"] = weight / math.sqrt(2 * weight.shape[1])
-    return load(StyleGAN2Network, config, state)
+        state[f"mapping.weights.{i}"] = weight * (lr * _GAIN / math.sqrt(weight.shape[1]))
+        state[f"mapping.biases.{i}"] = raw[f"mapping.{i}.bias"] * (lr * _GAIN)
+    return state
 
 
 def _embedding(raw: Raw) -> Tensor | None:
