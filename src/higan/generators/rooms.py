@@ -64,7 +64,8 @@ def adain(
     centred = active.sub_(active.sum((2, 3), keepdim=True) / pixels)
     variance = (centred * centred).sum((2, 3)) / pixels
     gain = (1 + scale) * torch.rsqrt(variance + _EPSILON)
-    return torch.addcmul(shift[:, :, None, None], centred, gain[:, :, None, None])
+    # Not torch.addcmul: how it rounds depends on how many samples there are.
+    return (centred * gain[:, :, None, None]).add_(shift[:, :, None, None])
 
 
 class StyleLayer(nn.Module):
