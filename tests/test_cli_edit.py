@@ -346,6 +346,22 @@ def test_a_folder_is_refused_where_there_is_a_file_or_a_picture_of_others(higan,
     assert [*contents(tmp_path / "many")] == ["edited/seed-0003.png"]
 
 
+def test_a_folder_with_other_things_in_it_is_left_alone(higan, small, tmp_path):
+    """A run's folder, a table of somebody's own; what the system hides in folders does not count."""
+    line = ("edit", "--run", small, "--seeds", "2", "--set", "wood=+1@2", "--out")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "scores.csv").write_text("mine")
+    for folder, other in ((small, "boundaries.safetensors"), (tmp_path / "own", "scores.csv")):
+        before = contents(folder)
+        code, printed = higan(*line, folder)
+        assert (code, f"holds {other}, which is not of a folder of pictures" in printed) == (2, True), printed
+        assert contents(folder) == before
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".DS_Store").write_text("")
+    code, printed = higan(*line, tmp_path / "hidden")
+    assert code == 0, printed
+
+
 def test_a_folder_of_codes_numbers_them(higan, small, tmp_path):
     codes = population.sample(load_generator("rooms-32-s0"), [5, 9])
     save_codes(tmp_path / "codes.safetensors", codes)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from higan.cli.app import Device, app, console, errors, progress_bars
 from higan.cli.codes import Codes, DonorCodes, Range, Seeds, codes_for, named_seeds
-from higan.cli.folder import Start, folder_of, starts_of
+from higan.cli.folder import Start, check_alone, folder_of, starts_of
 from higan.cli.outputs import check_folder, is_folder, prepare, room_for, save_movement
 from higan.cli.runs import Run, bench_of
 from higan.export import contact_sheet, load_codes, load_directions, read_recipe, save_picture, save_sheet, save_slider
@@ -101,6 +101,7 @@ def _check_apart(out: Path, kind: str) -> None:
             f"or write a file, as {out}.png"
         )
     check_folder(out)
+    check_alone(out)
 
 
 def _check_shown(out: Path, num: int, chosen: list[str], kind: str) -> None:

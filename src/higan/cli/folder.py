@@ -18,7 +18,7 @@ from higan.population import score
 from higan.study import Report
 from higan.workbench import OutOfReachError, Series, Workbench, in_series
 
-__all__ = ["Folder", "Start", "folder_of", "starts_of"]
+__all__ = ["Folder", "Start", "check_alone", "folder_of", "starts_of"]
 
 # Apart from each other: tools that take a folder for a set of pictures look at all that is in it.
 _ORIGINAL, _EDITED = "original", "edited"
@@ -40,6 +40,18 @@ def starts_of(seeds: Sequence[int], codes: Float[Tensor, "n L D"] | None = None)
     if codes is None:
         return [Start(picture_name("seed", seed), seed=seed) for seed in dict.fromkeys(seeds)]
     return [Start(picture_name("code", k), code=code) for k, code in enumerate(codes)]
+
+
+def check_alone(path: Path) -> None:
+    """Before the work: what is there are pictures and their table, not a run, nor a table of somebody's own.
+
+    Raises:
+        ValueError: there is something else.
+    """
+    there = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} if path.exists() else set()
+    others = sorted(there - {*_WHEN, _SCORES}) or sorted(there if there == {_SCORES} else ())
+    if others:
+        raise ValueError(f"{path} holds {others[0]}, which is not of a folder of pictures; choose another folder")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
