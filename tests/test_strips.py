@@ -27,6 +27,12 @@ def planted(strip):
 def test_sweeps_read_as_they_are_written():
     assert parse_sweep("-3:3:7") == (-3, -2, -1, 0, 1, 2, 3)
     assert parse_sweep("0:1:3") == (0, 0.5, 1)
+    for end in (0.1, 0.7, 3.3):
+        # Symmetric and not, the original is among them, and ends are as written.
+        for number in (7, 25):
+            found = parse_sweep(f"-{end}:{end}:{number}")
+            assert (found[0], found[number // 2], found[-1]) == (-end, 0, end)
+            assert parse_sweep(f"-{end}:{2 * end}:{number}")[(number - 1) // 3] == 0
     for text in ("", "1:2", "1:2:1", "1:2:x", "nan:1:3", "0:inf:3", "1:2:3:4", "0:1:100000"):
         with pytest.raises(ValueError, match="first:last:number"):
             parse_sweep(text)
@@ -48,6 +54,13 @@ def test_a_sweep_scales_all_edits_together(bench):
     assert head == "-1"
     assert float(first.split()[-2]) == pytest.approx(-2 / std["planted 1"], abs=0.08)
     assert float(second.split()[-2]) == pytest.approx(1 / std["planted 2"], abs=0.08)
+
+
+def test_a_concept_edited_at_two_places_is_told_once_and_apart(bench):
+    strip = joint_strip(bench, ["planted 1=+2@1", "planted 1=+1@0", "planted 2=+1@2"], starts(bench, [0]))
+    assert strip.columns == ("original", "planted 1 0", "planted 1 1", "planted 2", "together")
+    told = [caption.rsplit(" ", 2)[0] for caption in strip.captions[-1].split("\n")[1:]]
+    assert told == ["planted 1", "planted 2"]
 
 
 def test_joint_edits_are_the_sum_of_the_single_ones(bench):

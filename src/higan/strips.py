@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 from jaxtyping import Float, UInt8
@@ -41,12 +43,14 @@ def parse_sweep(text: str) -> tuple[float, ...]:
     """
     parts = text.split(":")
     try:
-        first, last, count = float(parts[0]), float(parts[1]), int(parts[2])
+        ends, count = [float(part) for part in parts[:2]], int(parts[2])
     except (ValueError, IndexError):
-        count, first, last = 0, 0.0, 0.0
-    if len(parts) != 3 or not 2 <= count <= 1000 or not (math.isfinite(first) and math.isfinite(last)):
+        ends, count = [], 0
+    if len(parts) != 3 or not 2 <= count <= 1000 or not all(map(math.isfinite, ends)):
         raise ValueError(f"a sweep is written first:last:number, as in -3:3:7, with 2 to 1000 pictures; got {text!r}")
-    return tuple(first + (last - first) * k / (count - 1) for k in range(count))
+    # In fractions of what is written: rounded on the way, -0.7:0.7:7 would miss the original, which 0 is, and its end.
+    first, last = (Fraction(str(end)) for end in ends)
+    return tuple(float(first + (last - first) * k / (count - 1)) for k in range(count))
 
 
 def starts(bench: Workbench, seeds: Sequence[int]) -> Float[Tensor, "n L D"]:
@@ -90,8 +94,9 @@ def joint_strip(
         raise ValueError(f"joint edits are two or more; got {len(edits)}")
     plans = plan(bench, edits, codes, conditions=conditions)
     variants = [[[], *([edit] for edit in edits_), list(edits_)] for edits_ in plans]
-    names = [edit.boundary.concept.name.replace("_", " ") for edit in plans[0]]
-    return _strip(bench, codes, variants, ["original", *names, "together"])
+    names = Counter(edit.boundary.concept.name for edit in plans[0])
+    columns = [_column(edit, alone=names[edit.boundary.concept.name] == 1) for edit in plans[0]]
+    return _strip(bench, codes, variants, ["original", *columns, "together"])
 
 
 def grid_strip(
@@ -133,6 +138,12 @@ def folded(strip: Strip, rows: Sequence[str], *, most: int = 8) -> tuple[Strip, 
     captions = [c for r in range(len(rows)) for c in (*strip.captions[r * wide : (r + 1) * wide], *[""] * spare)]
     names = tuple(name if line == 0 else "" for name in rows for line in range(lines))
     return Strip(images, codes, strip.columns[:width], tuple(captions)), names
+
+
+def _column(edit: Edit, *, alone: bool) -> str:
+    """What an edit is called; with its layers where its concept is edited elsewhere too."""
+    name = edit.boundary.concept.name.replace("_", " ")
+    return name if alone else f"{name} {format_layers(edit.layers)}"
 
 
 def _place(name: str, layers: Sequence[int]) -> str:
@@ -181,9 +192,8 @@ def _with_changes(
         row = k // per_row
         lines = [caption]
         edits = variants[row][k % per_row]
-        for edit in edits:
-            name = edit.boundary.concept.name
-            if edit.strength and std.get(name, 0) > 0:
+        for name in dict.fromkeys(edit.boundary.concept.name for edit in edits if edit.strength):
+            if std.get(name, 0) > 0:
                 column = bench.column(name)
                 sigma = float(scores[k, column] - before[row, column]) / std[name]
                 lines.append(f"{name.replace('_', ' ')} {sigma:+.1f} sd")  # the built-in font has no σ
