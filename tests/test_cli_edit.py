@@ -602,6 +602,11 @@ def test_bad_pictures_are_one_clear_line(higan, tmp_path, monkeypatch, words, me
 # ---- the other verbs ------------------------------------------------------------------------------------------------
 
 
+def test_mixing_no_layers_is_not_mixing_the_last_ones(higan, tmp_path):
+    code, printed = higan("mix", *ROOMS, "--seed", 1, "--donor", 5, "--layers", "", "--out", tmp_path / "x.png")
+    assert (code, "layers are written as 0,3-5" in printed, [*tmp_path.iterdir()]) == (2, True, [])
+
+
 def test_mixing_one_and_many(higan, finished, tmp_path):
     assert higan("mix", *ROOMS, "--seed", 1, "--donor", 5, "--layers", "0-9", "--out", tmp_path / "all.png")[0] == 0
     assert np.array_equal(pixels(tmp_path / "all.png"), drawn(5)[0])
@@ -785,9 +790,31 @@ def test_codes_that_all_layers_share_are_those_of_many_pictures(higan, finished,
     assert code == 0, printed
     assert "3 pictures in" in printed
     assert np.array_equal(pixels(tmp_path / "sheet.png")[6:134:2, 6:134:2], drawn(1)[0])
+    np.save(tmp_path / "apart.npy", codes[:, :1].numpy())
+    before = pixels(tmp_path / "sheet.png")
+    code, printed = higan(*line, "--codes", tmp_path / "apart.npy")
+    assert code == 0, printed
+    assert np.array_equal(pixels(tmp_path / "sheet.png"), before)
     np.save(tmp_path / "narrow.npy", codes[:, 0, :5].numpy())
     code, printed = higan(*line, "--codes", tmp_path / "narrow.npy")
     assert (code, "codes of 'rooms' have shape (10, 128)" in printed) == (2, True)
+
+
+def test_pictures_of_codes_that_all_layers_share_are_repeated(higan, finished, tmp_path):
+    """Of files (n, D): a picture that starts from one of their codes, and one that has layers of it."""
+    np.save(tmp_path / "w.npy", population.sample(load_generator("rooms"), [1, 2, 3])[:, 0].numpy())
+    codes, again = ("--codes", tmp_path / "w.npy"), tmp_path / "again.png"
+    assert higan("edit", "--run", finished, *codes, "--set", "bedroom=+2@1", "--out", tmp_path / "many")[0] == 0
+    np.save(tmp_path / "one.npy", np.load(tmp_path / "w.npy")[1:2])
+    donor = ("--donor-codes", tmp_path / "one.npy")
+    assert higan("mix", *ROOMS, "--seed", 4, *donor, "--out", tmp_path / "mixed.png")[0] == 0
+    for picture, files in (
+        (tmp_path / "many" / "edited" / "code-0002.png", codes),
+        (tmp_path / "mixed.png", ("--donor-codes", tmp_path / "w.npy")),
+    ):
+        code, printed = higan("edit", "--run", finished, "--from", picture, *files, "--out", again)
+        assert code == 0, printed
+        assert again.read_bytes() == picture.read_bytes()
 
 
 def test_a_line_that_fails_leaves_no_folder(higan, finished, tmp_path):

@@ -205,6 +205,12 @@ def test_codes_come_back(tmp_path):
     np.save(tmp_path / "nan.npy", np.full((2, 3), np.nan, np.float32))
     with pytest.raises(CorruptFileError, match="finite codes"):
         load_codes(tmp_path / "nan.npy")
+    np.save(tmp_path / "nothing.npy", np.zeros((0, 8), np.float32))
+    with pytest.raises(CorruptFileError, match=r"finite codes of shape \(n, L, D\); got \(1, 0, 8\)"):
+        load_codes(tmp_path / "nothing.npy")
+    np.savez(tmp_path / "projected_w.npz", w=codes.numpy())
+    with pytest.raises(UnknownFormatError, match=r"expected .safetensors or .npy, .* of another tool's .npz"):
+        load_codes(tmp_path / "projected_w.npz")
     with pytest.raises(ValueError, match=r"\.safetensors or \.npy"):
         save_codes(tmp_path / "c.pt", codes)
 

@@ -364,12 +364,19 @@ def load_codes(path: str | os.PathLike[str]) -> Float[Tensor, "n L D"]:
     if path.suffix == ".npy":
         found = official.read_codes(path)
     else:
-        tensors, header = read_weights(path)
+        try:
+            tensors, header = read_weights(path)
+        except UnknownFormatError as error:
+            raise UnknownFormatError(
+                f"{path} does not hold codes: expected .safetensors or .npy, such as `higan invert` writes of "
+                "photographs; of another tool's .npz or .pt save the array, as in numpy.save('codes.npy', "
+                "numpy.load('projected_w.npz')['w'])"
+            ) from error
         if header.get("format") != _CODES or "codes" not in tensors:
             raise UnknownFormatError(f"{path} does not hold codes: expected {_CODES!r}, got {header.get('format')!r}")
         found = tensors["codes"]
     found = found[None] if found.ndim == 2 else found
-    if found.ndim != 3 or not found.is_floating_point() or not bool(torch.isfinite(found).all()):
+    if found.ndim != 3 or not found.numel() or not found.is_floating_point() or not bool(torch.isfinite(found).all()):
         raise CorruptFileError(f"{path} must hold finite codes of shape (n, L, D); got {tuple(found.shape)}")
     return found.float()
 

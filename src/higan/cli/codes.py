@@ -93,14 +93,10 @@ def codes_for(bench: Workbench, path: Path) -> Float[Tensor, "n L D"]:
     """
     generator, found, about = bench.generator, load_codes(path), about_codes(path)
     expected = (generator.num_layers, generator.code_dim)
-    if (
-        generator.shared_code
-        and found.shape[0] == 1
-        and found.shape[1] != expected[0]
-        and found.shape[2] == expected[1]
-    ):
-        # Codes (n, D) of other tools, which all layers share, look like one of n layers.
-        found = found[0][:, None].expand(-1, *expected)
+    n, rows, width = found.shape
+    if generator.shared_code and rows != expected[0] and width == expected[1] and 1 in (n, rows):
+        # Codes that all layers share, (n, D) or (n, 1, D) of other tools; the first look like one code of n layers.
+        found = found.flatten(0, 1)[:, None].expand(-1, *expected)
     if tuple(found.shape[1:]) != expected:
         raise ValueError(f"codes of {generator.name!r} have shape {expected}; {path} has {tuple(found.shape[1:])}")
     if bench.weights and about.get("weights", bench.weights) != bench.weights:

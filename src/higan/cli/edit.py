@@ -17,7 +17,7 @@ from higan.cli.codes import Codes, DonorCodes, Range, Seeds, codes_for, named_se
 from higan.cli.folder import Start, check_alone, folder_of, starts_of
 from higan.cli.outputs import check_folder, is_folder, prepare, room_for, save_movement
 from higan.cli.runs import Run, bench_of
-from higan.export import contact_sheet, load_codes, load_directions, read_recipe, save_picture, save_sheet, save_slider
+from higan.export import contact_sheet, load_directions, read_recipe, save_picture, save_sheet, save_slider
 from higan.recipes import Instruction, Move, format_layers
 from higan.report.words import layer_span, readable
 from higan.strips import Strip, folded, grid_strip, joint_strip, parse_sweep, starts, sweep_strip
@@ -169,9 +169,9 @@ def _repeat(bench: Workbench, again: Path, out: Path, codes: Path | None, donor_
     recipe = read_recipe(again)
     code = None
     if codes is not None:
-        found = load_codes(codes)
+        found = codes_for(bench, codes)
         code = next((c for c in found if digest_of_codes(c) == recipe.codes), found[0])
-    donors = () if donor_codes is None else tuple(load_codes(donor_codes))
+    donors = () if donor_codes is None else tuple(codes_for(bench, donor_codes))
     made = repeat(bench, recipe, code=code, donors=donors)
     save_picture(room_for(out), made.image, made.recipe)
     console.print(f"{out}, repeated from {again}", highlight=False, soft_wrap=True)

@@ -48,7 +48,8 @@ def mix(
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest(generator))
     stages = groups(bench.generator.num_layers)
-    where = parse_layers(layers or [*stages][-1], num_layers=bench.generator.num_layers, names=stages)
+    lent = [*stages][-1] if layers is None else layers
+    where = parse_layers(lent, num_layers=bench.generator.num_layers, names=stages)
     takers, names = sources(bench, seed, codes, "--seed", "--codes")
     donors, lenders = sources(bench, donor, donor_codes, "--donor", "--donor-codes")
     if len(takers) == len(donors) == 1:
@@ -61,9 +62,8 @@ def mix(
         rows = [torch.cat([takers[k : k + 1], mixed[k]]) for k in range(len(takers))]
         images = draw(bench.generator, torch.cat([donors[:1], donors, *rows]))
         images[0] = 255
-        lent = f"layers {format_layers(where)} of"
         captions = ["", *lenders]
         for name in names:
-            captions += [name, *(f"{lent} {lender}" for lender in lenders)]
+            captions += [name, *(f"layers {format_layers(where)} of {lender}" for lender in lenders)]
         save_sheet(room_for(out), contact_sheet(images, len(donors) + 1, captions=captions))
     console.print(f"{out}", highlight=False, soft_wrap=True)
