@@ -364,6 +364,9 @@ def test_projection_by_hand():
     result = project_out(boundary([0.6, 0.8, 0.0]), [boundary([1.0, 0.0, 0.0])])
     torch.testing.assert_close(result.normal, torch.tensor([0.0, 1.0, 0.0]))
     torch.testing.assert_close(result.bias, torch.tensor(1.25))
+    # Per layer, a direction that takes one less far than another goes on to do so.
+    layers = project_out(boundary([[0.6, 0.8], [0.06, 0.08]]), [boundary([[1.0, 0.0], [1.0, 0.0]])])
+    torch.testing.assert_close(layers.normal, torch.tensor([[0.0, 1.0], [0.0, 0.1]]))
 
 
 @pytest.mark.parametrize("ridge", [1e-9, 0.1, 1e9])

@@ -94,6 +94,10 @@ def test_named_concept_and_unnormalised_direction(tmp_path):
     direction = official.read_boundary(tmp_path / "x.npy", Concept("wood", "object"))
     assert direction.boundary.concept == Concept("wood", "object")
     assert torch.allclose(direction.boundary.normal, torch.tensor([0.6, 0.8]))
+    # Of a direction per layer, layers keep their share: such files move some layers further than others.
+    np.save(tmp_path / "x.npy", np.array([[[3.0, 4.0], [0.0, 0.5], [0.0, 0.0]]], np.float32))
+    found = official.read_boundary(tmp_path / "x.npy").boundary.normal
+    assert torch.allclose(found, torch.tensor([[0.6, 0.8], [0, 0.1], [0, 0]]))
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_sefa_has_each_layer_s_part_where_layers_differ_in_width():
     (candidate,) = sefa(generator, (0, 1), 1)
     # Rows of unit length, by hand: (0.6, 0, 0, 0.8) and (1, 0, 0, 0), whose first axis bisects them.
     by_hand = torch.tensor([1.6, 0, 0, 0.8]) / 3.2**0.5
-    torch.testing.assert_close(candidate.normal, torch.stack([by_hand, torch.tensor([1.0, 0, 0, 0])]))
+    torch.testing.assert_close(candidate.normal, torch.stack([by_hand, by_hand * torch.tensor([1.0, 1, 0, 0])]))
     (found,) = discover(generator, Grey(), stages={"both": (0, 1)}, num=1, std=torch.ones(2))
     assert found.boundary.normal.shape == (2, 4)
 
@@ -250,3 +250,45 @@ def test_bad_requests(options, words):
         discover(ToyGenerator(4, 8), ToyScorer(4), **options)
     with pytest.raises(ValueError, match="at least 2 codes"):
         pca(population.sample(ToyGenerator(), [1]), [0], 1)
+
+
+SCALES = torch.tensor([10.0, 1.0, 0.01])
+
+
+def uneven():
+    """Three layers of widths 4, 8 and 6, whose codes vary by 10, 1 and 0.01."""
+    inside = torch.arange(8) < torch.tensor([4, 8, 6])[:, None]
+
+    def spread(z):
+        return z.reshape(-1, 3, 8) * SCALES[:, None] * inside
+
+    return ModuleGenerator(
+        lambda codes: codes[:, :1, 0, None, None].expand(-1, 3, 4, 4) / 50, latent_dim=24, layer_widths=(4, 8, 6),
+        resolution=4, map=spread, shared_code=False, style_weights=lambda layer: torch.eye(8) * inside[layer],
+    )  # fmt: skip
+
+
+def test_an_axis_of_several_layers_moves_each_as_far_as_the_codes_vary_along_it():
+    """Against numpy's decomposition; no layer may be taken hundreds of its own standard deviations away."""
+    generator = uneven()
+    codes = population.sample(generator, population.sample_seeds(1024))
+    (found,) = pca(codes, [0, 1, 2], 1)
+    flat = codes.double().flatten(1).numpy()
+    values, vectors = np.linalg.eigh(np.cov(flat.T))
+    axis = torch.from_numpy(vectors[:, -1].reshape(3, 8).copy()).float()
+    torch.testing.assert_close(found.normal, axis * (found.normal[0, 0] / axis[0, 0]), atol=1e-6, rtol=1e-3)
+    assert float(found.normal.norm(dim=1).max()) == pytest.approx(1, abs=1e-6)
+    own, *random = directions._trials(generator, found, codes, 3.0, 2, 0)
+    moved = own.strength * own.boundary.normal
+    assert float(moved.norm()) == pytest.approx(3 * values[-1] ** 0.5, rel=1e-3)
+    for other in random:
+        torch.testing.assert_close((other.strength * other.boundary.normal).norm(dim=1), moved.norm(dim=1))
+    assert bool((moved.norm(dim=1) <= 3.2 * SCALES).all())
+
+
+def test_a_layer_has_no_more_directions_than_it_is_wide():
+    generator = uneven()
+    for method in ("pca", "sefa"):
+        found = discover(generator, Grey(), method=method, num=6, num_samples=4, num_random=1)
+        assert [d.candidate.layers[0] for d in found] == [0] * 4 + [1] * 6 + [2] * 6
+        assert all(d.candidate.value > 0 for d in found)

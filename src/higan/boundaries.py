@@ -429,9 +429,11 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: fl
     basis, weight, _ = torch.linalg.svd(stacked, full_matrices=False)
     removed = weight.square() / (weight.square() + ridge) if ridge > 0 else (weight > 1e-6 * weight[..., :1]).to(weight)
     rest = normal - ((basis * removed[..., None, :]) @ (basis.mT @ normal[..., None]))[..., 0]
+    # Directions may be longer at some layers than at others, and stay so; rounding of unit length is left as it is.
+    own = normal.norm(dim=-1)
+    own = torch.where((own - 1).abs() < 1e-5, 1.0, own)
     # Layers that the direction leaves alone have nothing to lose.
-    untouched = normal.norm(dim=-1) == 0
-    length = torch.where(untouched, 1.0, rest.norm(dim=-1))
+    length = torch.where(own == 0, 1.0, rest.norm(dim=-1) / own)
     if not bool((length > 1e-4).all()):
         names = ", ".join(repr(c.concept.name) for c in conditions[:_TOLD])
         more = f" and {len(conditions) - _TOLD} others" if len(conditions) > _TOLD else ""

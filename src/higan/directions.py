@@ -9,7 +9,7 @@ score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -42,7 +42,8 @@ def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Can
 
     Rows of A are scaled to unit length first, as the reference implementation does; rows of zeros are left out. Of the
     two opposite directions of an eigenvector, the one whose largest component is positive is given. Where layers differ
-    in width, each has its part of the direction, (L, D).
+    in width, each has its part of the direction, (L, D), the longest of unit length. There are fewer than ``num`` where
+    the weights read fewer dimensions of the code.
 
     Raises:
         ValueError: the generator has no style weights, bad layers, or more directions than dimensions.
@@ -64,19 +65,19 @@ def sefa(generator: Generator, layers: Sequence[int], num: int = 5) -> tuple[Can
 
 
 def _within(candidate: Candidate, widths: Sequence[int]) -> Candidate:
-    """The same direction at every one of its layers, (L, D), as far as that layer's width goes, at unit length."""
+    """The same direction at every one of its layers, (L, D), as far as that layer's width goes."""
     normal = torch.zeros(len(widths), len(candidate.normal))
     for layer in candidate.layers:
         normal[layer, : widths[layer]] = candidate.normal[: widths[layer]]
-    normal /= normal.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    return Candidate(normal, candidate.value, candidate.layers)
+    return Candidate(normal / normal.norm(dim=1).max().clamp(min=1e-12), candidate.value, candidate.layers)
 
 
 def pca(codes: Float[Tensor, "n L D"], layers: Sequence[int], num: int = 5) -> tuple[Candidate, ...]:
     """Principal axes of the codes at some layers, largest variance first.
 
-    Where all layers share their code, the axes are those of that one code, (D,). Otherwise the codes of the chosen
-    layers are taken together, and each layer's part is scaled to unit length, (L, D); other layers' rows are zero.
+    Where all layers share their code, the axes are those of that one code, (D,). Otherwise they are those of the codes
+    of the chosen layers taken together, (L, D): each layer has its part of an axis, the longest part is of unit length,
+    and other layers' rows are zero. There are fewer than ``num`` where fewer dimensions of the codes vary.
 
     Raises:
         ValueError: fewer than two codes, bad layers, or more directions than dimensions.
@@ -97,7 +98,7 @@ def pca(codes: Float[Tensor, "n L D"], layers: Sequence[int], num: int = 5) -> t
     for candidate in _candidates(flat.T @ flat / (n - 1), layers, num):
         normal = torch.zeros(L, D)
         part = candidate.normal.reshape(len(chosen), D)
-        normal[chosen] = part / part.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        normal[chosen] = part / part.norm(dim=1).max()
         found.append(Candidate(normal, candidate.value, candidate.layers))
     return tuple(found)
 
@@ -108,7 +109,11 @@ def _check_num(num: int, most: int) -> None:
 
 
 def _candidates(gram: Float[Tensor, "d d"], layers: Sequence[int], num: int) -> tuple[Candidate, ...]:
-    values, vectors = torch.linalg.eigh(gram)
+    # What lies beyond a narrow layer's width is nothing, and no direction may lead there.
+    used = gram.diagonal() > 0
+    values, within = torch.linalg.eigh(gram[used][:, used])
+    vectors = torch.zeros(len(gram), len(values), dtype=gram.dtype)
+    vectors[used] = within
     values, vectors = values.flip(0)[:num], vectors.flip(1)[:, :num].T
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     vectors = vectors * largest.sign()
@@ -208,12 +213,17 @@ def _trials(
     many of its own standard deviations.
     """
     normal, at = candidate.normal, list(candidate.layers)
-    along = (codes[:, at] * normal.to(codes).expand(codes.shape[1], -1)[at]).sum(-1)
-    length = step * (float(along.std(0, correction=0).mean()) or 1.0)
+    parts = normal.to(codes).expand(codes.shape[1], -1)[at]
+    # The coordinate along all layers' parts together, of which the step is so many standard deviations.
+    along = (codes[:, at] * parts).sum((1, 2)) / parts.square().sum()
+    length = step * (float(along.std(correction=0)) or 1.0)
     nameless = Boundary(Concept("nameless", "attribute"), normal, torch.zeros(normal.shape[:-1]), float("nan"))
     widths = generator.layer_widths if isinstance(generator, RaggedGenerator) else None
-    directions = [nameless, *meaningless_directions(nameless, num_random, seed, widths)]
-    return [Edit(direction, length, candidate.layers) for direction in directions]
+    random = meaningless_directions(nameless, num_random, seed, widths)
+    if normal.ndim == 2:
+        # As far at every layer as the candidate.
+        random = [replace(r, normal=r.normal * normal.norm(dim=1, keepdim=True)) for r in random]
+    return [Edit(direction, length, candidate.layers) for direction in (nameless, *random)]
 
 
 def _named(

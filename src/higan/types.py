@@ -252,7 +252,8 @@ class Population:
 class Boundary:
     """A linear boundary in code space, ``normal · code + bias = 0``, scores above it on the normal's side.
 
-    ``normal`` is (D,) where all layers share a code, else (l, D) with one row per layer; every row has unit length.
+    ``normal`` is (D,) where all layers share a code, else (l, D) with one row per layer; every row has unit length. Of
+    a direction that takes layers unlike far, such as a principal axis of theirs, the longest row has.
     ``holdout_accuracy`` is measured on samples that took no part in the fit (the paper's 30 %). ``stability`` is the
     cosine between the normals found from either half of the population alone; NaN where nobody looked. ``score_std`` is
     the standard deviation of the concept's score over the population, the unit of its effects; NaN where nobody told.

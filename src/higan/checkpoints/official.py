@@ -108,7 +108,8 @@ def read_boundary(path: str | Path, concept: Concept | None = None) -> Direction
             the level that the file gives, or ``attribute``.
 
     Returns:
-        The direction, its normal (D,), or (L, D) if the file has one per layer, scaled to unit length.
+        The direction, its normal (D,) of unit length, or (L, D) if the file has one per layer, the longest of unit
+        length.
 
     Raises:
         MissingWeightsError: there is no such file.
@@ -127,14 +128,14 @@ def read_boundary(path: str | Path, concept: Concept | None = None) -> Direction
         normal = normal[0]
     if normal.ndim not in (1, 2) or normal.numel() == 0:
         raise UnknownFormatError(f"{path} has shape {value.shape}; a direction has shape (1, D) or (1, L, D)")
-    length = normal.norm(dim=-1, keepdim=True)
-    if not torch.isfinite(length).all() or not (length > 0).any():
+    length = normal.norm(dim=-1).max()
+    if not torch.isfinite(length) or not length > 0:
         raise CorruptFileError(f"{path} has a direction of length zero or without bound")
     if concept is None:
         level = advice.get("type")
         concept = Concept(path.stem.removesuffix(_SUFFIX) or path.stem, level if level in LEVELS else "attribute")
     layers = advice.get("manipulate_layers")
-    unit = (normal / torch.where(length > 0, length, 1.0)).float()  # layers that it has nothing to say of stay zero
+    unit = (normal / length).float()  # layers that it says little of stay short, those that it says nothing of zero
     boundary = Boundary(concept, unit, torch.zeros(unit.shape[:-1]), holdout_accuracy=math.nan)
     return Direction(boundary, layers if isinstance(layers, str) and layers else None)
 
