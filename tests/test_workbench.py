@@ -10,6 +10,7 @@ from higan import load_generator, population, workbench
 from higan.editing import apply
 from higan.errors import RunMismatchError
 from higan.generators.biggan import BigGANConfig, BigGANNetwork
+from higan.generators.module import ModuleGenerator
 from higan.generators.pretrained import wrap
 from higan.generators.toy import ToyGenerator
 from higan.layers import placements
@@ -261,6 +262,41 @@ def test_every_sample_reaches_the_target_by_its_own_step(bench):
     assert bool((found.scores >= 1.0).all())
     below = reach(bench, codes, BOUNDARIES["planted 1"], [1], -1.0, below=True)
     torch.testing.assert_close(below.strengths, ((-1.0 - start) / 0.7).clamp(max=0), atol=0.06, rtol=0)
+
+
+def test_targets_are_sought_as_far_as_the_codes_of_the_edited_layers_vary():
+    """Of codes that vary by 3 at the last layer and by 0.1 at the others; the mean over layers would end at 5 steps."""
+
+    class Uneven(ToyGenerator):
+        def map(self, z):
+            return super().map(z) * torch.tensor([0.1, 0.1, 0.1, 3.0])[:, None]
+
+    generator = Uneven(4, 8)
+    rows = {name: b.normal.repeat(4, 1) for name, b in BOUNDARIES.items()}
+    layered = {name: dataclasses.replace(b, normal=rows[name], bias=torch.zeros(4)) for name, b in BOUNDARIES.items()}
+    codes = population.sample(generator, range(20))
+    planted = (codes[:, 3] * generator.directions[3]).sum(-1)
+    low = int(planted.argmin())
+    assert float(planted[low]) < -3
+    found = reach(Workbench(generator, layered, S), codes[low : low + 1], layered["planted 3"], [3], 4.0)
+    assert bool(found.reached.all())
+    assert float(found.strengths) == pytest.approx(4 - float(planted[low]), abs=0.2)
+
+
+def test_a_direction_beyond_a_layer_s_width_is_refused():
+    """Such as one for all layers, of somebody's else, where layers differ in width."""
+    generator = ModuleGenerator(
+        lambda codes: codes[:, :1, 0, None, None].expand(-1, 3, 4, 4), latent_dim=6, layer_widths=(4, 2), resolution=4,
+        map=lambda z: torch.stack([z[:, :4], torch.nn.functional.pad(z[:, 4:], (0, 2))], 1), shared_code=False,
+    )  # fmt: skip
+    normal = torch.full((4,), 0.5)
+    mine = Boundary(Concept("mine", "layout"), normal, torch.tensor(0.0), 0.9)
+    with pytest.raises(ValueError, match=r"'mine' goes beyond the width of layer 1, 2 of 4: .* for each, \(2, 4\)"):
+        workbench.with_directions(Workbench(generator, {}), [mine], {})
+    rows = torch.stack([normal, torch.tensor([0.6, 0.8, 0, 0])])
+    layered = dataclasses.replace(mine, normal=rows, bias=torch.zeros(2))
+    found = workbench.with_directions(Workbench(generator, {}), [layered], {})
+    assert edit(found, ["mine=+1@1"], seed=1).code[1, 2:].tolist() == [0, 0]
 
 
 def test_a_sample_alone_moves_as_it_does_in_company(bench):

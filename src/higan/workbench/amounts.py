@@ -81,7 +81,7 @@ def calibrate(
         if abs(float(changes.mean()) - wanted) <= max(_CLOSE * wanted, min(2 * error, (1 - _NEARLY) * wanted)):
             return guess
     change = _changes(bench, boundary, layers, _fresh(bench, 4 * _CALIBRATION))
-    limit = REACH * spread(bench.generator, boundary)
+    limit = REACH * spread(bench.generator, boundary, layers)
     first, longest = (limit / 16, limit) if guess is None else (min(abs(guess), limit), limit * FURTHER)
     looks = itertools.count(1)
     most = 2 + math.ceil(math.log2(longest / first)) + _STEPS
@@ -159,7 +159,7 @@ def approach(
     def change(steps: float) -> float:
         return float(changes(steps).mean())
 
-    unit = REACH * spread(bench.generator, boundary)
+    unit = REACH * spread(bench.generator, boundary, layers)
     tries = [(0.0, 0.0)]
     for doubling in _DOUBLINGS:
         steps = unit * 2.0**doubling
@@ -255,7 +255,7 @@ def reach(
     """
     check_layers(layers, bench.generator.num_layers)
     column = bench.column(boundary.concept.name)
-    longest = REACH * spread(bench.generator, boundary) if limit is None else limit
+    longest = REACH * spread(bench.generator, boundary, layers) if limit is None else limit
     if not (math.isfinite(target) and math.isfinite(longest) and longest > 0):
         raise ValueError(f"target and limit must be finite, the limit above 0; got {target} and {limit}")
     sign = -1.0 if below else 1.0
@@ -280,10 +280,13 @@ def reach(
     return Reached(sign * high, scores, done)
 
 
-def spread(generator: Generator, boundary: Boundary, *, num: int = 512) -> float:
-    """Standard deviation of sampled codes along a boundary's normal, averaged over layers with their own normals."""
+def spread(generator: Generator, boundary: Boundary, layers: Sequence[int], *, num: int = 512) -> float:
+    """Standard deviation of sampled codes along a boundary's normal, averaged over those layers."""
     codes = sample(generator, sample_seeds(num))
     along = (codes * boundary.normal.to(codes)).sum(-1)
+    if not generator.shared_code:
+        # Layers with codes of their own may vary by a hundred times as much as others.
+        along = along[:, list(layers)]
     return float(along.std(0, correction=0).mean()) or 1.0
 
 

@@ -9,7 +9,7 @@ from higan.layers import check_layers
 from higan.recipes import Instruction, parse
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.trial import check_same
-from higan.types import Boundary, Generator, Rescoring, Scorer
+from higan.types import Boundary, Generator, RaggedGenerator, Rescoring, Scorer
 
 __all__ = ["Workbench", "open_workbench", "with_directions"]
 
@@ -87,7 +87,8 @@ def with_directions(
         advice: layers by name.
 
     Raises:
-        ValueError: a name that is there already, a normal of another shape, or layers that do not exist.
+        ValueError: a name that is there already, a normal of another shape or beyond a layer's width, or layers that
+            do not exist.
     """
     generator, names = bench.generator, [direction.concept.name for direction in directions]
     if taken := [name for k, name in enumerate(names) if name in bench.boundaries or name in names[:k]]:
@@ -100,5 +101,18 @@ def with_directions(
                 f"{generator.name!r} have {' or '.join(map(str, shapes))}"
             )
         check_layers(advice.get(direction.concept.name, (0,)), generator.num_layers)
+        if isinstance(generator, RaggedGenerator):
+            _check_widths(direction, generator.layer_widths)
     more = {direction.concept.name: direction for direction in directions}
     return replace(bench, boundaries={**bench.boundaries, **more}, advice={**bench.advice, **advice})
+
+
+def _check_widths(direction: Boundary, widths: Sequence[int]) -> None:
+    """Refuse a direction that leads where layers are too narrow to follow."""
+    rows = direction.normal.expand(len(widths), -1)
+    for layer, (row, width) in enumerate(zip(rows, widths, strict=True)):
+        if bool(row[width:].any()):
+            raise ValueError(
+                f"{direction.concept.name!r} goes beyond the width of layer {layer}, {width} of {row.numel()}: where "
+                f"layers differ in width a direction has a row for each, {tuple(rows.shape)}, with zeros beyond it"
+            )

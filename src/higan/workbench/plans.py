@@ -149,7 +149,7 @@ def _steps(bench: Workbench, instruction: Instruction, boundary: Boundary, layer
     if per_step <= 0:
         raise ValueError(f"{instruction.concept!r} does not rise at layers {format_layers(layers)}")
     steps = instruction.amount / per_step
-    limit = REACH * spread(bench.generator, boundary)
+    limit = REACH * spread(bench.generator, boundary, layers)
     far = f"{instruction.concept!r} would take {steps:+.3g} steps at layers {format_layers(layers)}; codes are found "
     if bench.scorer is None:
         if abs(steps) > limit:
