@@ -1,5 +1,6 @@
 """Edits of inverted pictures beside edits of samples: on a generator whose pictures tell their codes exactly."""
 
+import dataclasses
 import math
 from dataclasses import replace
 
@@ -104,6 +105,13 @@ def test_one_picture_says_nothing_about_others():
     assert math.isfinite(row.inverted)
     assert math.isfinite(row.ratio)
     assert all(math.isnan(end) for end in (row.low, row.high, row.ratio_low, row.ratio_high))
+
+
+def test_nothing_is_in_ratio_to_samples_that_do_not_move():
+    trust = drawn(3)
+    (row,) = successes(dataclasses.replace(trust, sampled=torch.zeros_like(trust.sampled)))
+    assert row.low < row.inverted < row.high
+    assert all(math.isnan(value) for value in (row.ratio, row.ratio_low, row.ratio_high))
 
 
 def test_bad_comparisons():

@@ -23,6 +23,8 @@ from higan.types import Concept, Edit, Generator, Scorer
 __all__ = ["Success", "Trust", "compare", "successes"]
 
 _AT_ONCE = 16
+_NOTHING = 1e-9
+"""Standard deviations below which samples do not move, and nothing can be said in ratio to them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +48,9 @@ class Success:
     """One edit: how far its own score moves on samples and on inverted pictures, with 95 % intervals over the latter.
 
     Where there is one picture, nothing says how others differ from it, and the ends of the intervals are NaN.
-    ``ratio`` is the second by the first, 1 where a photograph is edited as well as a sample; ``off_sampled`` and
-    ``off_inverted`` are the root mean squares of all other scores' mean changes.
+    ``ratio`` is the second by the first, 1 where a photograph is edited as well as a sample; it and its ends are NaN
+    where samples do not move. ``off_sampled`` and ``off_inverted`` are the root mean squares of all other scores' mean
+    changes.
     """
 
     name: str
@@ -165,18 +168,17 @@ def successes(trust: Trust, *, num_resamples: int = 2000, seed: int = 0) -> tupl
         means = [part.mean(1) for part in parts]
         others = [k for k in range(len(trust.concepts)) if k != own]
         off = [float(mean[others].square().mean().sqrt()) if others else 0.0 for mean in means]
-        low = high = ratio_low = ratio_high = float("nan")
+        low = high = ratio = ratio_low = ratio_high = float("nan")
+        sampled, inverted = float(means[0][own]), float(means[1][own])
         if P > 1:
             error = parts[1][own].std() / P**0.5
             low, high = (means[1][own] + error * students_t(ends, P - 1)).tolist()
+        if abs(sampled) > _NOTHING:
+            ratio = inverted / sampled
+        if P > 1 and abs(sampled) > _NOTHING:
             below = weights @ parts[0][own]
-            ratios = (means[1][own] + error * students_t(middles, P - 1)) / torch.where(below.abs() > 1e-9, below, 1e-9)
+            below = torch.where(below.abs() > _NOTHING, below, _NOTHING)
+            ratios = (means[1][own] + error * students_t(middles, P - 1)) / below
             ratio_low, ratio_high = torch.quantile(ratios, ends).tolist()
-        sampled, inverted = float(means[0][own]), float(means[1][own])
-        rows.append(
-            Success(
-                name, sampled, inverted, low, high,
-                inverted / sampled if abs(sampled) > 1e-9 else float("nan"), ratio_low, ratio_high, *off,
-            )
-        )  # fmt: skip
+        rows.append(Success(name, sampled, inverted, low, high, ratio, ratio_low, ratio_high, *off))
     return tuple(rows)
