@@ -383,3 +383,11 @@ def test_command_refuses_no_seeds(higan, tmp_path):
     code, printed = higan("benchmark", "--seeds", 0, "--out", tmp_path / "b")
     assert code == 2
     assert "--seeds must be at least 1; got 0" in printed
+
+
+@pytest.mark.parametrize(("words", "worlds"), [(["--quick"], "1 world"), (["--quick", "--seeds", 2], "2 worlds")])
+def test_a_quick_benchmark_has_as_many_worlds_as_are_asked_for(higan, tmp_path, words, worlds):
+    """Told before the work, of which there is none in the folder of a run."""
+    (tmp_path / "manifest.json").write_text("{}")
+    code, printed = higan("benchmark", *words, "--out", tmp_path)
+    assert (code, f"10 methods in 1 setting, {worlds}: about" in printed) == (1, True), printed

@@ -43,6 +43,8 @@ def test_a_grid_is_every_pair():
     for a in range(3):
         for b in range(2):
             assert torch.equal(grid[a, b], mix(CODES[a : a + 1], CODES[2 + b : 3 + b], [0])[0])
+    with pytest.raises(ValueError, match="at least one donor; got none"):
+        mixing_grid(CODES, CODES[:0], [0])
 
 
 @pytest.mark.parametrize(

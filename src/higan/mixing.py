@@ -36,8 +36,10 @@ def mixing_grid(
     """Every code with the given layers of every donor.
 
     Raises:
-        ValueError: as for `mix`.
+        ValueError: as for `mix`, or no donors.
     """
+    if not len(donors):
+        raise ValueError("a grid needs at least one donor; got none")
     return torch.stack([mix(codes, donor[None], layers) for donor in donors], 1)
 
 
