@@ -341,8 +341,10 @@ def test_bad_shards_are_refused(tmp_path):
 def test_boundaries_and_rescoring_come_back(tmp_path, shared):
     generator, scorer = ToyGenerator(shared_code=shared), ToyScorer()
     run = filled(tmp_path / "run", shared)
-    with pytest.raises(RunError, match="has not been done"):
+    with pytest.raises(RunError, match=r"has not been done; do it with `higan fit .*run`"):
         store.load_boundaries(run)
+    with pytest.raises(RunError, match=r"has not been done; do it with `higan rescore .*run`"):
+        store.load_rescoring(run)
     boundaries = tuple(dataclasses.replace(b, stability=k / 10) for k, b in enumerate(fit(store.read_population(run))))
     store.save_boundaries(run, boundaries)
     for saved, loaded in zip(boundaries, store.load_boundaries(run), strict=True):

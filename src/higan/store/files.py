@@ -112,6 +112,10 @@ def _settled(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[start:]
 
 
+_STEPS = {"boundaries": "fit", "rescoring": "rescore", "responses": "steps"}
+"""Verbs that make the files of these beginnings."""
+
+
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_tensors` kept.
 
@@ -120,7 +124,9 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         CorruptRunError: it is damaged, of another kind, or not ours.
     """
     if not path.is_file():
-        raise RunError(f"{path} is not there: this step of the study has not been done")
+        verb = next((verb for start, verb in _STEPS.items() if path.name.startswith(start)), None)
+        remedy = f"; do it with `higan {verb} {path.parent}`" if verb else ""
+        raise RunError(f"{path} is not there: this step of the study has not been done{remedy}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
