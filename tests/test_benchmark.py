@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import runpy
 from functools import partial
 
 import numpy as np
@@ -310,6 +311,30 @@ def test_methods_whose_names_look_alike_have_cells_of_their_own(tmp_path):
     results = run_benchmark(tmp_path, [setting()], methods=methods)
     found = [results.figure("tiny", name, "ranking").value for name in methods]
     assert found[0] == found[2] == -found[1] == -found[3] != 0
+
+
+WRITTEN = """
+import torch
+from higan.benchmark import Answer
+from higan.types import Boundary, Edit
+
+def method(lab):
+    C, L = len(lab.concepts), lab.generator.num_layers
+    rows = torch.nn.functional.normalize(torch.ones(C, lab.generator.code_dim), dim=1)
+    edits = tuple(Edit(Boundary(c, row, torch.zeros(()), float("nan")), 1.0, (0,)) for c, row in zip(lab.concepts, rows))
+    return Answer(rows, torch.arange(C) * SIGN, torch.ones(C, L), torch.ones(C, L), None, edits)
+"""
+
+
+def test_a_method_that_is_written_otherwise_is_tried_again(tmp_path):
+    found = []
+    for sign in ("1.0", "1.0", "-1.0"):
+        (tmp_path / "own.py").write_text(WRITTEN.replace("SIGN", sign))
+        names = runpy.run_path(str(tmp_path / "own.py"))
+        found.append(run_benchmark(tmp_path / "out", [setting()], methods={"mine": names["method"]}))
+    first, again, other = (results.figure("tiny", "mine", "ranking").value for results in found)
+    assert first == again == -other != 0
+    assert len([*(tmp_path / "out" / "cells").iterdir()]) == 2
 
 
 def test_settings_are_checked(tmp_path):

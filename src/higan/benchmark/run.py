@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -118,7 +119,8 @@ def run_benchmark(
     """Try every method in every setting and sum up.
 
     A cell is one method in one setting with one seed. Finished cells are read from ``out/cells``, where their names
-    hold a digest of budget, weights and versions. Killed at any moment and called again, the results are the same.
+    hold digests of budget, weights and versions, and of the method's source; what a method calls is not looked at.
+    Killed at any moment and called again, the results are the same.
 
     Args:
         out: the folder.
@@ -148,7 +150,7 @@ def run_benchmark(
         for seed in setting.seeds:
             bench = _Bench(setting, seed)
             for name, method in methods.items():
-                path = cells / f"{setting.name}-{_key(setting)}-{seed}-{_slug(name)}.json"
+                path = cells / f"{setting.name}-{_key(setting)}-{seed}-{_slug(name, method)}.json"
                 record = _read(path)
                 if record is None:
                     if report is not None:
@@ -225,9 +227,13 @@ def _key(setting: Setting) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _slug(name: str) -> str:
-    """Readable, and another one for every name."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+def _slug(name: str, method: Method) -> str:
+    """Readable, and another one for every name and for a method that is written otherwise."""
+    try:
+        written = inspect.getsource(method)
+    except (OSError, TypeError):  # typed in, or no function
+        written = ""
+    digest = hashlib.sha256(f"{name}\n{written}".encode()).hexdigest()[:6]
     return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{digest}"
 
 
