@@ -242,6 +242,8 @@ def test_sefa_has_each_layer_s_part_where_layers_differ_in_width():
         ({"method": "sefa"}, r"does not tell its style weights; use PCA \(--method pca\)"),
         ({"method": "pca", "num": 0}, "1 to 8 directions"),
         ({"method": "pca", "num_random": 0}, "there must be a random direction"),
+        # Of two, the interval would hold the truth in 60 % of the cases.
+        ({"method": "pca", "num_samples": 2}, "takes 3 samples or more; got 2"),
         ({"method": "pca", "stages": {"x": (9,)}}, "layers go from 0 to 3"),
     ],
 )

@@ -170,7 +170,7 @@ def discover(
         scorer: names.
         method: ``sefa`` or ``pca``.
         stages: ranges of layers by name; the paper's four stages by default.
-        num: candidates per range.
+        num: candidates per range, or as many as there are.
         step: how far codes are moved, in standard deviations of the sampled codes along each direction.
         num_samples: samples moved along every candidate.
         num_random: random directions per range, each followed as far as every candidate, for what chance gives.
@@ -180,13 +180,15 @@ def discover(
         progress: called after every batch of images.
 
     Raises:
-        ValueError: unknown method, counts below 1, bad layers, or a generator without style weights for SeFa.
+        ValueError: unknown method, counts below 1, fewer than 3 samples, bad layers, or no style weights for SeFa.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}")
     if num_random < 1 or not step > 0:
         raise ValueError(f"step must be above 0, and there must be a random direction; got {step} and {num_random}")
+    if num_samples < 3:
+        raise ValueError(f"what an interval is told of takes 3 samples or more; got {num_samples}")
     codes = sample(generator, sample_seeds(1024, seed=seed)).float()
     stages = groups(generator.num_layers) if stages is None else stages
     trials: list[tuple[Candidate, list[Edit]]] = []
