@@ -369,6 +369,23 @@ def test_projection_by_hand():
     torch.testing.assert_close(layers.normal, torch.tensor([[0.0, 1.0], [0.0, 0.1]]))
 
 
+def test_projection_where_one_has_a_normal_per_layer_and_the_other_does_not():
+    """As directions of other tools do beside fitted boundaries: the shared one is that of every layer."""
+    layered = boundary([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
+    shared = boundary([1.0, 0.0, 0.0])
+    twice = boundary([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    for one, other, same in (
+        (layered, shared, project_out(layered, [twice])),
+        (shared, layered, project_out(twice, [layered])),
+        (shared, boundary([[0.0, 0.6, 0.8]] * 2), twice),
+    ):
+        found = project_out(one, [other])
+        torch.testing.assert_close(found.normal, same.normal)
+        torch.testing.assert_close(found.bias, same.bias)
+    with pytest.raises(ValueError, match="one space"):
+        project_out(layered, [shared, boundary([[1.0, 0.0, 0.0]] * 3)])
+
+
 @pytest.mark.parametrize("ridge", [1e-9, 0.1, 1e9])
 def test_gentle_projection_is_the_ridge_solution(ridge):
     rows = random_directions(4, 6, seed=3)

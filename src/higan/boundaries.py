@@ -402,7 +402,7 @@ def _unit(
 def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: float = 0.0) -> Boundary:
     """The boundary's direction with every condition's direction removed, so that an edit leaves the conditions alone.
 
-    Any number of conditions, dependent or not; per layer where normals are. The held-out accuracy of
+    Any number of conditions, dependent or not; per layer where one of the normals is. The held-out accuracy of
     the result is not known and therefore NaN.
 
     With a ``ridge`` ρ above zero, less is removed: (ρ I + Σ m mᵀ)⁻¹ n over the conditions' normals m, scaled to unit
@@ -417,14 +417,16 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: fl
         raise ValueError(f"ridge must be 0 or more, and finite; got {ridge}")
     if not conditions:
         raise ValueError("project_out needs at least one condition; got none")
+    # A normal that all layers share is every layer's, beside one with a row for each.
+    shape = max((b.normal.shape for b in (boundary, *conditions)), key=len)
     for condition in conditions:
-        if condition.normal.shape != boundary.normal.shape:
+        if not {condition.normal.shape, boundary.normal.shape} <= {shape, shape[-1:]}:
             raise ValueError(
                 f"all boundaries must come from one space; {boundary.concept.name!r} has a normal of shape "
                 f"{tuple(boundary.normal.shape)}, {condition.concept.name!r} one of {tuple(condition.normal.shape)}"
             )
-    normal = boundary.normal.double()
-    stacked = torch.stack([c.normal.to(normal) for c in conditions], -1)
+    normal = boundary.normal.double().expand(shape)
+    stacked = torch.stack([c.normal.to(normal).expand(shape) for c in conditions], -1)
     # Singular vectors rather than a QR decomposition: conditions that depend on one another must not add directions.
     basis, weight, _ = torch.linalg.svd(stacked, full_matrices=False)
     removed = weight.square() / (weight.square() + ridge) if ridge > 0 else (weight > 1e-6 * weight[..., :1]).to(weight)
@@ -444,7 +446,7 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: fl
     return dataclasses.replace(
         boundary,
         normal=(rest / length[..., None]).to(boundary.normal.dtype),
-        bias=(boundary.bias.double() / length).to(boundary.bias.dtype),
+        bias=(boundary.bias.double().expand(shape[:-1]) / length).to(boundary.bias.dtype),
         holdout_accuracy=math.nan,
         stability=math.nan,
     )
