@@ -141,6 +141,18 @@ def test_what_changes_nothing_is_not_named():
     assert sum(d.named for d in found) < 8
 
 
+def test_nothing_wins_where_nothing_changes():
+    """Of two layers the picture shows the first."""
+    generator = ModuleGenerator(
+        lambda codes: codes[:, :1, :1, None].expand(-1, 3, 4, 4) / 5, latent_dim=2, layer_widths=(1, 1), resolution=4,
+        map=lambda z: z[..., None], shared_code=False,
+    )  # fmt: skip
+    how = {"method": "pca", "num": 1, "num_samples": 8, "std": torch.ones(2)}
+    seen, unseen = discover(generator, Grey(), stages={"seen": (0,), "unseen": (1,)}, **how)
+    assert (seen.effect > 0.3, seen.confidence) == (True, 1)
+    assert (unseen.effect, unseen.confidence, unseen.named) == (0, 0, False)
+
+
 def linear():
     """One layer; the picture's grey is a sum of the code's dimensions, of which the first varies ten times as much."""
     # 64 pixels hold grey between two levels.

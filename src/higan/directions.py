@@ -241,8 +241,9 @@ def _named(
     order = mean.abs().argsort(descending=True, stable=True).tolist()
     best = order[0]
     sign = -1.0 if float(mean[best]) < 0 else 1.0
-    resampled = changes @ weights.T
-    wins = (resampled.abs().argmax(0) == best).double().mean()
+    most = (changes @ weights.T).abs().max(0)
+    # Where nothing changes the first of all is no winner.
+    wins = ((most.indices == best) & (most.values > 0)).double().mean()
     # The largest of many changes: an interval that holds for all of them at once holds for whichever it is.
     t, error = resampled_t(changes, weights)
     half = float(torch.quantile(t.abs().amax(0), 0.95) * error[best])
