@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from higan import population as pop
-from higan.boundaries import _extreme_labels, fit, project_out, random_directions
+from higan.boundaries import _extreme_labels, code_spread, fit, project_out, random_directions
 from higan.generators.toy import ToyGenerator
 from higan.linear import _Known, logistic, squared_hinge
 from higan.scorers.toy import ToyScorer
@@ -358,6 +358,15 @@ def test_projection_leaves_conditions_alone(dim, num, layered, seed):
     assert math.isnan(result.holdout_accuracy)
     once = project_out(main, conditions)
     torch.testing.assert_close(result.normal, once.normal, atol=1e-4, rtol=0)
+
+
+def test_codes_spread_as_far_as_those_of_the_layers_asked_for():
+    codes = torch.randn(4000, 2, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([[5.0], [0.1]])
+    layered = boundary([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
+    found = [code_spread(layered, codes, layers) for layers in ([0], [1], [0, 1], None)]
+    assert found == pytest.approx([5, 0.1, 2.55, 2.55], rel=0.05)
+    # Layers that share their codes have one spread, however many are edited.
+    assert code_spread(boundary([0.6, 0.8, 0.0]), codes[:, :1], [0, 1]) == pytest.approx(5, rel=0.05)
 
 
 def test_projection_by_hand():

@@ -139,8 +139,11 @@ def study(run: Run, *, alpha: float = 0.05) -> Study:
     for verdict in ranking(rescoring, cells, "all"):
         c = columns[verdict.concept.name]
         boundary = boundaries[verdict.concept.name]
-        reach = max(LIMIT * (code_spread(boundary, codes) or 1.0), rescoring.step)
-        steps = [_step(float(mean[c, p]), rescoring.step_at(p) or rescoring.step, reach) for p in at_stage]
+        reaches = [max(LIMIT * (code_spread(boundary, codes, s.layers) or 1.0), rescoring.step) for s in stages]
+        steps = [
+            _step(float(mean[c, p]), rescoring.step_at(p) or rescoring.step, reach)
+            for p, reach in zip(at_stage, reaches, strict=True)
+        ]
         entries.append(
             Entry(
                 verdict=verdict,
