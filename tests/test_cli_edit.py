@@ -354,7 +354,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(higan, small, tmp_path):
     for folder, other in ((small, "boundaries.safetensors"), (tmp_path / "own", "scores.csv")):
         before = contents(folder)
         code, printed = higan(*line, folder)
-        assert (code, f"holds {other}, which is not of a folder of pictures" in printed) == (2, True), printed
+        assert (code, f"holds {other}, which is no part of a folder of edits" in printed) == (2, True), printed
         assert contents(folder) == before
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / ".DS_Store").write_text("")

@@ -51,7 +51,7 @@ def check_alone(path: Path) -> None:
     there = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} if path.exists() else set()
     others = sorted(there - {*_WHEN, _SCORES}) or sorted(there if there == {_SCORES} else ())
     if others:
-        raise ValueError(f"{path} holds {others[0]}, which is not of a folder of pictures; choose another folder")
+        raise ValueError(f"{path} holds {others[0]}, which is no part of a folder of edits; choose another folder")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
