@@ -782,6 +782,20 @@ def test_samples_are_drawn_without_a_run(higan, tmp_path):
         assert (code, said in printed) == (2, True), printed
 
 
+def test_samples_of_another_generator_are_not_drawn_over(higan, tmp_path):
+    out = tmp_path / "each"
+    assert higan("draw", *ROOMS, "--seeds", "3-4", "--out", out)[0] == 0
+    before = contents(out)
+    assert higan("draw", *ROOMS, "--seeds", "4", "--out", out)[0] == 0
+    assert contents(out) == before
+    code, printed = higan("draw", "--generator", "rooms-32-s0", "--seeds", "2-3", "--out", out)
+    assert (code, "seed-0003.png was drawn by another generator" in printed) == (2, True), printed
+    Image.new("RGB", (32, 32)).save(out / "seed-0005.png")
+    code, printed = higan("draw", *ROOMS, "--seeds", "5", "--out", out)
+    assert (code, "carries no recipe" in printed) == (1, True), printed
+    assert {name: contents(out)[name] for name in before} == before
+
+
 def test_codes_that_all_layers_share_are_those_of_many_pictures(higan, finished, tmp_path):
     codes = population.sample(load_generator("rooms"), [1, 2, 3])
     np.save(tmp_path / "w.npy", codes[:, 0].numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +17,9 @@ from higan.cli.app import EMBEDDED, Device, GeneratorName, app, console, progres
 from higan.cli.codes import parse_seeds
 from higan.cli.models import GeneratorOptions, Label, generator_options, open_generator, weights_digest
 from higan.cli.outputs import check_folder, is_folder, picture_name, prepare, room_for, save_movement
-from higan.export import contact_sheet, save_picture, save_sheet
+from higan.export import contact_sheet, read_recipe, save_picture, save_sheet
 from higan.strips import starts
-from higan.workbench import Workbench, edit
+from higan.workbench import Workbench, edit, in_series
 from higan.workbench import draw as draw_all
 
 __all__ = ["draw"]
@@ -46,6 +47,8 @@ def draw(
         prepare(out, ".png", ".gif", ".webp", ".mp4")
     opened = open_generator(generator, device, label, generator_options(generator_option))
     bench = Workbench(opened, {}, weights=weights_digest(generator))
+    if folder:
+        _check_own(bench, out, numbers)
     kept = f"What was drawn is in {out}." if folder else None
     with progress_bars(resumes=False, after=kept) as bars:
         progress = partial(bars, "Drawing")
@@ -60,6 +63,15 @@ def draw(
         else:
             save_movement(out, draw_all(opened, walk(starts(bench, numbers), frames), progress), there_and_back=False)
     console.print(f"{len(numbers)} samples in {out}", highlight=False, soft_wrap=True)
+
+
+def _check_own(bench: Workbench, out: Path, numbers: Sequence[int]) -> None:
+    """Before the work: pictures of these names that are there are those that would be drawn."""
+    series = in_series(bench, [])
+    for number in numbers:
+        path = out / picture_name("seed", number)
+        if path.exists() and not series.made(read_recipe(path), seed=number):
+            raise ValueError(f"{path} was drawn by another generator, or edited; choose another folder")
 
 
 def walk(codes: Float[Tensor, "n L D"], frames: int) -> Float[Tensor, "m L D"]:
