@@ -257,6 +257,15 @@ def test_the_page_needs_nothing_else_and_shows_every_level():
     assert page.index("<svg") < page.index("<table")
 
 
+def test_the_page_marks_where_random_directions_end_in_each_run():
+    one, other = record([[1.0, 1]], ["bed"]), record([[1.0, 1]], ["bed"], first=99)
+    found = compare({"one": one, "other": replace(other, null=other.null + 0.5)})
+    page = compare_page(found, makings(), [])
+    told = [f"null {null:.2f}" for null in found.concepts[0].nulls]
+    assert float(told[1].split()[1]) > float(told[0].split()[1])
+    assert re.findall(r'class="spark" role="img" aria-label="[^"]*(null [^"]*)"', page) == told
+
+
 # --- how runs were made -----------------------------------------------------------------------------------------------
 
 

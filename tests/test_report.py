@@ -289,6 +289,7 @@ def test_150_concepts(tmp_path, toy):
     run = make_run(tmp_path / "run", toy[0], scorer, num=200, K=4, R=3)
     html = write_report(run, toy[0], scorer).read_text("utf-8")
     assert html.count('<th scope="row" data-value="concept ') == 150
+    assert html.count('<div class="scroll tall" tabindex="0"') == 4
     assert len(html) < 3_000_000
 
 
@@ -300,6 +301,20 @@ def test_a_level_without_a_verified_concept_says_so_in_place_of_a_picture(tmp_pa
     assert ("object", "no concept tried") in absent
     assert "layout" not in {level for level, _ in absent}
     assert "needs verified concepts of at least two" in html
+
+
+class Renamed:
+    """A scorer whose concepts have other names, numbered where they would be the same."""
+
+    name = "renamed"
+
+    def __init__(self, scorer, names):
+        self.scorer = scorer
+        pairs = zip(names, scorer.concepts, strict=True)
+        self.concepts = tuple(Concept(f"{k} {name}", concept.level) for k, (name, concept) in enumerate(pairs))
+
+    def score(self, images):
+        return self.scorer.score(images)
 
 
 class Halves:
@@ -447,6 +462,33 @@ def test_masks_have_their_classes_colours():
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [375, 1280])
+def test_in_a_browser_names_of_any_length_leave_the_numbers_in_view(tmp_path, toy, width):
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
+    api = pytest.importorskip("playwright.sync_api")
+    if browser_path is None:
+        pytest.skip("there is no chromium")
+    names = [
+        "x" * 120,
+        "a large and bright living room with wooden furniture, seen from the left, with plants",
+        "沙发" * 30,
+    ]
+    scorer = Renamed(toy[1], (names * 3)[:8])
+    run = make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=30)
+    write_report(run, toy[0], scorer)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto((run.path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        names = page.evaluate(
+            "[...document.querySelectorAll('table[data-sortable] tbody th')].map(e => e.getBoundingClientRect().width)"
+        )
+        assert max(names) < width / 2
+        browser.close()
 
 
 @pytest.mark.slow

@@ -163,6 +163,23 @@ def test_names_are_escaped():
     assert ET.fromstring(svg).get("aria-label") == "<&>"
 
 
+def test_long_names_leave_room_for_the_cells_and_are_told_whole():
+    long = "a bright room " * 20
+    short, wide = (heat_map([HeatRow(name, "object", (1.0,), (True,))], [name], "") for name in ("bed", long))
+    box = [float(ET.fromstring(svg).get("viewBox").split()[2]) for svg in (short, wide)]
+    assert box[1] < 500
+    assert texts(wide).count("a bright room a bright room a bright…") == 2
+    assert wide.count(f"<title>{long}</title>") == 2
+
+
+def test_ideographs_take_the_room_of_two_letters():
+    boxes = [
+        ET.fromstring(heat_map([HeatRow(name, "object", (1.0,), (True,))], ["0"], "")).get("viewBox")
+        for name in ("沙发和桌子", "abcdefghij")
+    ]
+    assert boxes[0] == boxes[1]
+
+
 def test_a_heat_map_of_150_concepts_stays_small():
     rows = [HeatRow(f"concept {k}", "object", (1.0,) * 18, (True,) * 18) for k in range(150)]
     svg = heat_map(rows, [str(k) for k in range(18)], "")

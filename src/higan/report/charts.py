@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from unicodedata import east_asian_width
 
 from higan.hierarchy import Peak, Profile, Shares, peaks
 from higan.report.words import LEVEL_NAMES, depth, number, percent, signed
@@ -247,6 +248,8 @@ def effect_bar(effect: _Number, low: _Number, high: _Number, null: _Number, long
 # --- tables of numbers ------------------------------------------------------------------------------------------------
 
 
+_LETTERS = 36
+"""Of a name in a heat map: as many as the longest of Places365 and SUN have, and a few more."""
 _FAINT = 0.2
 _FULL = 0.92
 """Above that shade the colour is dark enough, in the dark bright enough, for numbers in the colour of the paper."""
@@ -270,19 +273,20 @@ def heat_map(rows: Sequence[HeatRow], columns: Sequence[str], label: str, *, div
     """Rows × columns of numbers as shades, each with its number; ``label`` is what a screen reader says.
 
     Shades are of the row's level, compare the cells of that row and leave out what is below zero; where ``diverging``,
-    they are of two colours for the two signs and compare all cells.
+    they are of two colours for the two signs and compare all cells. Names too long for a chart are cut off; the whole
+    one is told where the pointer rests.
     """
-    long = max((len(name) for name in columns), default=0) > 3
+    long = max((_wide(name) for name in columns), default=0) > 3
     cell, tall = (28.0 if long or len(columns) > 8 else 34.0), 24.0
-    left = 12 + 6.7 * max((len(row.label) for row in rows), default=0)
-    head = 14 + (5.4 * max(map(len, columns)) if long else 8)
-    overhang = 3.6 * len(columns[-1]) if long and columns else 4
+    left = 12 + 6.7 * max((_wide(_short(row.label)) for row in rows), default=0)
+    head = 14 + (5.4 * max(_wide(_short(name)) for name in columns) if long else 8)
+    overhang = 3.6 * _wide(_short(columns[-1])) if long and columns else 4
     width, height = left + cell * len(columns) + overhang, head + tall * len(rows) + 4
     largest = [max((abs(value) for value in row.values), default=0.0) for row in rows]
     parts = [_column_name(name, left + (k + 0.5) * cell, head, slanted=long) for k, name in enumerate(columns)]
     for r, row in enumerate(rows):
         y, most = head + r * tall, max(largest) if diverging else largest[r]
-        cells = [text(left - 8, y + tall / 2 + 4, row.label, anchor="end", class_="name")]
+        cells = [_name(row.label, x=left - 8, y=y + tall / 2 + 4, text_anchor="end", class_="name")]
         for c, (value, found) in enumerate(zip(row.values, row.found, strict=True)):
             tip = f"{row.label}, {columns[c]}: {signed(value, 2)}" + ("" if found else ", may be chance")
             box, strength = (left + c * cell, y, cell, tall), value / most if most > 0 else 0.0
@@ -295,7 +299,29 @@ def _column_name(name: str, x: _Number, head: _Number, *, slanted: bool) -> str:
     if not slanted:
         return text(x, head - 7, name, anchor="middle", class_="tick")
     turn = f"rotate(-52 {x:.1f} {head - 6:.1f})"
-    return tag("text", escape(name), x=x, y=head - 6, transform=turn, class_="tick")
+    return _name(name, x=x, y=head - 6, transform=turn, class_="tick")
+
+
+def _name(name: str, **attributes: str | _Number) -> str:
+    """As text, cut off where it is too long, with all of it for whoever points at it."""
+    short = _short(name)
+    whole = () if short == name else (tag("title", escape(name)),)
+    return tag("text", escape(short), *whole, **attributes)
+
+
+def _short(name: str) -> str:
+    wide, kept = 0, ""
+    for letter in name:
+        wide += _wide(letter)
+        if wide > _LETTERS:
+            return f"{kept.rstrip()}…"
+        kept += letter
+    return name
+
+
+def _wide(name: str) -> int:
+    """Room that it takes, in letters; ideographs and emoji take two."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name)
 
 
 def _cell(

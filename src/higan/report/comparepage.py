@@ -164,7 +164,7 @@ def _concepts(found: Compared) -> str:
 
 def _concept(row: ConceptRow, longest: float) -> str:
     effects = "".join(
-        f"<td{'' if verified else ' class=soft'}>{effect_bar(effect.value, effect.low, effect.high, 0.0, longest)}"
+        f"<td{'' if verified else ' class=soft'}>{effect_bar(effect.value, effect.low, effect.high, null, longest)}"
         f"{_interval(effect)}{'' if verified else ' <small>not verified</small>'}</td>"
         for effect, null, verified in zip(row.effects, row.nulls, row.verified, strict=True)
     )

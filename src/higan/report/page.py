@@ -34,6 +34,8 @@ Progress = Callable[[int, int], None]
 _STOCK = 24
 _MOST_SIDE_EFFECTS = 12
 _SMALL = 48
+_MOST_ROWS = 60
+"""Longer tables scroll by themselves, so that what follows is not screens away."""
 
 
 def write_report(
@@ -153,6 +155,7 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         generator=generator,
         scorer=scorer,
         target=TARGET,
+        most_rows=_MOST_ROWS,
         limit=LIMIT,
         pixelated=generator.resolution < _SMALL,
         profile_chart=Markup(profile_chart(found.profile, {s.name: s.layers for s in found.stages}, _missing(found))),
