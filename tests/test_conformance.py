@@ -85,6 +85,23 @@ def test_fundamental_problems_stop_the_checks():
     assert "raises TypeError" in findings[-1].problem
 
 
+def test_a_line_that_raises_behind_the_adapter_is_what_to_mend():
+    broken = CallableScorer(lambda x: x.cosh(1, 2), ["a"])
+    short = CallableScorer(lambda x: x.float().mean((1, 2)), ["a"])
+    raised, wrong = (check_scorer(scorer)[-1] for scorer in (broken, short))
+    assert "raised TypeError" in raised.problem
+    assert "test_conformance.py" in raised.problem
+    assert "mend the line that is named" in raised.remedy
+    assert "got (8, 128)" in wrong.problem
+    assert "return a float tensor (n, C)" in wrong.remedy
+
+
+def test_scores_that_are_not_finite_alone_are_told():
+    scorer = Mine(lambda x: brightness(x) / (len(x) - 1) * torch.tensor([1.0, 0.0]) + brightness(x))
+    told = {finding.check: finding.problem for finding in check_scorer(scorer)}
+    assert told["batches"].endswith("is NaN or infinite when images come one by one")
+
+
 def test_a_sound_function_passes_behind_the_adapter():
     assert problems(check_scorer(CallableScorer(brightness, ["a", "b"]))) == {}
 

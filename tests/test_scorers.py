@@ -116,7 +116,7 @@ def test_scorers_combine():
     images = torch.randint(256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert both.name == "toy+colour"
     assert torch.equal(both.score(images)[:, 4:], ColourScorer().score(images))
-    with pytest.raises(ValueError, match=r"different names.*constant"):
+    with pytest.raises(ValueError, match=r"different names.*constant.*Take one of toy, toy"):
         CombinedScorer([ToyScorer(), ToyScorer()])
     with pytest.raises(ValueError, match="at least one"):
         CombinedScorer([])

@@ -59,6 +59,14 @@ def test_names_keep_the_order_of_their_numbers(tmp_path):
     assert read_names(path) == ("still water", "man-made")
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_name(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("layout: seen from the left\nbed\n", encoding="utf-8-sig")
+    assert named(path, "object") == (Concept("seen from the left", "layout"), Concept("bed", "object"))
+    path.write_text("/a/airfield 0\n", encoding="utf-8-sig")
+    assert read_names(path) == ("airfield",)
+
+
 @pytest.mark.parametrize("text", ["", "a 0\nb 2\n", "a 0\nb 0\n"])
 def test_damaged_lists_of_names_are_told(tmp_path, text):
     path = tmp_path / "names.txt"

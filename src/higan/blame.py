@@ -13,7 +13,7 @@ import torch
 
 from higan.errors import HiganError
 
-__all__ = ["blame", "blamed", "lacks_memory"]
+__all__ = ["blame", "blamed", "is_foreign", "lacks_memory"]
 
 _OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, jaxtyping.__file__, torch.__file__))
 """Folders of what calls foreign code, of what may check shapes between the two, and of what is called."""
@@ -42,9 +42,14 @@ def blamed(what: str, kind: type[HiganError]) -> Iterator[None]:
     except HiganError:
         raise
     except Exception as error:  # whatever foreign code raises
-        if lacks_memory(error) or not _foreign(error):
+        if lacks_memory(error) or not is_foreign(error):
             raise
         raise kind(f"{what} raised {blame(error)}") from error
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether code outside of this package and torch had a part in raising it."""
+    return bool(_foreign(error))
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -53,7 +58,7 @@ def lacks_memory(error: BaseException) -> bool:
     return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
-def _foreign(error: Exception) -> list[traceback.FrameSummary]:
+def _foreign(error: BaseException) -> list[traceback.FrameSummary]:
     """What the call went through outside of this package and torch."""
     frames = traceback.extract_tb(error.__traceback__)
     return [frame for frame in frames if not frame.filename.startswith(_OURS)]

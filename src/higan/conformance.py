@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from higan.blame import blame
+from higan.blame import blame, is_foreign
 from higan.errors import HiganError
 from higan.types import Concept, Generator, RepeatedGenerator, Scorer, StagedGenerator
 
@@ -61,6 +61,8 @@ def _run(checks: Iterator[_Check]) -> list[Finding]:
             problem = check.find() or ""
         except HiganError as error:
             problem = str(error)
+            if error.__cause__ is not None and is_foreign(error.__cause__):
+                remedy = _RAISED
         except Exception as error:  # whatever foreign code raises is what there is to report
             problem, remedy = f"raises {blame(error)}", _RAISED
         findings.append(Finding(check.name, problem, remedy if problem else ""))
@@ -157,6 +159,8 @@ def _scorer_checks(scorer: Scorer, images: Tensor) -> Iterator[_Check]:
         worst = int(off.argmax())
         if off[worst] <= TOLERANCE:
             return None
+        if not bool(torch.isfinite(off[worst])):
+            return f"{scorer.concepts[worst].name} is NaN or infinite when images come one by one"
         return f"{scorer.concepts[worst].name} differs by {off[worst]:.2g} of its spread when images come one by one"
 
     def device() -> str | None:

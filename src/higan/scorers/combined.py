@@ -27,7 +27,10 @@ class CombinedScorer:
         names = [c.name for c in concepts]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise ValueError(f"concepts must have different names; several scorers have: {', '.join(twice)}")
+            having = ", ".join(s.name for s in scorers if {c.name for c in s.concepts} & set(twice))
+            raise ValueError(
+                f"concepts must have different names; several scorers have: {', '.join(twice)}. Take one of {having}"
+            )
         self.scorers = tuple(scorers)
         self.name = name or "+".join(s.name for s in scorers)
         self.concepts: tuple[Concept, ...] = tuple(concepts)

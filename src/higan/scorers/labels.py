@@ -40,7 +40,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     if not path.is_file():
         raise MissingWeightsError(f"{path}: no such list of names; expected a text file with one name per line")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise CorruptFileError(f"{path} is not a text file: {error}") from error
     parts = [line.rsplit(maxsplit=1) for line in lines]
