@@ -205,6 +205,18 @@ def test_every_cell_is_a_line_that_duckdb_reads(run, html):
     assert number == [(len(found.concepts) * len(found.placements), len(found.concepts))]
 
 
+def test_the_page_says_where_measuring_stopped_early(tmp_path, toy, html):
+    assert "<dd>40<small>each under" in html
+    assert "Measuring stopped" not in html
+    run = make_run(tmp_path / "run", *toy, num=300)
+    found = store.load_rescoring(run)
+    found.changes[: len(found.concepts) // 2, :, 16:] = torch.nan
+    store.save_rescoring(run, found)
+    page = write_report(run, *toy).read_text("utf-8")
+    assert "<dd>40<small>16 to all of them under" in page
+    assert "50% of the edits were made on fewer codes, 16 at least." in page
+
+
 def test_chosen_samples_are_not_called_fresh(run, toy, tmp_path):
     html = write_report(run, *toy, tmp_path / "chosen.html", seeds=[7, 8]).read_text("utf-8")
     assert set(re.findall(r"sample (\d+)", html)) == {"7", "8"}

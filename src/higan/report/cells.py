@@ -6,13 +6,14 @@ import csv
 import io
 from dataclasses import fields
 
+from jaxtyping import Int64
 from torch import Tensor
 
 from higan.recipes import format_layers
 from higan.statistics import Table
 from higan.types import Rescoring
 
-__all__ = ["cells_csv"]
+__all__ = ["cells_csv", "samples_taken"]
 
 
 def cells_csv(rescoring: Rescoring, table: Table) -> str:
@@ -22,7 +23,7 @@ def cells_csv(rescoring: Rescoring, table: Table) -> str:
     nulls' means in units of the score. What there is not, as a second null, is empty.
     """
     columns = [f.name for f in fields(table)]
-    taken = (~rescoring.changes.isnan()).sum(-1)
+    taken = samples_taken(rescoring)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["concept", "level", "placement", "layers", "samples", "score_std", *columns])
@@ -32,6 +33,11 @@ def cells_csv(rescoring: Rescoring, table: Table) -> str:
             where = [concept.name, concept.level, placement.name, format_layers(placement.layers)]
             writer.writerow([*where, int(taken[c, p]), f"{float(rescoring.score_std[c]):.9g}", *values])
     return text.getvalue()
+
+
+def samples_taken(rescoring: Rescoring) -> Int64[Tensor, "C P"]:
+    """How many samples every concept was moved on at each placement; fewer than all where measuring stopped early."""
+    return (~rescoring.changes.isnan()).sum(-1)
 
 
 def _cell(values: Tensor | None, concept: int, placement: int) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from higan.files import write_whole
 from higan.population import sample_seeds
 from higan.report import figures, words
-from higan.report.cells import cells_csv
+from higan.report.cells import cells_csv, samples_taken
 from higan.report.charts import HeatRow, effect_bar, heat_map, profile_chart, stage_chart
 from higan.report.curves import MODE_NAMES, mode_chart, response_chart
 from higan.report.pictures import Easel
@@ -142,6 +142,7 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         span=words.layer_span,
         count=words.count,
     )
+    taken = samples_taken(found.rescoring)
     template = environment.from_string(folder.joinpath("template.html").read_text("utf-8"))
     return template.render(
         style=Markup(folder.joinpath("style.css").read_text("utf-8")),
@@ -168,6 +169,8 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         mode_chart=Markup(mode_chart(found.modes)) if len(found.modes) > 1 and found.profile.levels else None,
         mode_rows=_mode_rows(found),
         cells=_cells(found),
+        fewest=int(taken.min()),
+        early=float((taken < len(found.rescoring.seeds)).float().mean()),
         permuted=found.rescoring.permuted is not None,
         num_permuted=0 if found.rescoring.permuted is None else len(found.rescoring.permuted),
         mode_name=MODE_NAMES.get(found.rescoring.step_mode, found.rescoring.step_mode),
