@@ -44,6 +44,15 @@ def test_sound_models_pass():
     check_contract(ToyGenerator(), ToyScorer())
 
 
+def test_scores_that_are_not_finite_are_told_with_the_seeds_of_their_pictures():
+    seeds = population.sample_seeds(3)
+    drawn = population.render(painter(), population.sample(painter(), seeds)).float().mean((2, 3))
+    darkest = int(drawn[:, 0].argmin())
+    scorer = Means(lambda means: torch.where(means > drawn[:, 0].min(), means, torch.nan))
+    with pytest.raises(ScorerError, match=rf"\(seeds? .*{int(seeds[darkest])}"):
+        check_contract(painter(), scorer)
+
+
 @pytest.mark.parametrize("flaw", [{"noise": 1.0}, {"batch": 1.0}])
 def test_pictures_that_do_not_repeat_are_told_before_a_folder_is_made(tmp_path, flaw):
     with pytest.raises(GeneratorError, match=r"'painter' draws other pictures of the same codes .* grey levels apart"):
