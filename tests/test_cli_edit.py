@@ -617,6 +617,11 @@ def test_mixing_one_and_many(higan, finished, tmp_path):
     assert np.array_equal(pixels(tmp_path / "all.png"), pixels(tmp_path / "same.png"))
 
 
+def wide_tables(page):
+    """Tables that would push a phone's page aside, because nothing around them scrolls."""
+    return len(re.findall(r"<table", page)) - len(re.findall(r"""<div class=["']scroll["']><table""", page))
+
+
 def test_transition_draws_and_counts(higan, finished, tmp_path):
     line = ["transition", "bedroom", "living_room", "--run", finished, "--num", 4, "--strength", 3, "--layers", "2-7"]
     code, printed = higan(*line, "--out", tmp_path / "t")
@@ -626,6 +631,7 @@ def test_transition_draws_and_counts(higan, finished, tmp_path):
     assert page.count("<svg") == 1
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
     assert "What stayed in its class" in page
+    assert wide_tables(page) == 0
     leg = json.loads((tmp_path / "t" / "transition.json").read_text())["legs"][0]
     assert leg["layers"] == [2, 3, 4, 5, 6, 7]
     assert sum(flow["pixels"] for flow in leg["flows"]) == pytest.approx(64 * 64)
@@ -664,6 +670,7 @@ def test_side_effects_before_and_after(higan, finished, tmp_path):
     page = (tmp_path / "s.html").read_text()
     assert page.count("<svg") == 2
     assert "Others projected out" in page
+    assert wide_tables(page) == 0
     code, printed = higan(*line, "--concept", "nope", "--out", tmp_path / "n.html")
     assert code == 2
     assert "unknown concept 'nope'" in printed

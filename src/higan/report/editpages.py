@@ -94,7 +94,7 @@ def _leg(mapping: ObjectMapping) -> str:
         f"<td class='interval'>{percent(f.low)} – {percent(f.high)}</td></tr>"
         for f in changed
     )
-    largest = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    largest = f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
     return (
         f'<div class="charts halves"><div><h3>What stayed in its class</h3>{kept_table(mapping)}</div>'
         f"<div><h3>The largest changes</h3>{largest}</div></div>"
@@ -145,6 +145,6 @@ def _summary(variants: Mapping[str, tuple[Effects, Mapping[str, Edit]]], target:
         "how far it moves the others (root mean square of their mean changes) for every standard deviation of its own. "
         "In the maps below, rows are edits and columns are scores; numbers are standard deviations, outlined cells are "
         "the edit’s own score, and what is faded may be chance: its 95% interval over samples holds zero.</p>"
-        "<table><thead><tr><th>edit</th><th class='left'>layers</th><th>steps</th>"
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        "<div class='scroll'><table><thead><tr><th>edit</th><th class='left'>layers</th><th>steps</th>"
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )

@@ -111,7 +111,7 @@ def flow_table(mapping: ObjectMapping, *, least: float = 0.002) -> str:
     """Who became whom, as an HTML table with 95 % intervals over samples."""
     rows = [_flow_row(flow) for flow in flows(mapping, least=least)]
     head = "<tr><th>was</th><th class='left'>became</th><th>pixels per picture</th><th>share</th><th>95 %</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _flow_row(flow: Flow) -> str:
@@ -131,9 +131,8 @@ def kept_table(mapping: ObjectMapping) -> str:
         f"<td class='interval'>{percent(row.low)} – {percent(row.high)}</td></tr>"
         for row in kept(mapping)
     ]
-    return (
-        f"<table><thead><tr><th>class</th><th>kept</th><th>95 %</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+    head = "<tr><th>class</th><th>kept</th><th>95 %</th></tr>"
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def effects_chart(effects: Effects, label: str) -> str:
