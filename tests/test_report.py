@@ -129,6 +129,7 @@ def test_the_page_shows_the_whole_table_both_nulls_and_how_sure_they_are(tmp_pat
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
     for words in ("same change of the picture", "p againstshuffled", "directions fitted to shuffled scores"):
         assert words in text
+    assert "the larger of the two nulls’" in text
     found = study(run)
     assert set(found.modes) == {"official", "equal_step", "equal_change"}
     cells = re.findall(r'<td(?: class="interval")?>([^<]*)</td>', html.split("q of every concept")[1])
@@ -203,6 +204,11 @@ def test_every_cell_is_a_line_that_duckdb_reads(run, html):
         assert there[name] == pytest.approx(float(getattr(cells, name)[c, p]), rel=1e-6), name
     number = duckdb.sql(f"SELECT count(*), count(DISTINCT concept) FROM '{run.path}/report.csv'").fetchall()
     assert number == [(len(found.concepts) * len(found.placements), len(found.concepts))]
+
+
+def test_with_one_null_the_page_speaks_of_one(html):
+    assert "shuffled" not in html.lower()
+    assert "two nulls" not in html
 
 
 def test_the_page_says_where_measuring_stopped_early(tmp_path, toy, html):
