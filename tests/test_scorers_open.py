@@ -663,6 +663,19 @@ def test_shares_are_counted_per_image(num, side, seed):
     torch.testing.assert_close(found.sum(1), torch.ones(num))
 
 
+@pytest.mark.parametrize("name", ["segments", "scheme"])
+def test_masks_that_hold_something_else_than_the_classes_are_refused(name):
+    """Counted in one histogram, a stray class of one picture would be a share of the next."""
+    scorer = higan.load_scorer(name, segmenter=Thirds())
+    for stray, told in ((255, r"'thirds' names 3 classes, 0 … 2; got 255"), (-1, "got -1 in a mask")):
+        scorer.segmenter.segment = lambda images, stray=stray: torch.full(images[:, 0].shape, stray, dtype=torch.int16)
+        with pytest.raises(ScorerError, match=told):
+            scorer.score(IMAGES)
+    scorer.segmenter.segment = lambda images: torch.zeros(len(images), 2, 2, dtype=torch.uint8)
+    with pytest.raises(ScorerError, match=r"must return masks of shape .* got \(\d+, 2, 2\)"):
+        scorer.score(IMAGES)
+
+
 def test_some_classes_by_name():
     scorer = higan.load_scorer("segments", segmenter=Thirds(), classes=["bright", "dark"])
     assert scorer.concepts == (Concept("share of bright", "object"), Concept("share of dark", "object"))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from higan.scorers.colour import srgb_to_lab
 from higan.scorers.rooms import check_images
-from higan.scorers.segments import class_columns
+from higan.scorers.segments import class_columns, masks_of
 from higan.types import Concept, Segmenter
 
 __all__ = ["HUES", "MEASURES", "ColourSchemeScorer", "Palette", "dominant_hue", "palette", "scheme"]
@@ -184,11 +184,15 @@ class ColourSchemeScorer:
         self.concepts = tuple(Concept(f"{region}{measure}", "colour") for region in regions for measure in MEASURES)
 
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
-        """The measures of every region, in units of CIE L*a*b*."""
+        """The measures of every region, in units of CIE L*a*b*.
+
+        Raises:
+            ScorerError: see `higan.scorers.segments.masks_of`.
+        """
         check_images(images)
         if self.segmenter is None:
             return scheme(images)[:, 0]
-        masks = self.segmenter.segment(images).to(images.device)
+        masks = masks_of(self.segmenter, images).to(images.device)
         wanted = torch.tensor(self._columns, device=masks.device)
         weights = (masks[:, None] == wanted[:, None, None]).float() + 1e-4
         return scheme(images, weights).flatten(1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 
+from higan.errors import ScorerError
 from higan.scorers.rooms import check_images
 from higan.types import Concept, Segmenter
 
-__all__ = ["SegmentsScorer", "class_columns"]
+__all__ = ["SegmentsScorer", "class_columns", "masks_of"]
 
 
 def class_columns(segmenter: Segmenter, classes: Sequence[str] | None) -> list[int]:
@@ -28,6 +29,27 @@ def class_columns(segmenter: Segmenter, classes: Sequence[str] | None) -> list[i
             f"{segmenter.name} does not tell {', '.join(map(repr, unknown))} apart; known: {', '.join(known)}"
         )
     return [known.index(name) for name in wanted]
+
+
+def masks_of(segmenter: Segmenter, images: UInt8[Tensor, "n 3 H W"]) -> Integer[Tensor, "n H W"]:
+    """Class of every pixel, which must be one that the segmenter names: pixels of others would count for some picture.
+
+    Raises:
+        ScorerError: it is not, or the masks have another shape.
+    """
+    masks = segmenter.segment(images)
+    expected = (len(images), *images.shape[2:])
+    if tuple(masks.shape) != expected:
+        raise ScorerError(
+            f"segmenter {segmenter.name!r} must return masks of shape {expected}; got {tuple(masks.shape)}"
+        )
+    low, high = (int(end) for end in masks.aminmax()) if masks.numel() else (0, 0)
+    if low < 0 or high >= len(segmenter.classes):
+        raise ScorerError(
+            f"segmenter {segmenter.name!r} names {len(segmenter.classes)} classes, 0 … {len(segmenter.classes) - 1}; "
+            f"got {low if low < 0 else high} in a mask. Name a class for pixels that are none"
+        )
+    return masks
 
 
 class SegmentsScorer:
@@ -49,9 +71,13 @@ class SegmentsScorer:
         self.concepts = tuple(Concept(f"share of {segmenter.classes[k].name}", "object") for k in self._columns)
 
     def score(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
-        """Share of pixels of every class."""
+        """Share of pixels of every class.
+
+        Raises:
+            ScorerError: see `masks_of`.
+        """
         check_images(images)
-        masks = self.segmenter.segment(images)
+        masks = masks_of(self.segmenter, images)
         columns = torch.tensor(self._columns, device=masks.device)
         count = len(self.segmenter.classes)
         # One histogram for the whole batch: image k counts into bins of its own.
