@@ -39,7 +39,7 @@ def resize(
 ) -> UInt8[Tensor, "n 3 height width"]:
     """Images at another size, the very bytes that Pillow's ``Image.resize`` gives where squares become squares.
 
-    Of other shapes Pillow 13 may round in another order, to a few levels' difference.
+    Of other shapes Pillow 13 may round in another order: by a level or two in pictures, in noise by twenty (bicubic).
 
     Raises:
         ValueError: a size below 1.
