@@ -206,6 +206,19 @@ def test_every_cell_is_a_line_that_duckdb_reads(run, html):
     assert number == [(len(found.concepts) * len(found.placements), len(found.concepts))]
 
 
+def test_a_strongest_layer_that_may_be_chance_has_a_question_mark(run, toy, html, tmp_path, monkeypatch):
+    found = study(run)
+    first, second, *others = (entry for entry in found.entries if entry.verdict.verified)
+    assert first.layer_found[first.layer]
+    unsure = dataclasses.replace(second, layer_found=(False,) * found.num_layers)
+    told = dataclasses.replace(found, entries=(first, unsure, *others))
+    monkeypatch.setattr("higan.report.page.study", lambda _: told)
+    page = write_report(run, *toy, tmp_path / "r.html").read_text("utf-8")
+    assert f"layer {second.layer}?, " in page
+    assert f"layer {second.layer}?, " not in html
+    assert f"layer {first.layer}, " in page
+
+
 def test_with_one_null_the_page_speaks_of_one(html):
     assert "shuffled" not in html.lower()
     assert "two nulls" not in html
