@@ -82,6 +82,14 @@ def test_lines_stay_as_they_are_unless_they_are_names_of_places(tmp_path):
     assert named(tmp_path / "names.txt", "object")[1] == Concept("a wide room", "layout")
 
 
+@pytest.mark.parametrize("name", ["line\nbreak", "a tab\tinside", "\x1b[31mred", "bell\x07", "\x9b2J"])
+def test_names_cannot_break_lines_nor_steer_a_terminal(name):
+    with pytest.raises(ValueError, match="one line without control characters") as raised:
+        named([f"colour: {name}"], "object")
+    assert name not in str(raised.value)
+    assert named(["colour: 🛋️ سرير 沙发"], "object") == (Concept("🛋️ سرير 沙发", "colour"),)
+
+
 def test_levels_in_front_of_names():
     found = named(["colour: warm", "ratio: 3", Concept("bed", "object")], "attribute")
     assert found == (Concept("warm", "colour"), Concept("ratio: 3", "attribute"), Concept("bed", "object"))

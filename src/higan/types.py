@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from unicodedata import category
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -59,6 +60,9 @@ class Concept:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("a concept needs a name; got an empty string")
+        if any(category(letter) == "Cc" for letter in self.name):
+            # A line break cannot be typed after --set, and a file's names must not steer the terminal that shows them.
+            raise ValueError(f"a concept's name is one line without control characters; got {self.name!r}")
         if self.level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}; got {self.level!r} for {self.name!r}")
 
