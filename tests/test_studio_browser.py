@@ -449,6 +449,18 @@ def test_amounts_are_the_measured_response_and_not_a_straight_line(open_page):
     assert curve["steps"][-1] == pytest.approx(limit)
 
 
+def test_a_length_is_told_as_a_length_and_not_as_times_the_step(open_page):
+    """The step of this study is λ = 2: "+1.5 λ" would be twice as far as it is."""
+    page = open_page("#seed=7&edit=view_yaw~1.5~3")  # at layers whose response is not measured
+    assert page.inner_text("#caption") == "Sample 7 · view yaw λ = +1.5"
+    handle = slider(page, "view_yaw")
+    assert page.inner_text(f"output[for={handle.get_attribute('id')}]") == "λ = +1.5"
+    assert handle.get_attribute("aria-valuetext") == "λ = +1.5"
+    page.click("#tab-grid")
+    page.wait_for_selector("#panel-grid figure")
+    assert "the same step, λ = +1.5, at all layers" in page.inner_text("#panel-grid p")
+
+
 def test_the_caption_is_of_the_picture_that_is_shown_and_a_lost_connection_is_waited_for(open_page):
     page = open_page()
     assert page.inner_text("#caption") == f"Sample {SAMPLE}"

@@ -124,7 +124,7 @@ export class Panels {
     const words = {
       sweep: () => "All edits together: at −1 the opposite of what you asked, at 0 the sample, at +1 what you see above.",
       joint: () => "The sample, each edit alone, then all together.",
-      grid: () => `${this.#label(question.concept)}, the same step of ${signed(question.look.edits[0].strength, 1)} λ at all layers, at every single layer and at every stage (Fig. 3c of the paper).`,
+      grid: () => `${this.#label(question.concept)}, the same step, λ = ${signed(question.look.edits[0].strength, 1)}, at all layers, at every single layer and at every stage (Fig. 3c of the paper).`,
     }[kind]();
     $(`panel-${kind}`).replaceChildren(
       h("p", { class: "soft small" }, words),

@@ -110,8 +110,8 @@ export class Sliders {
       const sigmas = this.responses.at(concept, { strength, layers });
       output.textContent = moved ? amount(concept, { strength, layers }, this.responses) : "0";
       zero.hidden = !moved;
-      output.title = moved ? `${signed(strength, 2)} steps λ` + (sigmas === null ? "" : `, which moves the score by ${signed(sigmas, 2)} standard deviations on average`) : "";
-      slider.setAttribute("aria-valuetext", !moved ? "not moved" : sigmas === null ? `${signed(strength, 1)} steps` : `${signed(sigmas, 1)} standard deviations`);
+      output.title = moved ? `λ = ${signed(strength, 2)}` + (sigmas === null ? "" : `, which moves the score by ${signed(sigmas, 2)} standard deviations on average`) : "";
+      slider.setAttribute("aria-valuetext", !moved ? "not moved" : sigmas === null ? `λ = ${signed(strength, 1)}` : `${signed(sigmas, 1)} standard deviations`);
       where.textContent = layers.length ? `layer${layers.length > 1 ? "s" : ""} ${span(layers)}` : "no layers";
       element.classList.toggle("moved", moved);
       more.hidden = !(moved || this.opened === concept.name);
@@ -121,10 +121,10 @@ export class Sliders {
   }
 }
 
-/** An edit in words: the standard deviations by which it moves the score on average where that is known, else its steps. */
+/** An edit in words: the standard deviations by which it moves the score on average where that is known, else its length. */
 export function amount(concept, edit, responses) {
   const sigmas = responses.at(concept, edit);
-  return sigmas === null ? `${signed(edit.strength, 1)} λ` : `${signed(sigmas, 1)} σ`;
+  return sigmas === null ? `λ = ${signed(edit.strength, 1)}` : `${signed(sigmas, 1)} σ`;
 }
 
 /** Δs as a bar with its interval. */
