@@ -35,6 +35,7 @@ from higan.studio.lines import BusyError, FairLine, SupersededError, TooManyErro
 from higan.studio.looks import Look, parse_look
 from higan.types import Edit, SegmentClass
 from higan.workbench import edit, open_workbench, repeat
+from userstudies import make_run
 
 TOKEN = "a-token-of-some-length"
 
@@ -504,6 +505,24 @@ def test_a_known_file_that_leads_out_of_the_run_folder_is_not_served(run, toy, t
         assert client.get("/api/run/report.html").status_code == 404
         assert client.get("/api/study").json()["report"] is False
         assert client.get("/api/run/boundaries.safetensors").status_code == 200
+
+
+def test_a_page_of_another_study_is_told_to_load_again(run, toy, client, tmp_path):
+    """Its names and numbers would stand under this study's pictures."""
+    other, generator = make_run(tmp_path / "run")
+    version = client.get("/api/study").json()["version"]
+    with TestClient(create_app(other, generator), base_url="http://127.0.0.1") as started:
+        asked = {"look": look_of()}
+        answer = started.post("/api/picture", json=asked, headers={"x-study": version})
+        assert answer.status_code == 409
+        assert "load the page again" in answer.json()["error"]
+        assert started.get(f"/api/samples/7?v={version}").status_code == 409
+        assert started.get("/", headers={"x-study": version}).status_code == 200
+        own = started.get("/api/study").json()["version"]
+        assert started.post("/api/picture", json=asked, headers={"x-study": own}).status_code == 200
+    # The same study served again is the same.
+    with TestClient(create_app(run, *toy, segmenter=ToySegmenter()), base_url="http://127.0.0.1") as again:
+        assert again.post("/api/picture", json=asked, headers={"x-study": version}).status_code == 200
 
 
 def test_a_report_is_shown_as_a_document_that_may_run_nothing(client):

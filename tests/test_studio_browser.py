@@ -21,6 +21,7 @@ from higan.statistics import rank
 from higan.studio import create_app, shipped_study
 from higan.web.serve import running
 from higan.workbench import edit, open_workbench, repeat
+from userstudies import make_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -474,6 +475,23 @@ def test_the_caption_is_of_the_picture_that_is_shown_and_a_lost_connection_is_wa
     assert page.heard
     assert all("ERR_INTERNET_DISCONNECTED" in words for words in page.heard)
     page.heard.clear()
+
+
+def test_a_page_left_open_while_another_study_is_served_in_its_place_says_so(browser, tmp_path):
+    first, second = make_run(tmp_path / "first", num_layers=6), make_run(tmp_path / "second", num_layers=9)
+    context = browser.new_context()
+    page = context.new_page()
+    with running(create_app(*first)) as address:
+        page.goto(address)
+        page.wait_for_selector("#frame[data-drawn]")
+    with running(create_app(*second), port=int(address.rstrip("/").rpartition(":")[2])):
+        page.keyboard.press("n")
+        page.wait_for_function("() => document.querySelector('#toast').textContent.includes('load the page again')")
+        assert page.inner_text("#caption") == f"Sample {SAMPLE}"
+        page.reload()
+        shows(page, {"seed": SAMPLE + 1, "mix": [], "edits": []})
+        assert "9 layers" in page.inner_text("#about")
+    context.close()
 
 
 def test_a_forgotten_photograph_is_told_where_the_caption_stands(open_page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -83,7 +84,8 @@ def create_app(
     studio = _Studio(run, Desk(open_workbench(run, generator, scorer), segmenter), inversion_steps)
     app = FastAPI(title="higan studio", openapi_url=None, lifespan=studio.lifespan)
     for path, method, handler in studio.routes():
-        app.router.add_route(path, _told(handler), methods=[method])
+        checked = _of(studio.version, handler) if path.startswith("/api/") else handler
+        app.router.add_route(path, _told(checked), methods=[method])
     app.add_middleware(
         Guard,
         host=host,
@@ -103,7 +105,9 @@ class _Studio:
         self.assets = load_assets("higan.studio.page")
         facts = about(desk.bench)
         self.sliders = {concept["name"]: concept for concept in facts["concepts"]}
-        self.facts = json.dumps(facts | self._more(self.sliders), allow_nan=False).encode()
+        told = facts | self._more(self.sliders)
+        self.version = hashlib.sha256(json.dumps(told, allow_nan=False).encode()).hexdigest()[:16]
+        self.facts = json.dumps(told | {"version": self.version}, allow_nan=False).encode()
         self.responses: Kept[str, dict[str, list[float]]] = Kept(1024)
         self.thumbnails: Kept[tuple[int, int], Encoded] = Kept(512)
         self.inverter = Inverter(desk, inversion_steps)
@@ -217,7 +221,7 @@ class _Studio:
         if found is None:
             found = await self.pictures.ask(_client(request), (Look(seed=key[0]), key[1]))
             self.thumbnails.put(key, found)
-        # The address holds the digest of the weights: what it shows never changes.
+        # The address holds the digest of the study: what it shows never changes.
         return _picture(found, {"cache-control": "private, max-age=86400"})
 
     async def picture(self, request: Request) -> Response:
@@ -300,6 +304,18 @@ class _Studio:
         values = await _json(request)
         bench = self.desk.bench
         return parse_look(values.get("look"), bench.boundaries, bench.generator.num_layers), values
+
+
+def _of(version: str, handler: _Handler) -> _Handler:
+    """A handler that refuses a page which was opened for another study: its words would stand under other pictures."""
+
+    async def answer(request: Request) -> Response:
+        meant = request.headers.get("x-study") or request.query_params.get("v") or version
+        if meant != version:
+            return _error(409, "another study is served here since this page was opened: load the page again")
+        return await handler(request)
+
+    return answer
 
 
 def _told(handler: _Handler) -> _Handler:

@@ -53,7 +53,7 @@ def about(bench: Workbench) -> dict[str, Any]:
     concepts = [_concept(bench, rescoring, v, places, spread) for v, spread in zip(shown, spreads, strict=True)]
     return {
         "generator": {"name": generator.name, "layers": generator.num_layers, "resolution": generator.resolution},
-        "version": bench.weights[:12],
+        "weights": bench.weights[:12],
         "stages": stages,
         "levels": [{"name": level, "label": LEVEL_NAMES[level]} for level in LEVELS],
         "concepts": [concept for concept in concepts if concept is not None],

@@ -5,6 +5,11 @@ const client = Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.t
 const PATIENCE = { 0: 2000, 429: 300, 503: 300 }; // milliseconds before the same is asked again
 const LONGEST = 60000; // milliseconds, after which the server cancels a job that nobody asks about
 
+let study = null; // the version of the study that this page was made for
+
+/** From here on the server is asked for this study, and refuses where it has been started with another. */
+export const meant = (version) => (study = version);
+
 export class Refused extends Error {
   constructor(status, words) {
     super(words);
@@ -15,6 +20,7 @@ export class Refused extends Error {
 export async function ask(path, { body, method = body === undefined ? "GET" : "POST", signal } = {}) {
   const raw = body instanceof Blob;
   const headers = { "X-Client": client };
+  if (study) headers["X-Study"] = study;
   if (body !== undefined) headers["Content-Type"] = raw ? "application/octet-stream" : "application/json";
   const sent = body === undefined || raw ? body : JSON.stringify(body);
   let answer;

@@ -1,7 +1,7 @@
 // The page: everything is made once, then follows one look (look.js).
 
 import { $, toast } from "./dom.js";
-import { ask, insist } from "./api.js";
+import { ask, insist, meant } from "./api.js";
 import { fromAddress, isLook, Looks, sent, toAddress } from "./look.js";
 import { Gallery } from "./gallery.js";
 import { Panels } from "./panels.js";
@@ -15,6 +15,7 @@ const fail = (error) => toast(error.message);
 
 async function begin() {
   const study = await (await ask("api/study")).json();
+  meant(study.version);
   const { name, layers, resolution } = study.generator;
   $("about").textContent = `${name} · ${layers} layers · ${resolution} × ${resolution} · ${study.concepts.length} of ${study.tried} concepts verified`;
   $("report").hidden = !study.report;
