@@ -174,6 +174,34 @@ def test_more_samples_come_as_one_scrolls_and_a_click_chooses_one(open_page):
     assert page.eval_on_selector("#seed", "e => e.validity.customError")
 
 
+@pytest.mark.parametrize("size", [(1280, 860), (375, 720)])
+def test_the_gallery_follows_the_sample_and_the_page_stays_where_it_is(open_page, size):
+    page = open_page(viewport={"width": size[0], "height": size[1]})
+    page.wait_for_selector(".thumb[aria-selected=true]")
+    inside = """() => {
+        const [t, g] = ['.thumb[aria-selected=true]', '#thumbs'].map(s => document.querySelector(s).getBoundingClientRect());
+        return t.top >= g.top - 1 && t.bottom <= g.bottom + 1 && t.left >= g.left - 1 && t.right <= g.right + 1;
+    }"""
+    assert page.evaluate(inside)
+    for _ in range(40):
+        page.keyboard.press("n")
+    shows(page, {"seed": SAMPLE + 40, "mix": [], "edits": []})
+    assert page.evaluate(inside)
+    assert page.evaluate("scrollY") == 0
+    page.eval_on_selector("#thumbs", "t => t.scrollTo(0, 0)")  # to look at others leaves them in sight
+    page.keyboard.press("r")
+    assert page.eval_on_selector("#thumbs", "t => t.scrollTop + t.scrollLeft") == 0
+
+
+def test_what_is_read_out_by_itself_is_little(open_page):
+    """Every number of the panel was a live region, and every amount beside the slider that says it."""
+    page = open_page("#seed=7&edit=natural_light~0.5~9")
+    page.wait_for_selector("#panel-changes .bars .asked")
+    live = "output:not([aria-live=off]), [role=status]:not([aria-live=off]), [role=alert], [aria-live=polite], [aria-live=assertive]"
+    heard = page.eval_on_selector_all(live, "all => all.map(one => one.id || one.closest('[role=tabpanel]').id)")
+    assert sorted(heard) == ["job-words", "panel-transition", "toast"]
+
+
 def test_a_drag_ends_on_the_last_position_and_joint_edits_are_undone_and_redone(open_page, models):
     page = open_page()
     first = drag(page, "natural_light", 0.6)

@@ -9,6 +9,7 @@ const MOST = 2 ** 32 - 1;
 export class Gallery {
   #first = 0;
   #next = 0;
+  #shown = null;
 
   constructor(looks, study) {
     this.looks = looks;
@@ -88,14 +89,23 @@ export class Gallery {
 
   mark() {
     const { seed, upload } = this.looks.now;
-    let any = false;
+    let shown = null;
     for (const thumb of this.thumbs.querySelectorAll(".thumb")) {
       const here = !upload && +thumb.dataset.seed === seed;
       thumb.setAttribute("aria-selected", here);
       thumb.tabIndex = here ? 0 : -1;
-      any ||= here;
+      if (here) shown = thumb;
     }
-    if (!any) (this.thumbs.querySelector(".thumb") ?? {}).tabIndex = 0;
+    if (!shown) (this.thumbs.querySelector(".thumb") ?? {}).tabIndex = 0;
+    if (shown && shown !== this.#shown) this.#reveal(shown);
+    this.#shown = shown;
+  }
+
+  /** Scrolls the gallery as little as shows a sample whole, and nothing around the gallery. */
+  #reveal(thumb) {
+    const [inner, outer] = [thumb.getBoundingClientRect(), this.thumbs.getBoundingClientRect()];
+    this.thumbs.scrollTop += Math.min(0, inner.top - outer.top) + Math.max(0, inner.bottom - outer.bottom);
+    this.thumbs.scrollLeft += Math.min(0, inner.left - outer.left) + Math.max(0, inner.right - outer.right);
   }
 
   /** While somebody looks for a sample that lends its layers, clicks go to `lend`. */

@@ -108,7 +108,7 @@ export class Panels {
       return [
         h("span", { class: asked.has(name) ? "asked" : "" }, this.#label(name)),
         h("span", { class: `track ${level}` }, fill),
-        h("output", {}, `${signed(value, 2)} σ`),
+        h("span", { class: "value" }, `${signed(value, 2)} σ`),
       ];
     });
     this.#fill(

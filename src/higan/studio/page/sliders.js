@@ -40,7 +40,8 @@ export class Sliders {
         if (event.key === "Delete" || event.key === "Backspace") { event.preventDefault(); this.#move(concept, 0, true); }
       },
     });
-    const output = h("output", { for: id });
+    // The slider says it itself, in more words; read out again it would say everything twice.
+    const output = h("output", { for: id, "aria-live": "off" });
     const where = h("span", { class: "where" });
     const zero = h("button", { class: "link", onclick: () => this.#move(concept, 0, true), "aria-label": `${concept.label} back to zero` }, "reset");
     const proper = h("button", { class: "link", title: "Back to the recommended layers", onclick: () => this.#where(concept, concept.layers, true) }, `layers ${span(concept.layers)}`);
