@@ -397,7 +397,7 @@ def test_slips_and_double_presses_count_once_and_pictures_can_be_flipped(browser
         assert shown == [now.before, now.after]
         progress = open_page(browser, f"{address}progress#key={KEY}", heard)
         progress.wait_for_selector("table:not([hidden])")
-        assert progress.inner_text("#summary") == "1 raters, 0 of them finished; 1 answers."
+        assert progress.inner_text("#summary") == "1 rater, 0 of them finished; 1 answer."
         wrong = open_page(browser, f"{address}#rater=unknown", [])
         wrong.wait_for_selector("#trouble:not([hidden])")
         assert "not known here" in wrong.inner_text("#reason")
@@ -414,6 +414,8 @@ def test_a_hiccup_while_the_page_opens_is_waited_for(browser, small, tmp_path):
         refusals = [503, 503]
         page.route("**/api/about", lambda r: r.fulfill(status=refusals.pop()) if refusals else r.continue_())
         page.goto(address)
+        page.wait_for_selector("#welcome:not([hidden])")
+        assert "personal link" in page.inner_text("#back")  # the invitation would begin anew
         start(page, "Ada")
         assert refusals == []
         link = page.get_attribute("#link", "href")
@@ -440,6 +442,8 @@ def test_the_static_study_works_from_a_folder_and_gives_back_a_file(browser, sma
     study, heard = copy_of(small, tmp_path / "study"), []
     folder = export(study, tmp_path / "web")
     page = open_page(browser, (folder / "index.html").as_uri() + "#block=3", heard)
+    page.wait_for_selector("#welcome:not([hidden])")
+    assert page.inner_text("#back") == "You can stop and come back in this browser."
     start(page, "</script><b>Ada")
     given = [answer(page, lambda: page.keyboard.press("4")) for _ in range(2)]
     page.reload()
@@ -472,6 +476,24 @@ def test_the_static_study_works_from_a_folder_and_gives_back_a_file(browser, sma
         done = import_file(answers, tmp_path / "answers.json")
         assert (done.new, done.rater.block, done.rater.nickname) == (6, 2, "</script><b>Ada")
         assert [answers.of(done.rater)[trial] for trial in given] == ["colour"] * 2 + ["layout"] * 4
+
+
+def test_where_a_browser_keeps_nothing_the_static_study_says_so(browser, small, tmp_path):
+    heard = []
+    folder = export(copy_of(small, tmp_path / "study"), tmp_path / "web")
+    context = browser.new_context()
+    context.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); };")
+    page = context.new_page()
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.goto((folder / "index.html").as_uri())
+    page.wait_for_selector("#welcome:not([hidden])")
+    assert "forgets your answers" in page.inner_text("#back")
+    start(page, "")
+    while page.is_hidden("#thanks"):
+        answer(page, lambda: page.keyboard.press("4"))
+    assert page.is_visible("#download")
+    context.close()
+    assert heard == []
 
 
 # --- without a browser ------------------------------------------------------------------------------------------------

@@ -14,6 +14,16 @@ function read() {
   return kept;
 }
 
+function keeps() {
+  try {
+    localStorage.setItem(`${place}-tried`, "");
+    localStorage.removeItem(`${place}-tried`);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 // Another tab may have answered meanwhile; of two answers to one trial the first counts.
 function write() {
   try {
@@ -48,6 +58,9 @@ function chosenBlock() {
 const backend = {
   about: async () => ({ title: study.title, total: study.blocks[0].length }),
   picture: (name) => `pictures/${name}.png`,
+  back: keeps()
+    ? "You can stop and come back in this browser."
+    : "Please answer all of them at once: this browser forgets your answers when the page is closed.",
   resume: async () => (read() ? state() : null),
   join: async (nickname) => {
     const random = crypto.getRandomValues(new Uint8Array(16));

@@ -24,6 +24,7 @@ async function call(path, body) {
 const backend = {
   about: () => call("/api/about"),
   picture: (name) => `/pictures/${name}.png`,
+  back: "You can stop and come back: by the personal link on the next page, for the invitation begins anew.",
   send: (trial, choice, seconds) => call("/api/answers", { trial, choice, seconds }),
   resume: async () => (rater ? call("/api/trials") : null),
   join: async (nickname) => {

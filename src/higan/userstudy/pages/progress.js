@@ -10,11 +10,14 @@ function cell(content, name) {
   return td;
 }
 
+const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
 function row(rater, total) {
   const tr = document.createElement("tr");
   const bar = document.createElement("progress");
   bar.max = total;
   bar.value = rater.answered;
+  bar.setAttribute("aria-label", "Answered");
   tr.append(cell(rater.number), cell(rater.nickname), cell(bar), cell(`${rater.answered} of ${total}`, "number"));
   return tr;
 }
@@ -26,7 +29,7 @@ async function refresh() {
     if (!response.ok) throw new Error(data.error);
     const finished = data.raters.filter((rater) => rater.answered >= data.total).length;
     const answers = data.raters.reduce((sum, rater) => sum + rater.answered, 0);
-    summary.textContent = `${data.raters.length} raters, ${finished} of them finished; ${answers} answers.`;
+    summary.textContent = `${count(data.raters.length, "rater")}, ${finished} of them finished; ${count(answers, "answer")}.`;
     table.tBodies[0].replaceChildren(...data.raters.map((rater) => row(rater, data.total)));
     table.hidden = data.raters.length === 0;
   } catch (error) {

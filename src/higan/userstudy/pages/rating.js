@@ -3,6 +3,7 @@
 //   resume()               → {total, trials, link?} of a rater who was here before, or null
 //   join(nickname)         → the same of a new one
 //   picture(name)          → its address
+//   back                   words on how to stop and come back
 //   send(trial, choice, seconds) → resolves once the answer is kept
 //   finish()               → null, or {file, name} to be handed in;  restart() forgets the rater
 const at = (id) => document.getElementById(id);
@@ -17,6 +18,7 @@ export async function run(backend) {
   for (const place of document.querySelectorAll("[data-total]")) place.textContent = about.total;
   for (const place of document.querySelectorAll("[data-minutes]"))
     place.textContent = Math.max(1, Math.round((about.total * SECONDS_PER_TRIAL) / 60));
+  at("back").textContent = backend.back;
   const known = await persist(() => backend.resume());
   if (known) return rate(backend, known);
   show("welcome");
