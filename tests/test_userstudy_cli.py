@@ -179,6 +179,22 @@ def test_the_page_is_one_file_whole_and_marked(tmp_path, simulated):
     assert answers.name == ("answers-simulated.csv" if simulated else "answers.csv")
 
 
+@pytest.mark.parametrize("num", [1, 2])
+def test_one_rater_is_not_taken_for_many(tmp_path, num):
+    with Answers(make_study(tmp_path / "study")) as answers:
+        seen = {"bottom": "layout", "lower": "object", "upper": "attribute", "top": "nothing"}
+        simulate(answers, num, {stage: {choice: 1.0} for stage, choice in seen.items()}, lapse=0.0)
+        found = analyse(answers, simulated=True, num_resamples=40)
+        text = write_analysis(found, answers, tmp_path / "analysis.html")[0].read_text("utf-8")
+    assert ("for no other raters" in text) == (num == 1)
+    # Where no level is in front, how often that is so in resamples is nothing to be sure of.
+    for stage, named in zip(STAGES, found.comparison.people, strict=True):
+        row = re.search(rf"<tr><th scope=\"row\">{stage}</th><td class=\"left.*?</tr>", text)[0]
+        assert ("<td>–</td>" in row) == (named is None)
+    # Whoever has no mouse scrolls a table that is wider than the page by keys.
+    assert text.count('<div class="scroll"') == text.count('<div class="scroll" tabindex="0" role="group" aria-label=')
+
+
 def test_the_finding_gathers_stages(tmp_path):
     found, _ = written(tmp_path, simulated=True)
     assert headline(found) == (
