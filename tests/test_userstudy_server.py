@@ -482,7 +482,9 @@ def test_where_a_browser_keeps_nothing_the_static_study_says_so(browser, small, 
     heard = []
     folder = export(copy_of(small, tmp_path / "study"), tmp_path / "web")
     context = browser.new_context()
-    context.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); };")
+    context.add_init_script(
+        "Storage.prototype.setItem = () => { throw new DOMException('no', 'QuotaExceededError'); };"
+    )
     page = context.new_page()
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.goto((folder / "index.html").as_uri())
