@@ -34,6 +34,7 @@ from higan.studio.jobs import Jobs
 from higan.studio.lines import BusyError, FairLine, SupersededError, TooManyError
 from higan.studio.looks import Look, parse_look
 from higan.types import Edit, SegmentClass
+from higan.web.serve import listen
 from higan.workbench import edit, open_workbench, repeat
 from userstudies import make_run
 
@@ -787,27 +788,46 @@ def test_a_weight_file_is_studied_first_and_the_study_kept(higan, served, monkey
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     save_generator(wrap(network, "tiny", "cpu"), tmp_path / "tiny.safetensors")
-    code, printed = higan("studio", "tiny.safetensors")
+    code, printed = higan("studio", "--port", 0, "tiny.safetensors")
     assert code == 0, printed
     assert "is studied with colour first, into studio-tiny" in printed
     with TestClient(served[0][0], base_url="http://127.0.0.1") as client:
         assert client.get("/api/study").json()["generator"]["resolution"] == 16
         assert client.post("/api/picture", json={"look": look_of(1)}).status_code == 200
-    code, printed = higan("studio", "tiny.safetensors")
+    code, printed = higan("studio", "--port", 0, "tiny.safetensors")
     assert "is studied" not in printed
-    code, printed = higan("studio", "studio-tiny")
+    code, printed = higan("studio", "--port", 0, "studio-tiny")
     assert (code, len(served)) == (0, 3)
     for what in ("studio-tiny", None):
         for option in (("--label", 1), ("--scorer", "colour"), ("--out", "elsewhere")):
-            code, printed = higan("studio", *([what] if what else []), *option)
+            code, printed = higan("studio", "--port", 0, *([what] if what else []), *option)
             assert code == 2
             assert "--label, --generator-option, --scorer and --out go with a generator" in printed
-    code, printed = higan("studio", "toy", "--scorer", "toy")
+    code, printed = higan("studio", "--port", 0, "toy", "--scorer", "toy")
     assert code == 0, printed
     assert "is studied with toy first, into studio-toy" in printed
-    code, printed = higan("studio", "nothing")
+    code, printed = higan("studio", "--port", 0, "nothing")
     assert code == 1
     assert "neither a folder of a run, nor a weight file, nor module:name, nor one of rooms, rooms-128" in printed
+
+
+def test_what_cannot_be_served_is_said_before_the_study(higan, served, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        for options, words in (
+            (("--port", port), "choose another --port"),
+            (("--port", 0, "--host", "192.0.2.1"), "choose another --host"),  # an address of documentation, nobody's
+            (("--port", 0, "--token", "short"), "a token needs at least 16"),
+            (("--port", 0, "--segmenter", "nobody"), "nobody: no such file"),
+        ):
+            code, printed = higan("studio", "toy", "--scorer", "toy", *options)
+            assert code != 0
+            assert words in printed
+            assert "studied" not in printed
+    assert list(tmp_path.iterdir()) == []
+    assert served == []
 
 
 def test_a_conditional_generator_is_looked_at_class_by_class(higan, served, monkeypatch, tmp_path):
@@ -819,13 +839,13 @@ def test_a_conditional_generator_is_looked_at_class_by_class(higan, served, monk
         monkeypatch.setattr(verb, name, value)
     monkeypatch.chdir(tmp_path)
     save_generator(wrap(FAMILIES["stylegan conditional"](), "conditional"), tmp_path / "conditional.safetensors")
-    code, printed = higan("studio", "conditional.safetensors")
+    code, printed = higan("studio", "--port", 0, "conditional.safetensors")
     assert code == 2
     assert "--label" in printed
     looks = []
     for label in (0, 1):
         out = f"class-{label}"
-        code, printed = higan("studio", "conditional.safetensors", "--label", label, "--out", out)
+        code, printed = higan("studio", "--port", 0, "conditional.safetensors", "--label", label, "--out", out)
         assert code == 0, printed
         with TestClient(served[-1][0], base_url="http://127.0.0.1") as client:
             looks.append(client.post("/api/picture", json={"look": look_of(1)}).content)
@@ -834,15 +854,15 @@ def test_a_conditional_generator_is_looked_at_class_by_class(higan, served, monk
 
 
 def test_beyond_this_machine_a_token_is_made_up(higan, served):
-    code, printed = higan("studio", "--host", "0.0.0.0")
+    code, printed = higan("studio", "--port", 0, "--host", "0.0.0.0")
     assert code == 0, printed
     app, options = served[0]
     assert len(options["token"]) >= 32
     with TestClient(app, base_url="http://10.1.2.3") as client:
         assert client.get("/").status_code == 401
         assert client.get(f"/?token={options['token']}").status_code == 200
-    assert higan("studio", "--host", "0.0.0.0", "--token", "short")[0] == 2
-    assert higan("studio", "nothing-here")[0] == 1
+    assert higan("studio", "--port", 0, "--host", "0.0.0.0", "--token", "short")[0] == 2
+    assert higan("studio", "--port", 0, "nothing-here")[0] == 1
 
 
 # --- the study that comes with the package ----------------------------------------------------------------------------

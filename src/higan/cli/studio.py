@@ -58,18 +58,27 @@ def studio(
     optional("fastapi", "studio")
     optional("uvicorn", "studio")
     from higan.studio import create_app
-    from higan.web.guards import is_loopback
-    from higan.web.serve import serve
+    from higan.web.guards import check_access, is_loopback
+    from higan.web.serve import listen, serve
 
+    key = secrets.token_urlsafe(24) if token is None and not is_loopback(host) else token
+    # What cannot be served is said before a study that may take hours, not after it.
+    check_access(host, key)
+    listen(host, port).close()
+    chosen = None if segmenter is None else load_segmenter(segmenter, device)
     run, generator, predictor, own = _opened(what, scorer, out, device, label, generator_options(generator_option))
-    chosen = own if segmenter is None else load_segmenter(segmenter, device)
     if generator.resolution <= _SMALL:
         # Pictures so small gain nothing from several threads, and a core stays free for the browser.
         torch.set_num_threads(1)
-    key = secrets.token_urlsafe(24) if token is None and not is_loopback(host) else token
     page = create_app(
-        run, generator, predictor, segmenter=chosen, host=host, names=tuple(name or ()), token=key
-    )  # fmt: skip
+        run,
+        generator,
+        predictor,
+        segmenter=own if chosen is None else chosen,
+        host=host,
+        names=tuple(name or ()),
+        token=key,
+    )
 
     def ready(address: str) -> None:
         console.print(f"Studio: {address}  (stop with Ctrl C)", highlight=False, soft_wrap=True)

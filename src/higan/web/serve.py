@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -32,7 +33,8 @@ def listen(host: str, port: int) -> socket.socket:
         opened.bind((host.strip("[]"), port))
     except OSError as error:
         opened.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose another {other}") from error
     return opened
 
 
