@@ -615,6 +615,20 @@ def test_readable_on_a_phone_and_by_keyboard_alone(open_page):
     assert unnamed == []
 
 
+@pytest.mark.parametrize("width", [320, 375, 720, 1100])
+def test_every_tab_and_every_download_can_be_got_at_whatever_the_width(open_page, width):
+    page = open_page("#seed=7", viewport={"width": width, "height": 720})
+    page.eval_on_selector("#report", "link => (link.hidden = false)")  # as where a run has one
+    for tab in page.locator("[role=tab]").all():
+        tab.click(timeout=5000)
+        assert tab.get_attribute("aria-selected") == "true"
+    page.click("#download summary")
+    for button in page.locator("#download button").all():
+        box = button.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
 def test_two_people_do_not_see_each_others_photographs(address):
     """Without its name, which nobody can guess, an upload cannot be asked for."""
     request = urllib.request.Request(
