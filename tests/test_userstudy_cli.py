@@ -64,22 +64,23 @@ def test_from_a_run_to_an_analysis(user_study, run, tmp_path):
     code, printed = user_study("progress", folder)
     assert HOSTILE in printed
     assert "22 of 22" in printed
-    code, printed = user_study("analyse", folder, "--resamples", 50, "--out", tmp_path / "people.html")
+    code, printed = user_study("analyse", folder, "--resamples", 50, "--out", tmp_path / "new" / "people.html")
     assert code == 0, printed
     assert "SIMULATED" not in printed
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "answers.csv").read_text("utf-8-sig"))))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "new" / "people-answers.csv").read_text("utf-8-sig"))))
     assert len(rows) == 22
     assert {row["origin"] for row in rows} == {"file"}
 
-    code, printed = user_study("export", folder, "--out", tmp_path / "web.zip")
+    code, printed = user_study("export", folder, "--out", tmp_path / "web" / "web.zip")
     assert code == 0
     assert "index.html#block=1" in printed
-    assert (tmp_path / "web.zip").stat().st_size > 5000
+    assert (tmp_path / "web" / "web.zip").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["analyse", "STUDY", "--out", "STUDY"], 2, "--out must end in .html"),
         (["build", "NOWHERE", "--out", "OUT"], 1, "is no run folder"),
         (["build", "RUN", "--out", "OUT", "--repeats", "0"], 2, "repeats must be at least 1; got 0"),
         (["build", "RUN", "--out", "OUT", "--directions", "up"], 2, "'up' is not one of"),
@@ -201,6 +202,17 @@ def test_the_finding_gathers_stages(tmp_path):
         "Simulated raters most often name layout at bottom, objects at lower, attributes at upper and colour scheme at "
         "top; the re-scoring says the same at 4 of 4 stages."
     )
+
+
+def test_pages_side_by_side_keep_their_own_tables(tmp_path):
+    found, _ = written(tmp_path, simulated=True)
+    with Answers(open_study(tmp_path / "study")) as answers:
+        first = write_analysis(found, answers, tmp_path / "first.html")
+        kept = [path.read_bytes() for path in first]
+        simulate(answers, 1, seed=2)
+        second = write_analysis(analyse(answers, simulated=True, num_resamples=40), answers, tmp_path / "second.html")
+    assert [path.name for path in second[1:]] == ["second-answers-simulated.csv", "second-estimates-simulated.csv"]
+    assert [path.read_bytes() for path in first] == kept
 
 
 def test_studies_without_catch_trials_or_of_random_directions_have_pages_too(tmp_path):

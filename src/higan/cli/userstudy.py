@@ -10,6 +10,7 @@ import typer
 
 from higan import store
 from higan.cli.app import Device, app, console, minutes, progress_bars
+from higan.cli.outputs import prepare, room_for
 from higan.cli.runs import models_of
 from higan.userstudy import Answers, open_study
 
@@ -196,15 +197,16 @@ def analyse(
     simulated: Annotated[bool, typer.Option("--simulated", help="Look at simulated raters, not at people.")] = False,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 2000,
 ) -> None:
-    """Writes the analysis: one HTML page, and two tables beside it (answers.csv, estimates.csv)."""
+    """Writes the analysis: one HTML page, and two tables beside it (answers.csv, estimates.csv; PAGE-answers.csv …)."""
     from higan.userstudy.analysis import analyse as analyse_answers
     from higan.userstudy.page import headline, write_analysis
 
     study = open_study(folder)
     out = out or folder / ("analysis-simulated.html" if simulated else "analysis.html")
+    prepare(out, ".html")
     with Answers(study) as answers:
         found = analyse_answers(answers, simulated=simulated, num_resamples=resamples)
-        paths = write_analysis(found, answers, out)
+        paths = write_analysis(found, answers, room_for(out))
     if simulated:
         console.print("SIMULATED raters: no person took part.", style="bold")
     console.print(headline(found), highlight=False, soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from higan.files import write_whole
 from higan.hierarchy import Shares
 from higan.report import words
 from higan.report.charts import share_chart
@@ -57,19 +57,22 @@ def headline(found: Analysis) -> str:
 def write_analysis(found: Analysis, answers: Answers, path: str | Path) -> tuple[Path, Path, Path]:
     """Write the page, and beside it every answer and every estimate as CSV.
 
-    Tables of simulated raters have ``simulated`` in their names.
+    Tables of simulated raters have ``simulated`` in their names; those of a page that is not called ``analysis.html``
+    begin with its name, so that pages of several studies may lie side by side.
 
     Returns:
         Paths of the page, of the answers and of the estimates.
     """
     path = Path(path)
     suffix = "-simulated" if found.simulated else ""
-    tables = path.with_name(f"answers{suffix}.csv"), path.with_name(f"estimates{suffix}.csv")
+    own = path.stem.removesuffix("-simulated")
+    prefix = "" if own == "analysis" else f"{own}-"
+    tables = path.with_name(f"{prefix}answers{suffix}.csv"), path.with_name(f"{prefix}estimates{suffix}.csv")
     chosen = {rater.number for rater in found.ratings.raters}
-    _write(path, _render(found, answers))
+    write_whole(path, _render(found, answers).encode())
     # A byte-order mark, by which spreadsheets know that the text is UTF-8.
-    _write(tables[0], "\ufeff" + to_csv(answers, chosen))
-    _write(tables[1], "\ufeff" + estimates_csv(found, answers.study.design))
+    write_whole(tables[0], ("\ufeff" + to_csv(answers, chosen)).encode())
+    write_whole(tables[1], ("\ufeff" + estimates_csv(found, answers.study.design)).encode())
     return path, *tables
 
 
@@ -169,12 +172,3 @@ def _rescoring_chart(expected: Expected, design: Design) -> str:
     layers = tuple(design.stages[stage] for stage in expected.stages)
     shares = Shares(expected.stages, layers, mean, low, high, torch.full_like(mean, torch.nan))
     return share_chart(expected.levels, shares)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

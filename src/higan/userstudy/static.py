@@ -54,6 +54,7 @@ def export(study: UserStudy, out: str | Path, *, num_blocks: int = 48) -> Path:
         f"pictures/{name}.png": (study.pictures / f"{name}.png").read_bytes()
         for name in sorted({n for trial in study.design.trials.values() for n in (trial.before, trial.after)})
     }
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     if partial.is_dir():
         shutil.rmtree(partial)
