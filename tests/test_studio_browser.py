@@ -248,6 +248,28 @@ def test_the_address_holds_the_state_and_opens_it_elsewhere(open_page):
     assert "left out" in odd.inner_text("#toast")
 
 
+def test_a_held_key_changes_the_address_once_it_rests(open_page):
+    """Firefox and Safari refuse to change it more than 100 to 200 times in ten seconds, with an error at each."""
+    page = open_page("#seed=7")
+    handle = slider(page, "wood")
+    page.evaluate("""() => {
+        const replace = history.replaceState;
+        window.changes = 0;
+        history.replaceState = function (...asked) { window.changes++; return replace.apply(this, asked); };
+    }""")
+    # As a key does that is held for a second.
+    handle.evaluate("""async (range) => {
+        for (let k = 1; k <= 30; k++) {
+            range.value = (k * range.max) / 100;
+            for (const name of ["input", "change"]) range.dispatchEvent(new Event(name, { bubbles: true }));
+            await new Promise((resolve) => setTimeout(resolve, 30));
+        }
+    }""")
+    last = f"edit=wood~{float(handle.input_value()):g}~"
+    page.wait_for_function("last => location.hash.includes(last)", arg=last)
+    assert page.evaluate("changes") < 20
+
+
 def test_layers_are_switched_by_dragging_across_and_by_keys(open_page):
     page = open_page("#seed=7&edit=natural_light~0.5~9")
     strip = page.get_by_role("group", name="Layers that natural light moves")

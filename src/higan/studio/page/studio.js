@@ -11,7 +11,9 @@ import { Sliders } from "./sliders.js";
 import { Stage } from "./stage.js";
 
 const FIRST = 15;
+const REST = 100; // milliseconds: browsers refuse addresses that change some tens of times a second, as under a held key
 const fail = (error) => toast(error.message);
+const addressOf = (look) => `#${toAddress(look)}`;
 
 async function begin() {
   const study = await (await ask("api/study")).json();
@@ -30,8 +32,10 @@ async function begin() {
   photographs(looks, study, fail);
   header(looks);
   keyboard(looks, stage, gallery);
+  let resting;
   looks.addEventListener("settle", () => {
-    history.replaceState(null, "", `#${toAddress(looks.now)}`);
+    clearTimeout(resting);
+    resting = setTimeout(() => history.replaceState(null, "", addressOf(looks.now)), REST);
     $("undo").disabled = !looks.canUndo;
     $("redo").disabled = !looks.canRedo;
   });
@@ -55,9 +59,9 @@ function header(looks) {
   $("reset").addEventListener("click", () => looks.settle({ ...looks.now, edits: {}, mix: null }));
   $("help-button").addEventListener("click", () => $("help").showModal());
   $("share").addEventListener("click", async () => {
-    history.replaceState(null, "", `#${toAddress(looks.now)}`);
+    history.replaceState(null, "", addressOf(looks.now));
     try {
-      await navigator.clipboard.writeText(location.href);
+      await navigator.clipboard.writeText(new URL(addressOf(looks.now), location.href).href);
       toast(looks.now.upload ? "Link copied; it works while this server keeps the photograph." : "Link copied.");
     } catch {
       toast("The link is in the address bar.");
