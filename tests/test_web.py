@@ -90,6 +90,22 @@ def test_another_address_than_loopback_needs_a_token(echo):
         Guard(echo, token="short")
 
 
+@pytest.mark.parametrize(
+    "name", ["https://studio.example.org", "studio.example.org:8443", "studio.example.org/x", "", "a b", "-"]
+)
+def test_names_that_no_request_asks_for_are_refused_at_the_start(echo, name):
+    with pytest.raises(ValueError, match="a host name is given without scheme, port and path"):
+        Guard(echo, names=(name,))
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [("Studio.Example.org.", "studio.example.org:8443"), ("10.1.2.3", "10.1.2.3"), ("[fd00::1]", "[fd00::1]:80")],
+)
+def test_names_of_a_proxy_are_answered(echo, name, host):
+    assert client(echo, names=(name,)).get("/", headers={"host": host}).status_code == 200
+
+
 def test_without_the_token_nothing_is_answered(echo):
     guarded = client(echo, token=TOKEN)
     wrong = [{}, {"authorization": "Bearer nonsense"}, {"authorization": TOKEN}, {"cookie": "higan_0=" + TOKEN}]

@@ -63,7 +63,7 @@ def studio(
 
     key = secrets.token_urlsafe(24) if token is None and not is_loopback(host) else token
     # What cannot be served is said before a study that may take hours, not after it.
-    check_access(host, key)
+    check_access(host, key, tuple(name or ()))
     listen(host, port).close()
     chosen = None if segmenter is None else load_segmenter(segmenter, device)
     run, generator, predictor, own = _opened(what, scorer, out, device, label, generator_options(generator_option))

@@ -76,9 +76,10 @@ def create_app(
 
     Raises:
         RunError: a step of the study is missing.
-        ValueError: the run was made with a generator of another shape, no steps, or a token is needed.
+        ValueError: the run was made with a generator of another shape, no steps, a token is needed, or a name is no
+            host's.
     """
-    check_access(host, token)
+    check_access(host, token, names)
     if inversion_steps < 1:
         raise ValueError(f"inversion_steps must be at least 1; got {inversion_steps}")
     studio = _Studio(run, Desk(open_workbench(run, generator, scorer), segmenter), inversion_steps)

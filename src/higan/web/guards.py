@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -41,6 +42,7 @@ _HEADERS = (
     (b"cache-control", b"no-store"),
 )
 _SAFE = ("GET", "HEAD")
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 _LEAST_TOKEN = 16
 _MOST_DIGITS = 15
 
@@ -53,8 +55,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_access(host: str, token: str | None) -> None:
-    """Refuse an address that others can reach without a token, and tokens that could be guessed.
+def check_access(host: str, token: str | None, names: tuple[str, ...] = ()) -> None:
+    """Refuse an address that others can reach without a token, tokens that could be guessed, and names of no host.
 
     Frameworks make their middleware at the first request; whoever makes an application asks here at once.
 
@@ -67,6 +69,9 @@ def check_access(host: str, token: str | None) -> None:
         raise ValueError(f"a token needs at least {_LEAST_TOKEN} printable ASCII characters")
     if token is not None and token != token.strip():
         raise ValueError("a token must not begin or end with a blank, which an Authorization header would lose")
+    for name in names:
+        if not (_NAME.fullmatch(name) or _is_address(name.strip("[]"))):
+            raise ValueError(f"a host name is given without scheme, port and path, as studio.example.org; got {name!r}")
 
 
 class Guard:
@@ -84,7 +89,8 @@ class Guard:
         larger: other limits for bodies, by path.
 
     Raises:
-        ValueError: the address can be reached from other machines and there is no token, or the token is short.
+        ValueError: the address can be reached from other machines and there is no token, the token is short, or a name
+            is that of no host.
     """
 
     def __init__(
@@ -97,9 +103,9 @@ class Guard:
         largest: int = 64 << 10,
         larger: Mapping[str, int] | None = None,
     ) -> None:
-        check_access(host, token)
+        check_access(host, token, names)
         self._app = app
-        self._names = {"localhost", host.strip("[]").lower(), *(name.lower() for name in names)}
+        self._names = {"localhost", host.strip("[]").lower(), *(_bare(name) for name in names)}
         self._any_address = host in ("0.0.0.0", "::", "")
         if not is_loopback(host):
             self._names.add(socket.gethostname().lower())
@@ -243,6 +249,10 @@ def _host_name(header: str) -> str:
     if name.startswith("[") and name.endswith("]"):
         return name[1:-1].lower()
     return "" if ":" in name else name.lower().rstrip(".")
+
+
+def _bare(name: str) -> str:
+    return name.strip("[]").lower().rstrip(".")
 
 
 def _is_address(name: str) -> bool:
