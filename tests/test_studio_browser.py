@@ -246,6 +246,9 @@ def test_the_address_holds_the_state_and_opens_it_elsewhere(open_page):
     odd = open_page("#seed=99999999999&edit=nobody~1~0&edit=wood~x~0&mix=5~77&edit=%3Cscript%3E~1~0")
     assert json.loads(odd.get_attribute("#frame", "data-shows")) == {"seed": SAMPLE, "mix": [], "edits": []}
     assert "left out" in odd.inner_text("#toast")
+    page.evaluate("location.hash = 'seed=8&edit=nobody~1~0'")  # in a page that is open
+    shows(page, {"seed": 8, "mix": [], "edits": []})
+    assert "left out" in page.inner_text("#toast")
 
 
 def test_a_held_key_changes_the_address_once_it_rests(open_page):

@@ -44,7 +44,7 @@ export class Sliders {
     const output = h("output", { for: id, "aria-live": "off" });
     const where = h("span", { class: "where" });
     const zero = h("button", { class: "link", onclick: () => this.#move(concept, 0, true), "aria-label": `${concept.label} back to zero` }, "reset");
-    const proper = h("button", { class: "link", title: "Back to the recommended layers", onclick: () => this.#where(concept, concept.layers, true) }, `layers ${span(concept.layers)}`);
+    const proper = h("button", { class: "link", title: "Back to the recommended layers", onclick: () => this.#where(concept, concept.layers, true) }, named(concept.layers));
     const strip = layerStrip(this.study, {
       label: `Layers that ${concept.label} moves`, profile: concept.profile,
       change: (layers, over) => this.#where(concept, layers, over),
@@ -113,7 +113,7 @@ export class Sliders {
       zero.hidden = !moved;
       output.title = moved ? `λ = ${signed(strength, 2)}` + (sigmas === null ? "" : `, which moves the score by ${signed(sigmas, 2)} standard deviations on average`) : "";
       slider.setAttribute("aria-valuetext", !moved ? "not moved" : sigmas === null ? `λ = ${signed(strength, 1)}` : `${signed(sigmas, 1)} standard deviations`);
-      where.textContent = layers.length ? `layer${layers.length > 1 ? "s" : ""} ${span(layers)}` : "no layers";
+      where.textContent = layers.length ? named(layers) : "no layers";
       element.classList.toggle("moved", moved);
       more.hidden = !(moved || this.opened === concept.name);
       proper.hidden = usual;
@@ -121,6 +121,8 @@ export class Sliders {
     }
   }
 }
+
+const named = (layers) => `layer${layers.length > 1 ? "s" : ""} ${span(layers)}`;
 
 /** An edit in words: the standard deviations by which it moves the score on average where that is known, else its length. */
 export function amount(concept, edit, responses) {

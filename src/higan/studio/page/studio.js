@@ -11,7 +11,8 @@ import { Sliders } from "./sliders.js";
 import { Stage } from "./stage.js";
 
 const FIRST = 15;
-const REST = 100; // milliseconds: browsers refuse addresses that change some tens of times a second, as under a held key
+const REST = 250; // milliseconds between changes of the address: browsers refuse ten and more a second, as under a held key
+const ODD = "Parts of this link make no sense with this study and were left out.";
 const fail = (error) => toast(error.message);
 const addressOf = (look) => `#${toAddress(look)}`;
 
@@ -22,7 +23,7 @@ async function begin() {
   $("about").textContent = `${name} · ${layers} layers · ${resolution} × ${resolution} · ${study.concepts.length} of ${study.tried} concepts verified`;
   $("report").hidden = !study.report;
   const { look, odd } = fromAddress(location.hash, study, FIRST);
-  if (odd) toast("Parts of this link make no sense with this study and were left out.");
+  if (odd) toast(ODD);
   const looks = new Looks(look);
   const responses = new Responses(looks, study);
   const stage = new Stage(looks, study, responses, fail);
@@ -32,16 +33,21 @@ async function begin() {
   photographs(looks, study, fail);
   header(looks);
   keyboard(looks, stage, gallery);
-  let resting;
+  let [written, resting] = [-REST, null];
+  const write = () => {
+    written = performance.now();
+    history.replaceState(null, "", addressOf(looks.now));
+  };
   looks.addEventListener("settle", () => {
     clearTimeout(resting);
-    resting = setTimeout(() => history.replaceState(null, "", addressOf(looks.now)), REST);
+    resting = setTimeout(write, Math.max(0, written + REST - performance.now()));
     $("undo").disabled = !looks.canUndo;
     $("redo").disabled = !looks.canRedo;
   });
   addEventListener("hashchange", () => {
     if (!isLook(location.hash)) return;
     const said = fromAddress(location.hash, study, looks.now.seed ?? FIRST);
+    if (said.odd) toast(ODD);
     looks.settle(said.look);
   });
   stage.draw();
