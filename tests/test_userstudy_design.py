@@ -315,8 +315,13 @@ def test_bad_input_is_refused_and_nothing_is_left(toy, tmp_path, built):
             build(*toy, tmp_path / "study", **options)
     with pytest.raises(ValueError, match="use the run's own generator"):
         build(toy[0], ToyGenerator(5), tmp_path / "study")
+
+    class Idle(ToyGenerator):
+        def synthesize(self, codes):
+            raise AssertionError("nothing is drawn for a folder that cannot be written")
+
     with pytest.raises(UserStudyError, match="exists already"):
-        build(*toy, built.path)
+        build(toy[0], Idle(), built.path)
     run = store.open_run(tmp_path / "unfinished", {"num_samples": 10, "shard_size": 10, "seed": 0})
     with pytest.raises(RunError):
         build(run, toy[1], tmp_path / "study")

@@ -10,7 +10,7 @@ import typer
 
 from higan import store
 from higan.cli.app import Device, app, console, minutes, progress_bars
-from higan.cli.outputs import prepare, room_for
+from higan.cli.outputs import check_folder, prepare, room_for
 from higan.cli.runs import models_of
 from higan.userstudy import Answers, open_study
 
@@ -43,6 +43,7 @@ def build(
     """Draws the pictures of a study once, and lays out who shall see which."""
     from higan.userstudy.build import build as build_study
 
+    check_folder(out)
     opened = store.load_run(run)
     generator, _, _ = models_of(opened, device)
     with progress_bars() as bars:

@@ -18,7 +18,7 @@ from higan.statistics import rank
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.types import LEVELS, Boundary, Concept, Generator, RaggedGenerator, Rescoring
 from higan.userstudy.design import CATCHES, Catch, Design, Trial, Unit, lay_out
-from higan.userstudy.folder import Expected, UserStudy, begun_seed, write_study
+from higan.userstudy.folder import Expected, UserStudy, begun_seed, check_new, write_study
 from higan.userstudy.pictures import altered, edited, fitness, png
 
 __all__ = ["Directions", "build"]
@@ -75,9 +75,10 @@ def build(
         UserStudyError: the folder exists.
         RunError: the run is not finished or damaged.
     """
+    out = Path(out)
+    check_new(out)
     rescoring, boundaries = load_rescoring(run), load_boundaries(run)
     _check(generator, boundaries, directions, repeats, num_catches, step)
-    out = Path(out)
     if seed is None:
         seed = begun_seed(out)
     seed = secrets.randbelow(2**62) if seed is None else seed

@@ -27,7 +27,7 @@ from higan.errors import UserStudyError
 from higan.types import LEVELS, Level
 from higan.userstudy.design import CATCHES, Design, Trial, Unit, block
 
-__all__ = ["ANSWERS", "Expected", "UserStudy", "begun_seed", "open_study", "verify", "write_study"]
+__all__ = ["ANSWERS", "Expected", "UserStudy", "begun_seed", "check_new", "open_study", "verify", "write_study"]
 
 ANSWERS = "answers.sqlite"
 _FORMAT = "higan-user-study-1"
@@ -98,8 +98,7 @@ def write_study(
     Raises:
         UserStudyError: there is something at ``path`` already.
     """
-    if path.exists():
-        raise UserStudyError(f"{path} exists already; nothing was written: choose another folder for the study")
+    check_new(path)
     partial = _partial(path)
     truth = _to_json({"design": asdict(design), "expected": asdict(expected), "made": dict(made)})
     if not (partial / _TRUTH).is_file() or (partial / _TRUTH).read_bytes() != truth:
@@ -120,6 +119,16 @@ def write_study(
     _write(partial / _MANIFEST, _to_json(manifest))
     partial.rename(path)
     return open_study(path)
+
+
+def check_new(path: Path) -> None:
+    """Before the work and after it.
+
+    Raises:
+        UserStudyError: there is something at ``path`` already.
+    """
+    if path.exists():
+        raise UserStudyError(f"{path} exists already; nothing was written: choose another folder for the study")
 
 
 def begun_seed(path: Path) -> int | None:
