@@ -1,6 +1,7 @@
 """The command line as a person uses it, in process; one check that the installed program starts."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -151,6 +152,26 @@ def test_a_whole_rescoring_is_not_replaced_by_an_adaptive_one(finished, higan, t
     assert (folder / "rescoring.safetensors").read_bytes() == whole
     assert higan("rescore", folder, "--adaptive", "--verify", 64, "--discard")[0] == 0
     assert higan("rescore", folder, "--adaptive", "--verify", 64)[0] == 0
+
+
+def test_a_rescoring_under_way_is_not_lost_to_another_fit(finished, higan, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "rescoring.safetensors").unlink()
+    steps = json.loads((folder / "steps.json").read_text())
+    (folder / "steps.json").write_text(json.dumps({"fit": steps["fit"]}))
+    run = store.load_run(folder)
+    store.Units(run).save("key", 0, {"originals": torch.zeros(4, 8)})
+    for line in (["fit", folder, "--C", 0.1], ["run", *TOY, "--out", folder, "--num", 600, "--verify", 60, "--C", 0.1]):
+        code, printed = higan(*line)
+        assert code == 2
+        assert "holds a re-scoring under way of the boundaries it has, which goes with them" in printed
+        assert "--discard" in printed
+    assert store.Units(run).load("key", 0) is not None
+    assert higan("fit", folder)[0] == 0
+    assert store.Units(run).load("key", 0) is not None
+    assert higan("fit", folder, "--C", 0.1, "--discard")[0] == 0
+    assert not store.Units(run).folder.exists()
 
 
 @pytest.mark.parametrize("memory", ["inf", "nan", "0", "-3", "1e306"])

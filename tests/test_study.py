@@ -334,6 +334,31 @@ def interrupted(run):
     return how, left
 
 
+@pytest.mark.parametrize("lost", ["steps.json", "boundaries.safetensors", "permuted.safetensors"])
+def test_the_same_fit_again_keeps_an_interrupted_rescoring(tmp_path, lost):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200)
+    study.sample_step(run, GENERATOR, SCORER)
+    study.fit_step(run, num_permuted=3)
+    how, left = interrupted(run)
+    (run.path / lost).write_text("{")
+    study.fit_step(run, num_permuted=3)
+    assert study.unscored(run, GENERATOR, SCORER, **how) == left
+    study.fit_step(run, num_permuted=3, C=1e-4)
+    assert not store.Units(run).folder.exists()
+
+
+def test_the_same_fit_again_keeps_a_rescoring_whose_record_is_lost(tmp_path):
+    run = run_all(tmp_path / "run")
+    kept = (run.path / "rescoring.safetensors").read_bytes()
+    (run.path / "steps.json").unlink()
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=600, shard_size=200)
+    study.fit_step(run)
+    assert (run.path / "rescoring.safetensors").read_bytes() == kept
+    (run.path / "steps.json").unlink()
+    study.fit_step(run, C=1e-4)
+    assert not (run.path / "rescoring.safetensors").exists()
+
+
 def test_comparing_steps_keeps_an_interrupted_rescoring(tmp_path):
     run = run_all(tmp_path / "run")
     how, left = interrupted(run)

@@ -187,9 +187,12 @@ def upwards(step: float) -> None:
 
 def keep_rescoring(opened: store.Run, way_out: str) -> None:
     """Refuse to fit other boundaries than those that hours may have gone into."""
-    if "rescore" in study.steps_of(opened):
-        raise ValueError(f"{opened.path} holds a re-scoring of the boundaries it has, which goes with them; {way_out}")
-    if "imported from" in opened.provenance and "fit" not in study.steps_of(opened) and _has_boundaries(opened):
+    steps = study.steps_of(opened)
+    begun = "fit" in steps and store.Units(opened).folder.is_dir()
+    if begun or "rescore" in steps:
+        held = "a re-scoring" if "rescore" in steps else "a re-scoring under way"
+        raise ValueError(f"{opened.path} holds {held} of the boundaries it has, which goes with them; {way_out}")
+    if "imported from" in opened.provenance and "fit" not in steps and _has_boundaries(opened):
         raise ValueError(f"{opened.path} holds boundaries that were imported, which would be replaced; {way_out}")
 
 

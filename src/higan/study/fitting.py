@@ -64,10 +64,12 @@ def fit_step(
         boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
         tell(2, 3)
         null = permuted(population, num_permuted, concepts, **how)
-        if steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries") != digest([*boundaries, *null]):
+        before = _rescored(run)
+        if before != digest([*boundaries, *null]):
             forget(run, "rescore")
             store.drop_rescoring(run)
-            store.Units(run).clear()
+            if before is not None:  # Else units may be of these boundaries; their key tells.
+                store.Units(run).clear()
         forget(run, "fit")
         store.save_permuted(run, null)
         store.save_boundaries(run, boundaries)
@@ -106,6 +108,15 @@ def _fit_settings(
         "num_permuted": num_permuted,
         "seed": seed,
     }
+
+
+def _rescored(run: store.Run) -> str | None:
+    """Digest of the boundaries that a re-scoring, finished or under way, is of; None where nothing tells any more."""
+    told = steps_of(run).get("rescore", {}).get("settings", {}).get("boundaries")
+    if told is not None:
+        return str(told)
+    kept = load_whole(lambda run: [*store.load_boundaries(run), *store.load_permuted(run)], run)
+    return None if kept is None else digest(kept)
 
 
 def _load_fit(run: store.Run) -> tuple[Boundary, ...]:
