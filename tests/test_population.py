@@ -113,6 +113,18 @@ def test_no_samples_are_refused(num):
         population.measure(ToyGenerator(), ToyScorer(), range(num))
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**32 + 5, 2**63, 2**64])
+def test_seeds_that_would_give_the_sample_of_another_are_refused(seed):
+    generator = ToyGenerator()
+    assert not torch.equal(*population.sample(generator, [0, 2**32 - 1]))
+    for call in (
+        lambda: population.sample(generator, [0, seed]),
+        lambda: population.measure(generator, ToyScorer(), [seed, 0]),
+    ):
+        with pytest.raises(ValueError, match=f"a sample's seed is a whole number of 0 to 4294967295; got {seed}$"):
+            call()
+
+
 def test_bad_batches_and_codes_are_refused():
     generator = ToyGenerator()
     with pytest.raises(ValueError, match="batch_size"):
@@ -146,6 +158,15 @@ class Broken(ToyGenerator):
 def test_generators_that_break_their_contract(where, result, words):
     with pytest.raises(GeneratorError, match=words):
         population.measure(Broken(where, result), ToyScorer(), range(2))
+
+
+def test_pictures_that_cannot_be_scored_are_named():
+    images = torch.zeros(4, 3, 8, 8)
+    images[1, 0, 0, 0], images[3] = torch.nan, -torch.inf
+    with pytest.raises(GeneratorError, match=r"NaN or infinity: 2 of 4 pictures \(seeds 501, 503\)$"):
+        population.measure(Broken("synthesize", images), ToyScorer(), range(500, 504))
+    with pytest.raises(GeneratorError, match=r"NaN or infinity: 2 of 4 pictures$"):
+        population.render(Broken("synthesize", images), torch.zeros(4, 6, 16))
 
 
 TWO = (Concept("one", "object"), Concept("two", "object"))
@@ -210,6 +231,9 @@ for call in (
     lambda: measure(type(generator), scorer, [0]),
     lambda: measure(generator, scorer, 100),
     lambda: sample(generator, 7),
+    lambda: sample(generator, [0.5]),
+    lambda: measure(generator, scorer, "12"),
+    lambda: measure(generator, scorer, torch.zeros(1)),
     lambda: rescore(generator, scorer, boundary, num=4),
     lambda: rescore(generator, net, [boundary], num=4),
     lambda: fit(measured, "red"),
@@ -227,6 +251,9 @@ TOLD = [
     r"expected a generator, .* got the class ToyGenerator",
     r"seeds must be a sequence of whole numbers, such as range\(100\); got 100",
     r"seeds must be a sequence of whole numbers, such as range\(100\); got 7",
+    r"seeds must be a sequence of whole numbers, such as range\(100\); got \[0.5\]",
+    r"seeds must be a sequence of whole numbers, such as range\(100\); got '12'",
+    r"seeds must be a sequence of whole numbers, such as range\(100\); got tensor",
     r"boundaries must be a sequence; got the one of '.+' alone: write \[boundary\]",
     r"expected a scorer, .* got Identity",
     r"concepts must be a sequence of names; got one text: write \['red'\]",

@@ -5,6 +5,7 @@ Everything that goes from seeds to scores passes through here, and what generato
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,14 +87,12 @@ def sample(generator: Generator, seeds: Sequence[int] | Int64[Tensor, " n"]) -> 
     """Untruncated codes of these seeds, on the generator's device.
 
     Raises:
-        ValueError: no seeds, or no sequence of them.
+        ValueError: no seeds, no sequence of them, or one that is no whole number of 0 to 2³² - 1: generators look at 32
+            bits only.
         GeneratorError: the generator raises something of its own, or the codes have a wrong shape or type, are not
             finite, or differ between layers that are said to share one.
     """
-    _check_seeds(seeds)
-    numbers = [int(seed) for seed in seeds]
-    if not numbers:
-        raise ValueError("the number of samples must be at least 1; got no seeds")
+    numbers = _numbers(seeds)
     with torch.no_grad(), blamed(f"generator {generator.name!r}", GeneratorError):
         codes = generator.map(generator.latents(numbers))
     _check_codes(generator, codes, len(numbers))
@@ -113,8 +112,15 @@ def to_uint8(images: Float[Tensor, "*n 3 H W"]) -> UInt8[Tensor, "*n 3 H W"]:
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def render(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor, "n 3 H W"]:
+def render(
+    generator: Generator, codes: Float[Tensor, "n L D"], seeds: Int64[Tensor, " n"] | None = None
+) -> UInt8[Tensor, "n 3 H W"]:
     """Images of codes, without gradients, on the generator's device.
+
+    Args:
+        generator: draws.
+        codes: of its layers.
+        seeds: of the samples that have these codes, so that an error can name some.
 
     Raises:
         ValueError: the codes do not fit the generator or are not finite.
@@ -131,7 +137,7 @@ def render(generator: Generator, codes: Float[Tensor, "n L D"]) -> UInt8[Tensor,
     with torch.inference_mode(), blamed(f"generator {generator.name!r}", GeneratorError):
         drawn = generator.synthesize(codes.to(generator.device))
     with torch.inference_mode():
-        images = check_images(generator, drawn, len(codes))
+        images = check_images(generator, drawn, len(codes), seeds)
     # A copy made outside inference mode is an ordinary tensor that callers may change in place.
     return images.clone()
 
@@ -168,16 +174,20 @@ def _not_finite(scorer: Scorer, bad: Bool[Tensor, "n C"], seeds: Int64[Tensor, "
     rows, columns = bad.any(1), bad.any(0).nonzero().flatten().tolist()
     names = [repr(scorer.concepts[column].name) for column in columns]
     told = f"{', '.join(names[:_TOLD])}{f' and {len(names) - _TOLD} others' if len(names) > _TOLD else ''}"
-    where = ""
-    if seeds is not None:
-        found = seeds.cpu()[rows].tolist()
-        where = (
-            f" (seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_TOLD]))}{' …' if len(found) > _TOLD else ''})"
-        )
     return (
-        f"scorer {scorer.name!r} returned NaN or infinity for {told} in {int(rows.sum())} of {len(rows)} pictures"
-        f"{where}; guard its logarithms and divisions, or leave the concept out"
+        f"scorer {scorer.name!r} returned NaN or infinity for {told} in {_which(rows, seeds)}; guard its logarithms "
+        "and divisions, or leave the concept out"
     )
+
+
+def _which(rows: Bool[Tensor, " n"], seeds: Int64[Tensor, " n"] | None) -> str:
+    """How many pictures, and of what seeds where that is known."""
+    told = f"{int(rows.sum())} of {len(rows)} pictures"
+    if seeds is None:
+        return told
+    found = seeds.cpu()[rows].tolist()
+    more = " …" if len(found) > _TOLD else ""
+    return f"{told} (seed{'s' * (len(found) > 1)} {', '.join(map(str, found[:_TOLD]))}{more})"
 
 
 def stream(
@@ -186,20 +196,17 @@ def stream(
     """Sample, draw and score in batches: one `Population` on the CPU after the other, never all in memory.
 
     Raises:
-        ValueError: no generator or scorer, no sequence of seeds or an empty one, or a batch size below 1.
+        ValueError: no generator or scorer, seeds that `sample` refuses, or a batch size below 1.
         GeneratorError, ScorerError: see `render` and `score`.
     """
     check_models(generator, scorer)
-    _check_seeds(seeds)
-    numbers = torch.as_tensor(seeds, dtype=torch.int64)
-    if len(numbers) < 1:
-        raise ValueError("the number of samples must be at least 1; got no seeds")
+    numbers = torch.tensor(_numbers(seeds))
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     check_concepts(scorer)
     for batch in torch.split(numbers, batch_size):
         codes = sample(generator, batch)
-        scores = score(scorer, render(generator, codes), batch)
+        scores = score(scorer, render(generator, codes, batch), batch)
         stored = codes[:, :1] if generator.shared_code else codes
         yield Population(batch.clone(), stored.float().cpu(), scores.cpu(), scorer.concepts, generator.num_layers)
 
@@ -306,8 +313,10 @@ def _shard(run: Run, generator: Generator, scorer: Scorer, batch_size: int, shar
     return encode_shard(run, shard, population)
 
 
-def check_images(generator: Generator, images: object, num: int) -> UInt8[Tensor, "n 3 H W"]:
-    """What ``synthesize`` or ``resume`` returned, as bytes.
+def check_images(
+    generator: Generator, images: object, num: int, seeds: Int64[Tensor, " n"] | None = None
+) -> UInt8[Tensor, "n 3 H W"]:
+    """What ``synthesize`` or ``resume`` returned, as bytes; ``seeds`` are those of the samples, where they are known.
 
     Raises:
         GeneratorError: the images have a wrong shape or type, or are not finite.
@@ -318,8 +327,10 @@ def check_images(generator: Generator, images: object, num: int) -> UInt8[Tensor
             f"generator {generator.name!r} must return floating-point images of shape {expected}; "
             f"got {_describe(images)}"
         )
-    if not bool(torch.isfinite(images).all()):
-        raise GeneratorError(f"generator {generator.name!r} drew images with NaN or infinity")
+    finite = torch.isfinite(images)
+    if not bool(finite.all()):
+        bad = ~finite.flatten(1).all(1).cpu()
+        raise GeneratorError(f"generator {generator.name!r} drew images with NaN or infinity: {_which(bad, seeds)}")
     return to_uint8(images)
 
 
@@ -340,9 +351,22 @@ def check_models(generator: object, scorer: object) -> None:
             )
 
 
-def _check_seeds(seeds: object) -> None:
-    if not hasattr(seeds, "__len__") or (isinstance(seeds, Tensor) and seeds.ndim != 1):
-        raise ValueError(f"seeds must be a sequence of whole numbers, such as range(100); got {seeds!r:.60}")
+def _numbers(seeds: Sequence[int] | Int64[Tensor, " n"]) -> list[int]:
+    """Seeds as they are, if all of them can be told apart.
+
+    Raises:
+        ValueError: see `sample`.
+    """
+    try:
+        numbers = [operator.index(seed) for seed in (seeds.tolist() if isinstance(seeds, Tensor) else seeds)]
+    except TypeError:
+        raise ValueError(f"seeds must be a sequence of whole numbers, such as range(100); got {seeds!r:.60}") from None
+    if not numbers:
+        raise ValueError("the number of samples must be at least 1; got no seeds")
+    for seed in (min(numbers), max(numbers)):
+        if not 0 <= seed < 2 * _HALF:
+            raise ValueError(f"a sample's seed is a whole number of 0 to {2 * _HALF - 1}; got {seed}")
+    return numbers
 
 
 def check_concepts(scorer: Scorer) -> None:

@@ -329,7 +329,7 @@ class Plan:
 
     def originals(self, seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n C"]:
         """Scores of the unedited samples."""
-        return self._score(render(self.generator, sample(self.generator, seeds)), seeds)
+        return self._score(render(self.generator, sample(self.generator, seeds), seeds), seeds)
 
     def score_std(self, originals: Float[Tensor, "K C"]) -> Float64[Tensor, " C"]:
         """Of the samples that each boundary was fitted to; where it does not tell, of these, few as they are."""
@@ -359,7 +359,7 @@ class Plan:
         codes = sample(self.generator, seeds)
         done = 0
         if originals is None:
-            originals = self._score(render(self.generator, codes), seeds)
+            originals = self._score(render(self.generator, codes, seeds), seeds)
             done = len(codes)
         num_places, num_concepts, num_directions = len(self.places), len(self.columns), len(self.directions)
         changes = torch.full((num_concepts, num_places, len(codes)), math.nan)
