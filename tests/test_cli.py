@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[1]
 TOY = ["--generator", "toy", "--scorer", "toy"]
 REFUSED = [
     (["--num", "3"], "fitting needs at least 4 samples; got 3"),
+    (["--num", "9999999999999"], "a run has at most 2,147,483,648 samples to probe and as many to verify; got 9,999,"),
+    (["--verify", "2147483649"], "a run has at most 2,147,483,648 samples to probe and as many to verify; got 2,147,"),
     (["--verify", "1"], "verify must be at least 2; got 1"),
     (["--random", "0"], "num_random must be at least 1; got 0"),
     (["--permuted", "-1"], "the number of permuted fits must be 0, for no such null, or at least 3"),

@@ -24,6 +24,7 @@ from higan.types import Generator, Population, Scorer
 __all__ = [
     "OpenModels",
     "Progress",
+    "check_num",
     "check_seed",
     "distribute",
     "fill",
@@ -70,6 +71,16 @@ def sample_seeds(
         raise ValueError(f"samples must be 0 or more, and end at 2^31; got {num} from {first} on")
     index = torch.arange(first, first + num, dtype=torch.int64)
     return (start + index) % _HALF + (_HALF if purpose == "verify" else 0)
+
+
+def check_num(num: int) -> None:
+    """Refuses more samples than a run has seeds for.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if num > _HALF:
+        raise ValueError(f"a run has at most {_HALF:,} samples to probe and as many to verify; got {num:,}")
 
 
 def check_seed(seed: int) -> int:

@@ -20,7 +20,7 @@ from higan.boundaries import random_directions
 from higan.drawing import start_at
 from higan.editing import StepMode, offset
 from higan.layers import check_layers, placements
-from higan.population import Progress, check_concepts, check_models, render, sample, sample_seeds, score
+from higan.population import Progress, check_concepts, check_models, check_num, render, sample, sample_seeds, score
 from higan.stepping import image_changes, placement_steps
 from higan.types import (
     Boundary,
@@ -236,12 +236,14 @@ def check_counts(*, num: int, step: float = 2.0, **counts: int) -> None:
     """Refuses what `rescore` cannot do, before there are boundaries.
 
     Raises:
-        ValueError: fewer than 2 samples, another count below 1, or a step that is 0 or not finite in float32.
+        ValueError: fewer than 2 samples or more than there are seeds for, another count below 1, or a step that is 0 or not
+            finite in float32.
     """
     for name, value in {"num": num, **counts}.items():
         least = 2 if name == "num" else 1
         if value < least:
             raise ValueError(f"{name} must be at least {least}; got {value}")
+    check_num(num)
     held = torch.finfo(torch.float32)
     if not held.tiny <= abs(step) <= held.max:
         raise ValueError(f"step must be finite and other than 0; got {step} (steps are kept in float32)")

@@ -12,7 +12,7 @@ from higan import store
 from higan.boundaries import Mode, check_fit
 from higan.errors import RunMismatchError
 from higan.linear import Loss
-from higan.population import check_seed
+from higan.population import check_num, check_seed
 from higan.refits import check_permuted
 from higan.rescoring import check_counts
 from higan.trial import check_contract
@@ -72,11 +72,12 @@ def open_study(
         provenance: what else to write down, beside torch's version and number of threads in this process.
 
     Raises:
-        ValueError: counts that are not positive, or a seed that `higan.population.sample_seeds` refuses.
+        ValueError: counts that are not positive or too large, or a seed that `higan.population.sample_seeds` refuses.
         GeneratorError, ScorerError: of a new study, see `higan.trial.check_contract`.
         RunMismatchError: the folder holds another run.
     """
     check_seed(seed)
+    check_num(num)
     settings = {
         **_models_settings(generator, scorer),
         "num_samples": num,
