@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from higan import load_boundary, load_generator, load_scorer, store, study
 from higan.boundaries import fit
 from higan.checkpoints.official import export_official
 from higan.cli import telling
-from higan.cli.app import VERBS, app, console, link, progress_bars
+from higan.cli.app import VERBS, app, console, link, minutes, progress_bars
 from higan.cli.models import digests_of
 from higan.generators.loading import ROOMS, save_generator
 from higan.generators.pretrained import wrap
@@ -615,6 +616,28 @@ def test_progress_and_links_hold_any_name(monkeypatch, capsys):
     assert path.style.link == f"{Path.cwd().as_uri()}/br2%20%5Bx%5D/report.html"
 
 
+def test_a_terminal_that_draws_no_bars_is_told_of_steps_as_they_begin(monkeypatch, capsys):
+    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setenv("TERM", "dumb")
+    with progress_bars() as bars:
+        bars("sample", 1, 9)
+        assert capsys.readouterr().out == "Sampling …\n"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_without_a_standard_output_the_work_is_done(tmp_path, closed):
+    line = f"{sys.executable} -m higan.cli sample --generator toy --scorer toy --num 8 --out run {closed}"
+    assert subprocess.run(line, shell=True, cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "run" / "population" / "shard-00000.sha256").is_file()
+
+
+def test_durations_are_said_in_words_of_their_size():
+    told = {0.3: "0 seconds", 1.2: "1 second", 89.0: "89 seconds", 100.0: "2 minutes", 5000.0: "83 minutes"}
+    for seconds, words in {**told, 5400.0: "1.5 hours", 442055400.0: "122,793.2 hours"}.items():
+        assert minutes(seconds) == words
+
+
 def test_what_the_generator_is_asked_for_belongs_to_the_run(higan, tmp_path):
     line = ["sample", "--generator", "rooms", "--scorer", "colour", "--num", 8, "--out", tmp_path / "run"]
     low = ["--generator-option", "precision=bfloat16"]
@@ -696,6 +719,7 @@ def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
     for kind in (["--batch-size", 4], ["--adaptive", "--top", 2]):
         code, printed = higan("rescore", *options, *kind, "--workers", 2)
         assert code == 0, printed
+        assert re.search(r" images, (at most )?about \d+ seconds? for this process alone", printed)
         spread = result.read_bytes()
         result.unlink()
         assert higan("rescore", *options, *kind)[0] == 0

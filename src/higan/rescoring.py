@@ -236,8 +236,8 @@ def check_counts(*, num: int, step: float = 2.0, **counts: int) -> None:
     """Refuses what `rescore` cannot do, before there are boundaries.
 
     Raises:
-        ValueError: fewer than 2 samples or more than there are seeds for, another count below 1, or a step that is 0 or not
-            finite in float32.
+        ValueError: fewer than 2 samples or more than there are seeds for, another count below 1, or a step that is 0 or
+            not finite in float32.
     """
     for name, value in {"num": num, **counts}.items():
         least = 2 if name == "num" else 1

@@ -69,7 +69,8 @@ rooms = typer.Typer(help="The embedded world: rendered rooms with known ground t
 app.add_typer(rooms, name="rooms")
 
 # Names and paths may hold [b] or :smile:, and are printed as they are; what shall stand out is a Text or has a style.
-console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+# Without a standard output, as services and programs without a console have none, nothing is printed.
+console = Console(width=None if sys.stdout and sys.stdout.isatty() else 120, markup=False, emoji=False)
 errors = Console(stderr=True, markup=False, emoji=False)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same line again resumes.")]
@@ -218,20 +219,21 @@ _NOTHING = "Nothing was written."
 
 @contextmanager
 def progress_bars(*, resumes: bool = True, after: str | None = None) -> Iterator[Report]:
-    """One bar per step on a terminal; one line per step elsewhere.
+    """One bar per step on a terminal that can draw one; one line per step elsewhere.
 
     ``resumes``: what is done is kept if interrupted, and goes on; ``after`` says it where neither that nor its contrary
     is true.
     """
     words = TextColumn("{task.description:<20}", markup=False)
     columns = (words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    drawn = console.is_terminal and not console.is_dumb_terminal
+    with Progress(*columns, console=console, disable=not drawn) as progress:
         tasks = {}
 
         def report(step: str, done: int, total: int) -> None:
             if step not in tasks:
                 tasks[step] = progress.add_task(_STEP_NAMES.get(step, step), total=total)
-                if not console.is_terminal:
+                if not drawn:
                     console.print(f"{_STEP_NAMES.get(step, step)} …")
             progress.update(tasks[step], completed=done, total=total)
 
@@ -250,4 +252,6 @@ def link(path: Path) -> Text:
 
 def minutes(seconds: float) -> str:
     """A duration as people say it."""
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    if seconds < 90:
+        return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} hours"

@@ -88,7 +88,7 @@ def sample(
     left = study.unsampled(folder)
     if left:
         cost = study.estimate(loaded, predictor, num=left, verify=0, num_random=0, batch_size=batch_size)
-        console.print(amount(cost))
+        console.print(amount(cost, engine=workforce))
     with progress_bars() as bars:
         study.sample_step(
             folder, loaded, predictor, batch_size=batch_size, engine=workforce, open_models=models, report=bars
@@ -201,7 +201,7 @@ def rescore(
             generator, scorer, num=0, verify=left, num_random=num_random, num_permuted=len(permuted),
             batch_size=batch_size, num_concepts=len(boundaries),
         )  # fmt: skip
-        console.print(amount(cost, most=adaptive))
+        console.print(amount(cost, most=adaptive, engine=workforce))
     with progress_bars() as bars:
         study.rescore_step(opened, generator, scorer, **rescoring, engine=workforce, open_models=models, report=bars)
     console.print(ranking(opened))

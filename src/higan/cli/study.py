@@ -204,7 +204,7 @@ def _study(
         f"({generator.num_layers} layers, {generator.resolution} pixels) scored by",
         Text(scorer.name, "bold"),
         f"({len(scorer.concepts)} concepts): "
-        f"{amount(cost, most=goal is not None)}; comparing steps and drawing the report come on top",
+        f"{amount(cost, most=goal is not None, engine=engine)}; comparing steps and drawing the report come on top",
     )
     with progress_bars() as bars:
         study.sample_step(

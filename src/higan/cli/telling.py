@@ -9,14 +9,16 @@ from rich.text import Text
 
 from higan import store, study
 from higan.cli.app import console, errors, minutes
+from higan.engines import Engine, InProcess
 from higan.statistics import rank
 from higan.types import Boundary
 
 
-def amount(cost: study.Cost, *, most: bool = False) -> str:
-    """What is left to do, as it is announced."""
+def amount(cost: study.Cost, *, most: bool = False, engine: Engine | None = None) -> str:
+    """What is left to do, as it is announced. What it takes was measured in this process, whatever the engine."""
     at_most = "at most " if most else ""
-    return f"{at_most}{cost.images:,} images, {at_most}about {minutes(cost.seconds)} on this machine"
+    where = "on this machine" if engine is None or isinstance(engine, InProcess) else "for this process alone"
+    return f"{at_most}{cost.images:,} images, {at_most}about {minutes(cost.seconds)} {where}"
 
 
 def say_scanty(num_random: int, num_permuted: int) -> None:
