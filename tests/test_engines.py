@@ -31,6 +31,7 @@ class Squares:
     dies_once: int = -1
     dies_always: int = -1
     raises: int = -1
+    ends: int = -1
 
     def __call__(self, device):
         return lambda unit, tick: self.make(unit, tick, device)
@@ -40,6 +41,8 @@ class Squares:
         tick(unit)
         if unit == self.dies_always or (unit == self.dies_once and len(list(self.folder.glob(f"{unit} *"))) == 1):
             os.kill(os.getpid(), signal.SIGKILL)
+        if unit == self.ends:
+            os._exit(3)
         if unit == self.raises:
             raise UnicodeDecodeError("utf-8", b"abc", 0, 1, "no such unit")
         return f"{unit**2}".encode()
@@ -96,6 +99,42 @@ def test_a_unit_that_kills_every_worker_is_given_up(tmp_path):
     ):
         dict(make(Processes(1, attempts=2), Squares(tmp_path, dies_always=1), [0, 1, 2]))
     assert not multiprocessing.active_children()
+
+
+def test_a_unit_that_ends_every_worker_is_not_called_too_large(tmp_path):
+    with pytest.raises(EngineError, match="the last with exit status 3: it was not killed, but ended: generator, "):
+        dict(make(Processes(1, attempts=1), Squares(tmp_path, ends=0), [0]))
+
+
+LATE = """
+import multiprocessing, os, pathlib, time
+if multiprocessing.current_process().name != "MainProcess":
+    pathlib.Path(f"importing-{os.getpid()}").touch()
+    time.sleep(1)
+def open_job(device):
+    return lambda unit, tick: b""
+"""
+CTRL_C = """
+import late
+from higan.engines import Processes
+if __name__ == "__main__":
+    with Processes(1).open(late.open_job) as crew:
+        print(dict(crew.make([0])))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no masks here")
+def test_workers_hear_nothing_of_ctrl_c_while_they_start(tmp_path):
+    """All processes of a terminal hear of it; here the worker alone, who would die of it and tell how."""
+    (tmp_path / "late.py").write_text(LATE)
+    (tmp_path / "main.py").write_text(CTRL_C)
+    outlets = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "main.py"], cwd=tmp_path, **outlets) as process:
+        deadline = time.monotonic() + 60
+        while not (started := list(tmp_path.glob("importing-*"))) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(int(started[0].name.partition("-")[2]), signal.SIGINT)
+        assert process.communicate(timeout=60) == (b"{0: b''}\n", b"")
 
 
 def test_errors_of_a_job_come_through_as_they_are(tmp_path):

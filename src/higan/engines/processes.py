@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic
@@ -116,7 +117,8 @@ class _Crew(Generic[U]):
         devices = self.engine.devices
         arguments = (theirs, self.open_job, devices[place % len(devices)], self.engine.threads)
         process = context.Process(target=_serve, args=arguments, daemon=True, name=f"higan worker {place}")
-        process.start()
+        with _unheard():
+            process.start()
         # Closed here, so that the death of the worker ends the pipe.
         theirs.close()
         return _Worker(place, process, ours)
@@ -128,7 +130,7 @@ class _Crew(Generic[U]):
         if deaths[index] >= self.engine.attempts:
             raise EngineError(
                 f"{deaths[index]} workers died over unit {unit}, the last with exit status {worker.process.exitcode}: "
-                "too little memory? Try fewer workers or a smaller batch size; what was finished is kept"
+                f"{_guess(worker.process.exitcode)}; what was finished is kept"
             )
 
 
@@ -157,9 +159,33 @@ class _Worker(Generic[U]):
         self.pipe.close()
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Processes that are started meanwhile do not hear of Ctrl-C, not even while they import what they need."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # Starts with the first process otherwise, and lifts the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _guess(status: int | None) -> str:
+    """Why a worker may have died: one that is killed has a negative status."""
+    if status is None or status < 0:
+        return "too little memory? Try fewer workers or a smaller batch size"
+    return (
+        "it was not killed, but ended: generator, scorer or a library did that, or a script starts workers without "
+        '`if __name__ == "__main__":` around what it does'
+    )
+
+
 def _serve(pipe: Connection[Any, Any], open_job: OpenJob[Any], device: str, threads: int) -> None:
     """Life of a worker: opens the job, makes units until nobody asks any more."""
-    # Ctrl-C reaches every process of a terminal; the one that hired this one decides.
+    # Ctrl-C reaches every process of a terminal; the one that hired this one decides. Not all systems have masks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
     torch.set_num_threads(threads)
