@@ -12,6 +12,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+import higan.boundaries
 from higan import population as pop
 from higan.boundaries import _extreme_labels, code_spread, fit, project_out, random_directions
 from higan.generators.toy import ToyGenerator
@@ -250,6 +251,24 @@ def test_solver_on_wide_correlated_codes():
     y = (codes @ torch.randn(96, generator=generator) + torch.randn(1000, generator=generator)).sign()
     found = squared_hinge(codes[None], y[None])[0]
     assert float(COSINE(found[:-1], linear_svc(codes, y, 1.0)[:-1], dim=0)) >= 0.9999
+
+
+@pytest.mark.parametrize(("width", "num_extreme", "asked"), [(600, 200, 0), (600, 500, 1), (100, 500, 0)])
+def test_second_moments_are_found_only_where_the_solver_asks_for_them(monkeypatch, width, num_extreme, asked):
+    """Wide codes spend half their time on the eigenvalues otherwise; the same boundaries come out."""
+    random = torch.manual_seed(0)
+    codes, scores = torch.randn(1200, 1, width, generator=random), torch.randn(1200, 1, generator=random)
+    population = Population(torch.arange(1200), codes, scores, (Concept("any", "object"),), 4)
+    found = []
+    eigh = torch.linalg.eigh
+    with monkeypatch.context() as counted:
+        counted.setattr(torch.linalg, "eigh", lambda x: found.append(x.shape) or eigh(x))
+        (boundary,) = fit(population, num_extreme=num_extreme)
+    assert found == asked * [(width + 1, width + 1)]
+    monkeypatch.setattr(higan.boundaries, "needs_metric", lambda *_: True)
+    (whole,) = fit(population, num_extreme=num_extreme)
+    assert torch.equal(boundary.normal, whole.normal)
+    assert torch.equal(boundary.bias, whole.bias)
 
 
 def test_chunks_and_company_do_not_matter(toy):

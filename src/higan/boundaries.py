@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int8, Int64
 from torch import Tensor
 
-from higan.linear import Loss, Metric, metric_of, solve
+from higan.linear import Loss, Metric, metric_of, needs_metric, solve
 from higan.samples import Samples, columns_of, samples_of
 from higan.types import Boundary, Population
 
@@ -91,7 +91,8 @@ def fit(
         raise ValueError("there must be at least one concept to fit; got none")
     if mode == "all":
         return _fit_all(samples, columns, n, train_fraction=train_fraction, ridge=ridge, seed=seed)
-    spaces = _spaces(samples)
+    num_train = _num_train(n, train_fraction)
+    spaces = _spaces(samples, 2 * num_train)
     kind = spaces[0].mean
     if memory is None:
         memory = _CACHE if kind.device.type == "cpu" else 2**30
@@ -109,8 +110,8 @@ def fit(
         rows, place = order.unique(return_inverse=True)
         codes = samples.codes(rows)
         for few, where, unit in zip(_split(some, chunk), place.split(chunk), std.split(chunk), strict=True):
-            fitted = _fit_extreme(codes, where, spaces, train_fraction=train_fraction, loss=loss, C=C)
-            boundaries += _boundaries(samples, few, *fitted, unit)
+            layers = _fit_extreme(codes, where, spaces, num_train=num_train, loss=loss, C=C)
+            boundaries += _boundaries(samples, few, layers, 2 * num_train, unit)
     return tuple(boundaries)
 
 
@@ -175,12 +176,17 @@ def _num_extreme(num_extreme: int | float, num_samples: int) -> int:
     return n
 
 
+def _num_train(n: int, train_fraction: float) -> int:
+    """How many samples of a class train, of n."""
+    return min(max(int(n * train_fraction), 1), n - 1)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Space:
     """What all concepts share of the codes of one layer."""
 
     mean: Float[Tensor, " D"]
-    metric: Metric
+    metric: Metric | None
 
     def centred(self, codes: Float[Tensor, "m D"]) -> Float[Tensor, "m E"]:
         """Codes less their mean, and a constant: the solver penalises the bias; here there is little to penalise."""
@@ -189,9 +195,12 @@ class _Space:
         return x
 
 
-def _spaces(samples: Samples) -> list[_Space]:
-    """One per layer. Second moments need no more than some samples: they only speed the solver up."""
+def _spaces(samples: Samples, num_train: int) -> list[_Space]:
+    """One per layer, for so many training samples. Second moments of some will do: they only speed the solver up."""
     means = _mean(samples, torch.arange(len(samples)))
+    if not needs_metric(num_train, samples.code_shape[1] + 1):
+        kind = samples.codes(torch.zeros(1, dtype=torch.int64)).dtype
+        return [_Space(mean, None) for mean in means.to(kind)]
     stride = max(1, len(samples) // (16 * samples.code_shape[1]))
     some = samples.codes(torch.arange(0, len(samples), stride))
     return [
@@ -215,12 +224,11 @@ def _fit_extreme(
     order: Int64[Tensor, "C 2 n"],
     spaces: list[_Space],
     *,
-    train_fraction: float,
+    num_train: int,
     loss: Loss,
     C: float,
-) -> tuple[_Layers, int]:
+) -> _Layers:
     n = order.shape[2]
-    num_train = min(max(int(n * train_fraction), 1), n - 1)
     label = torch.tensor([1.0, -1.0], dtype=torch.float64, device=codes.device)
     train = order[:, :, :num_train].flatten(1)
     held = order[:, :, num_train:].flatten(1)
@@ -234,7 +242,7 @@ def _fit_extreme(
         bias = weights[:, -1] - weights[:, :-1] @ space.mean.double()
         w, b = _unit(weights[:, :-1], bias, number, len(spaces))
         layers.append((w.to(x), b.to(x), (decision.sign() == y_held).double().mean(1)))
-    return layers, 2 * num_train
+    return layers
 
 
 def _fit_all(

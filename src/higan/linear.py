@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-__all__ = ["Loss", "Metric", "logistic", "metric_of", "solve", "squared_hinge"]
+__all__ = ["Loss", "Metric", "logistic", "metric_of", "needs_metric", "solve", "squared_hinge"]
 
 Loss = Literal["squared_hinge", "logistic"]
 
@@ -54,6 +54,14 @@ def metric_of(x: Float[Tensor, "m E"]) -> Metric:
     return Metric(values.clamp(min=0).to(x.dtype), vectors.to(x.dtype))
 
 
+def needs_metric(num_samples: int, width: int) -> bool:
+    """Whether problems of so many samples, as wide as the codes with their constant, may be preconditioned.
+
+    Where it is never asked for, codes of thousands of numbers are spared its eigenvalues, which take longer than a fit.
+    """
+    return _NARROW < width < num_samples
+
+
 def squared_hinge(
     x: Float[Tensor, "B m D"],
     y: Float[Tensor, "B m"],
@@ -87,7 +95,7 @@ def logistic(
 
 def _solve_plain(loss: Loss, x: Tensor, y: Tensor, C: float, tolerance: float, max_iterations: int) -> Tensor:
     x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
-    metric = metric_of(x.flatten(0, 1))
+    metric = metric_of(x.flatten(0, 1)) if needs_metric(x.shape[1], x.shape[2]) else None
     return solve(loss, x, y, metric, C=C, tolerance=tolerance, max_iterations=max_iterations)
 
 
@@ -95,7 +103,7 @@ def solve(
     loss: Loss,
     x: Float[Tensor, "B m E"],
     y: Float[Tensor, "B m"],
-    metric: Metric,
+    metric: Metric | None,
     *,
     C: float = 1.0,
     tolerance: float = 1e-3,
@@ -103,7 +111,8 @@ def solve(
 ) -> Float[Tensor, "B E"]:
     """Weights, in double precision, of B problems whose samples already hold a constant for the bias.
 
-    Problems that are too hard for the precision of the data are solved in double precision.
+    Problems that are too hard for the precision of the data are solved in double precision. The metric may be None
+    unless `needs_metric`.
 
     Raises:
         ValueError: no minimum is found even so, C being too large for samples like these.
@@ -159,12 +168,14 @@ class _Problems:
     y: Tensor
     C: float
     parts: _Parts
-    metric: Metric
+    metric: Metric | None
     known: _Known
 
     def in_double(self) -> _Problems:
         """All of it in double precision."""
-        x, metric = self.x.double(), Metric(self.metric.values.double(), self.metric.vectors.double())
+        x, metric = self.x.double(), self.metric
+        if metric is not None:
+            metric = Metric(metric.values.double(), metric.vectors.double())
         return replace(self, x=x, exact=x, metric=metric, known=_Known.nothing(x))
 
     def of(self, chosen: Bool[Tensor, " B"]) -> _Problems:
@@ -315,7 +326,8 @@ def _by_conjugate_gradients(problems: _Problems, gradient: Tensor, curvature: Te
     x, weight = problems.x, curvature
     if most < 0.7 * x.shape[1]:
         x, weight = _heaviest(x, curvature, most)
-    values, vectors = problems.metric.values, problems.metric.vectors
+    metric = problems.metric or metric_of(problems.x.flatten(0, 1))
+    values, vectors = metric.values, metric.vectors
     weight = problems.C * weight.to(x)
     scale = 1 + weight.sum(1, keepdim=True) * values
 
