@@ -191,6 +191,20 @@ def test_one_program_writes_at_a_time(tmp_path, whole):
     assert contents(go(run.path).path) == whole
 
 
+def test_shards_that_another_program_made_before_the_folder_was_free_are_kept(tmp_path, whole, monkeypatch):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=300, shard_size=100)
+    writing = store.writing
+
+    def late(of):
+        monkeypatch.setattr(population, "writing", writing)
+        assert population.fill(of, GENERATOR, SCORER) == 3
+        return writing(of)
+
+    monkeypatch.setattr(population, "writing", late)
+    assert population.fill(run, GENERATOR, SCORER) == 0
+    assert contents(go(run.path).path) == whole
+
+
 BEGINNER = """
 import sys
 from higan import store

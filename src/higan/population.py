@@ -287,10 +287,8 @@ def distribute(
         EngineError: workers die again and again, or cannot be reached.
         GeneratorError, ScorerError: see `render` and `score`.
     """
-    todo = missing_shards(run)
-    if not todo:
+    if not missing_shards(run):
         return 0
-    kept = run.num_samples - sum(len(shard_indices(run, shard)) for shard in todo)
     under_way: dict[int, int] = {}
 
     def tick(shard: int, images: int) -> None:
@@ -299,6 +297,8 @@ def distribute(
             progress(kept + sum(under_way.values()), run.num_samples)
 
     with writing(run), engine.open(_OpenShards(run, open_models, batch_size)) as crew:
+        todo = missing_shards(run)  # Again, for another process may have made some before the folder was this one's.
+        kept = run.num_samples - sum(len(shard_indices(run, shard)) for shard in todo)
         for shard, data in crew.make(todo, tick):
             keep_shard(run, shard, data)
             tick(shard, len(shard_indices(run, shard)))
