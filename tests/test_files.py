@@ -1,5 +1,7 @@
 """Files are there whole or not at all; locks are had by one at a time."""
 
+from pathlib import Path
+
 import pytest
 
 from higan.files import lock, replacing, write_whole
@@ -36,8 +38,18 @@ def test_what_was_there_stays_if_writing_fails(tmp_path, stop):
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "nowhere" / "a.txt", b"one")
+    path = tmp_path / "nowhere" / "a.txt"
+    with pytest.raises(FileNotFoundError, match=f"No such file or directory: '{path}'$"):
+        write_whole(path, b"one")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    path, half = tmp_path / "a.txt", tmp_path / "half"
+    half.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'$"):
+        write_whole(path, b"one", half)
+    assert names(tmp_path) == []
 
 
 def test_a_lock_is_had_by_one_at_a_time(tmp_path):

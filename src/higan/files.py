@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 __all__ = ["lock", "replacing", "sync", "write_whole"]
 
@@ -16,7 +17,7 @@ def replacing(path: str | os.PathLike[str], partial: Path | None = None) -> Iter
     """A name to write to: what is there when the body ends, synced, takes the place of ``path``.
 
     If the body fails, what was at ``path`` stays, and the half that was written goes: it would only keep a full disk
-    full.
+    full. What the system says of the half names ``path``.
 
     Args:
         path: of the finished file.
@@ -28,10 +29,19 @@ def replacing(path: str | os.PathLike[str], partial: Path | None = None) -> Iter
         yield partial
         sync(partial)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if _is_of(error, partial):
+            error.filename = str(path)  # The name that people know; a full disk tells none.
         raise
+
+
+def _is_of(error: BaseException, partial: Path) -> TypeGuard[OSError]:
+    """Whether the system says this of the half that was written, or does not say of what."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return False
+    return error.filename in (None, str(partial)) and error.filename2 is None
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes, partial: Path | None = None) -> None:
