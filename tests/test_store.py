@@ -268,6 +268,13 @@ def test_another_run_is_refused(tmp_path):
         store.open_run(tmp_path / "run", {**SETTINGS, "generator": "rooms", "seed": 4})
 
 
+def test_a_name_that_no_result_could_be_read_from_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must be text in UTF-8; got .*/caf\\udce9: name another"):
+        store.open_run(tmp_path / os.fsdecode(b"caf\xe9"), SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+    assert store.open_run(tmp_path / "café ✓", SETTINGS).path.is_dir()
+
+
 def test_folders_that_are_no_run_are_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(RunMismatchError, match=r"holds no run \(there is holiday.jpg\)"):

@@ -23,7 +23,7 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
     A manifest that was cut off is written anew, provided that every shard there says that it belongs to these settings.
 
     Raises:
-        ValueError: a setting is missing or not positive.
+        ValueError: a setting is missing or not positive, or the folder's name is no text.
         RunMismatchError: the folder holds another run, or something that is no run.
         RunWriteError: the folder cannot be written.
         CorruptRunError: the manifest cannot be read, and what else is there does not show that the run is this one.
@@ -31,6 +31,7 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
     if wrong := wrong_setting(settings):
         raise ValueError(wrong)
     path = Path(path)
+    _check_name(path)
     wanted = json.loads(json.dumps(dict(settings)))
     manifest = {"format": FORMAT, "settings": wanted, "provenance": dict(provenance or {})}
     if not (path / MANIFEST).exists():
@@ -53,6 +54,18 @@ def open_run(path: str | Path, settings: Mapping[str, Any], *, provenance: Mappi
         details = "; ".join(f"{k} is {run.settings.get(k)!r} there, {wanted.get(k)!r} here" for k in differing)
         raise RunMismatchError(f"{path} holds another run: {details}; use these settings or choose another folder")
     return run
+
+
+def _check_name(path: Path) -> None:
+    """Refuses now what safetensors and the report would refuse after all samples are made."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        told = str(path).encode(errors="backslashreplace").decode()
+        raise ValueError(
+            f"the name of a run's folder must be text in UTF-8; got {told}: name another, or, if it is one, choose a "
+            "locale that knows UTF-8 (LC_ALL=C.UTF-8)"
+        ) from None
 
 
 def _beside_manifest(path: Path) -> list[str]:
