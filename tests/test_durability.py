@@ -14,7 +14,7 @@ import pytest
 from higan import population, store, study
 from higan.cli.models import Models
 from higan.engines import Processes
-from higan.errors import CorruptRunError, RunBusyError, RunMismatchError, RunWriteError
+from higan.errors import CorruptRunError, RunBusyError, RunError, RunMismatchError, RunWriteError
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
 
@@ -151,6 +151,21 @@ def test_a_file_that_may_not_grow(tmp_path, whole):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(file.name for file in (tmp_path / "run").rglob("*")) == [".lock", "manifest.json", "population"]
     assert contents(go(tmp_path / "run").path) == whole
+
+
+def test_a_fit_that_is_half_written_is_not_rescored(tmp_path):
+    """New boundaries find no room where a new null did: the old ones must not be tested against it."""
+    run = go(tmp_path / "run")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((run.path / "boundaries.safetensors").stat().st_size - 1, hard))
+    try:
+        with pytest.raises(RunWriteError, match=r"boundaries.safetensors cannot be written \(File too large\)"):
+            study.fit_step(run, mode="all", num_permuted=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (run.path / "permuted.safetensors").exists()
+    with pytest.raises(RunError, match=r"boundaries.safetensors is not there"):
+        study.rescore_step(run, GENERATOR, SCORER, num=24, num_random=3)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

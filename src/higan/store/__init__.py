@@ -27,6 +27,7 @@ from higan.store.files import write_file, write_json
 from higan.store.opening import open_run
 from higan.store.results import (
     Units,
+    drop_boundaries,
     drop_rescoring,
     load_boundaries,
     load_boundary,
@@ -56,6 +57,7 @@ __all__ = [
     "Run",
     "Units",
     "complete",
+    "drop_boundaries",
     "drop_rescoring",
     "encode_shard",
     "is_run",

@@ -20,6 +20,7 @@ from higan.types import Boundary, Concept, Placement, Rescoring, Responses
 
 __all__ = [
     "Units",
+    "drop_boundaries",
     "drop_rescoring",
     "load_boundaries",
     "load_boundary",
@@ -51,6 +52,12 @@ def load_boundaries(run: Run) -> tuple[Boundary, ...]:
         CorruptRunError: the file is damaged.
     """
     return _load_boundaries(run.path / "boundaries.safetensors")
+
+
+def drop_boundaries(run: Run) -> None:
+    """Removes the boundaries of a run, and those fitted to permuted scores, which go with them."""
+    for name in ("boundaries", "permuted"):
+        (run.path / f"{name}.safetensors").unlink(missing_ok=True)
 
 
 def save_permuted(run: Run, boundaries: Sequence[Boundary]) -> None:

@@ -71,6 +71,7 @@ def fit_step(
             if before is not None:  # Else units may be of these boundaries; their key tells.
                 store.Units(run).clear()
         forget(run, "fit")
+        store.drop_boundaries(run)  # Should only one of the two find room, an old one would be taken for its partner.
         store.save_permuted(run, null)
         store.save_boundaries(run, boundaries)
         record(run, "fit", settings, time.monotonic() - start)
