@@ -201,15 +201,16 @@ def test_a_size_that_is_not_rendered_leaves_the_folder_free(tmp_path):
     assert len(write_data(tmp_path, 3, 32).images) == 3
 
 
-def test_an_interrupted_rendering_does_not_go_on_to_the_end(tmp_path):
+def test_an_interrupted_rendering_does_not_go_on_to_the_end(tmp_path, monkeypatch):
     def stop(done):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("higan.rooms.dataset._BLOCK", 100)
     with pytest.raises(KeyboardInterrupt):
-        write_data(tmp_path, 5001, 32, progress=stop)
-    # Eleven blocks of 500 rooms at most: one is written down, two or so were under way already.
+        write_data(tmp_path, 1001, 32, progress=stop)
+    # Eleven blocks of 100 rooms at most: one is written down, two or so were under way already.
     images = np.load(tmp_path / "images.npy", mmap_mode="r")
-    assert sum(bool(images[start].any()) for start in range(0, 5001, 500)) < 6
+    assert sum(bool(images[start].any()) for start in range(0, 1001, 100)) < 6
 
 
 def test_a_folder_of_something_else_holds_no_rooms(tmp_path):
