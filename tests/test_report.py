@@ -495,13 +495,21 @@ def test_masks_have_their_classes_colours():
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    api = pytest.importorskip("playwright.sync_api")
+    if path is None:
+        pytest.skip("there is no chromium")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [375, 1280])
-def test_in_a_browser_names_of_any_length_leave_the_numbers_in_view(tmp_path, toy, width):
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
-    api = pytest.importorskip("playwright.sync_api")
-    if browser_path is None:
-        pytest.skip("there is no chromium")
+def test_in_a_browser_names_of_any_length_leave_the_numbers_in_view(tmp_path, toy, browser, width):
     names = [
         "x" * 120,
         "a large and bright living room with wooden furniture, seen from the left, with plants",
@@ -510,37 +518,27 @@ def test_in_a_browser_names_of_any_length_leave_the_numbers_in_view(tmp_path, to
     scorer = Renamed(toy[1], (names * 3)[:8])
     run = make_run(tmp_path / "run", toy[0], scorer, num=300, K=10, R=30)
     write_report(run, toy[0], scorer)
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        page.goto((run.path / "report.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        names = page.evaluate(
-            "[...document.querySelectorAll('table[data-sortable] tbody th')].map(e => e.getBoundingClientRect().width)"
-        )
-        assert max(names) < width / 2
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((run.path / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    names = page.evaluate(
+        "[...document.querySelectorAll('table[data-sortable] tbody th')].map(e => e.getBoundingClientRect().width)"
+    )
+    assert max(names) < width / 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [375, 1280])
-def test_in_a_browser_nothing_overflows_is_fetched_or_fails_and_the_table_sorts(run, html, width):
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
-    api = pytest.importorskip("playwright.sync_api")
-    if browser_path is None:
-        pytest.skip("there is no chromium")
+def test_in_a_browser_nothing_overflows_is_fetched_or_fails_and_the_table_sorts(run, html, browser, width):
     heard = []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
-        page.on("request", lambda request: heard.append(request.url) if request.url[:5] == "http:" else None)
-        page.goto((run.path / "report.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        first = "document.querySelector('table[data-sortable] tbody th').dataset.value"
-        assert page.evaluate(first) != "constant"
-        page.click("table[data-sortable] thead th:first-child button")
-        assert page.evaluate(first) == "constant"
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url) if request.url[:5] == "http:" else None)
+    page.goto((run.path / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    first = "document.querySelector('table[data-sortable] tbody th').dataset.value"
+    assert page.evaluate(first) != "constant"
+    page.click("table[data-sortable] thead th:first-child button")
+    assert page.evaluate(first) == "constant"
     assert heard == []

@@ -463,9 +463,9 @@ def project_out(boundary: Boundary, conditions: Sequence[Boundary], *, ridge: fl
 def code_spread(boundary: Boundary, codes: Float[Tensor, "n l D"], layers: Sequence[int] | None = None) -> float:
     """Standard deviation of the codes along a boundary's normal, averaged over layers with codes of their own.
 
-    Of such layers those that are given, or all.
+    Of such layers those that are given, or all: some may vary by a hundred times as much as others.
     """
-    along = (codes * boundary.normal.cpu()).sum(-1)
+    along = (codes * boundary.normal.to(codes)).sum(-1)
     if layers is not None and codes.shape[1] > 1:
         along = along[:, list(layers)]
     return float(along.std(0, correction=0).mean())

@@ -112,8 +112,8 @@ def _settled(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[start:]
 
 
-_STEPS = {"boundaries": "fit", "rescoring": "rescore", "responses": "steps"}
-"""Verbs that make the files of these beginnings."""
+_VERBS = {"boundaries": "fit", "permuted": "fit", "rescoring": "rescore", "responses": "steps"}
+"""What makes the files of these names."""
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -124,7 +124,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         CorruptRunError: it is damaged, of another kind, or not ours.
     """
     if not path.is_file():
-        verb = next((verb for start, verb in _STEPS.items() if path.name.startswith(start)), None)
+        verb = _VERBS.get(path.stem)
         remedy = f"; do it with `higan {verb} {path.parent}`" if verb else ""
         raise RunError(f"{path} is not there: this step of the study has not been done{remedy}")
     try:

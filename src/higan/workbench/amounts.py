@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from higan.boundaries import code_spread
 from higan.editing import apply
 from higan.layers import check_layers
 from higan.population import render, sample, sample_seeds, score
@@ -281,13 +282,9 @@ def reach(
 
 
 def spread(generator: Generator, boundary: Boundary, layers: Sequence[int], *, num: int = 512) -> float:
-    """Standard deviation of sampled codes along a boundary's normal, averaged over those layers."""
+    """How far sampled codes vary along a boundary's normal, see `higan.boundaries.code_spread`; 1 if not at all."""
     codes = sample(generator, sample_seeds(num))
-    along = (codes * boundary.normal.to(codes)).sum(-1)
-    if not generator.shared_code:
-        # Layers with codes of their own may vary by a hundred times as much as others.
-        along = along[:, list(layers)]
-    return float(along.std(0, correction=0).mean()) or 1.0
+    return code_spread(boundary, codes[:, :1] if generator.shared_code else codes, layers) or 1.0
 
 
 def _moved_score(
