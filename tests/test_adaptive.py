@@ -149,7 +149,8 @@ def test_images_are_counted_and_announced(boundaries, both):
         GENERATOR, scorer, boundaries, top=4, progress=lambda *call: calls.append(call), **HOW
     )
     assert scorer.images == found.images == both[1].images == calls[-1][0]
-    assert {total for _, total in calls} == {found.budget}
+    assert {total for _, total in calls[:-1]} == {found.budget}
+    assert calls[-1] == (found.images, found.images) and found.images < found.budget
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 

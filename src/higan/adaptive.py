@@ -339,7 +339,7 @@ def rescore_adaptively(
             alike and draw with as many threads.
         open_models: how workers of an engine open generator and scorer.
         checkpoint: keeps finished batches.
-        progress: called with images done and the most there can be.
+        progress: called with images done and the most there can be; at the end with what was drawn, twice.
 
     Raises:
         ValueError: as `rescore`, or a batch too small to judge from, or places that lack what is to be settled,
@@ -405,6 +405,8 @@ def rescore_adaptively(
             wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
             if not bool(wanted.any()):
                 break
+    if progress is not None:
+        progress(done, done)  # No more is needed, whatever there could have been.
     return _summary(
         plan,
         race,
