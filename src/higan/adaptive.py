@@ -371,9 +371,9 @@ def rescore_adaptively(
     ledger = _Ledger.empty(plan, num)
     done = 0
 
-    def tell(images: int) -> None:
+    def tell(images: int, most: int = budget) -> None:
         if progress is not None:
-            progress(done + images, budget)
+            progress(done + images, most)
 
     batches = list(zip(range(0, num, batch_size), torch.split(seeds, batch_size), strict=True))
     wanted = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
@@ -405,8 +405,7 @@ def rescore_adaptively(
             wanted = plan.aligned(torch.cat([cells, null.expand(len(plan.directions) - len(boundaries), -1)]))
             if not bool(wanted.any()):
                 break
-    if progress is not None:
-        progress(done, done)  # No more is needed, whatever there could have been.
+    tell(0, done)  # No more is needed, whatever there could have been.
     return _summary(
         plan,
         race,

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -143,36 +143,53 @@ def run_benchmark(
         raise RunMismatchError(f"{out} is the folder of a run; choose another for the benchmark")
     cells = Path(out) / "cells"
     cells.mkdir(parents=True, exist_ok=True)
-    total = sum(len(setting.seeds) * len(methods) for setting in settings)
-    done = 0
     records: dict[tuple[str, str], list[Record]] = {}
-    for setting in settings:
-        for seed in setting.seeds:
-            bench = _Bench(setting, seed)
-            for name, method in methods.items():
-                path = cells / f"{setting.name}-{_key(setting)}-{seed}-{_slug(name, method)}.json"
-                record = _read(path)
-                if record is None:
-                    if report is not None:
-                        report(f"{setting.title}, seed {seed}: {name}", done, total)
-                    record = bench.solve(name, method)
-                    _write(path, json.dumps(record.as_json()))
-                if record.real:
-                    records.setdefault((setting.name, name), []).append(record)
-                done += 1
-                if report is not None:
-                    report(f"{setting.title}, seed {seed}: {name}", done, total)
+    for setting, name, record in _records(cells, settings, methods, report):
+        if record.real:
+            records.setdefault((setting, name), []).append(record)
     rows = [
         Row(setting, method, task.name, *spread(found, task.measure))
         for (setting, method), found in records.items()
         for task in TASKS.values()
     ]
+    return Results(tuple(settings), tuple(methods), tuple(rows), _alarms(records), time.monotonic() - start)
+
+
+def _records(
+    cells: Path, settings: Sequence[Setting], methods: Mapping[str, Method], report: Report | None
+) -> Iterator[tuple[str, str, Record]]:
+    """Setting, method and record of every cell, read where it is finished, else made and written."""
+    total = sum(len(setting.seeds) * len(methods) for setting in settings)
+    done = 0
+
+    def tell(what: str) -> None:
+        if report is not None:
+            report(what, done, total)
+
+    for setting in settings:
+        for seed in setting.seeds:
+            bench = _Bench(setting, seed)
+            for name, method in methods.items():
+                what = f"{setting.title}, seed {seed}: {name}"
+                path = cells / f"{setting.name}-{_key(setting)}-{seed}-{_slug(name, method)}.json"
+                record = _read(path)
+                if record is None:
+                    tell(what)
+                    record = bench.solve(name, method)
+                    _write(path, json.dumps(record.as_json()))
+                done += 1
+                tell(what)
+                yield setting.name, name, record
+
+
+def _alarms(records: Mapping[tuple[str, str], Sequence[Record]]) -> dict[tuple[str, str], tuple[float, float]]:
+    """False alarms and hits, averaged over seeds, where p-values were given."""
     alarms = {}
     for key, found in records.items():
         pairs = [pair for pair in map(calls, found) if pair is not None]
         if pairs:
             alarms[key] = (sum(p[0] for p in pairs) / len(pairs), sum(p[1] for p in pairs) / len(pairs))
-    return Results(tuple(settings), tuple(methods), tuple(rows), alarms, time.monotonic() - start)
+    return alarms
 
 
 class _Bench:
