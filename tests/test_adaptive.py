@@ -150,7 +150,8 @@ def test_images_are_counted_and_announced(boundaries, both):
     )
     assert scorer.images == found.images == both[1].images == calls[-1][0]
     assert {total for _, total in calls[:-1]} == {found.budget}
-    assert calls[-1] == (found.images, found.images) and found.images < found.budget
+    assert calls[-1] == (found.images, found.images)
+    assert found.images < found.budget
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
@@ -34,7 +35,7 @@ def test_from_a_run_to_an_analysis(user_study, run, tmp_path):
     folder = tmp_path / "study"
     code, printed = user_study("build", run, "--out", folder, "--repeats", 1, "--seed", 5)
     assert code == 0, printed
-    assert re.search(r"92 pictures, about \d+ seconds on this machine", printed)
+    assert re.search(r"92 pictures, about \d+ seconds? on this machine", printed)
     assert "22 trials a rater (16 edits, 6 catch trials); 8 raters see every edit 2 times" in printed
     code, printed = user_study("analyse", folder)
     assert code == 2
@@ -174,6 +175,12 @@ def test_the_page_is_one_file_whole_and_marked(tmp_path, simulated):
         assert "no edit was rated twice" not in text
     rows = list(csv.DictReader(io.StringIO(estimates.read_text("utf-8-sig"))))
     assert {row["raters"] for row in rows} == {"simulated" if simulated else "people"}
+    given = list(csv.DictReader(io.StringIO(answers.read_text("utf-8-sig"))))
+    passed = Counter(row["rater"] for row in given if row["passed"] == "1")
+    assert all((row["counted"] == "1") == (passed[row["rater"]] >= 5) for row in given)
+    assert {row["counted"] for row in given} == ({"0", "1"} if simulated else {"1"})
+    counted = Counter(row["stage"] for row in given if row["counted"] == "1")
+    assert [counted[stage] for stage in STAGES] == list(found.answers)
     shares = [row for row in rows if row["table"] == "share of answers"]
     assert len(shares) == 20
     for stage in STAGES:

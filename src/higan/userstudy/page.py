@@ -68,10 +68,10 @@ def write_analysis(found: Analysis, answers: Answers, path: str | Path) -> tuple
     own = path.stem.removesuffix("-simulated")
     prefix = "" if own == "analysis" else f"{own}-"
     tables = path.with_name(f"{prefix}answers{suffix}.csv"), path.with_name(f"{prefix}estimates{suffix}.csv")
-    chosen = {rater.number for rater in found.ratings.raters}
+    counted = {rater.number: bool(kept) for rater, kept in zip(found.ratings.raters, found.screening.kept, strict=True)}
     write_whole(path, _render(found, answers).encode())
     # A byte-order mark, by which spreadsheets know that the text is UTF-8.
-    write_whole(tables[0], ("\ufeff" + to_csv(answers, chosen)).encode())
+    write_whole(tables[0], ("\ufeff" + to_csv(answers, counted)).encode())
     write_whole(tables[1], ("\ufeff" + estimates_csv(found, answers.study.design)).encode())
     return path, *tables
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from higan.userstudy.answers import Answers
 
@@ -12,15 +12,16 @@ __all__ = ["to_csv"]
 
 COLUMNS = (
     "rater", "nickname", "origin", "trial", "kind", "stage", "layers", "source", "concept", "strength", "seed",
-    "choice", "passed", "seconds",
+    "choice", "passed", "seconds", "counted",
 )  # fmt: skip
 _RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 
-def to_csv(answers: Answers, raters: Collection[int] | None = None) -> str:
+def to_csv(answers: Answers, counted: Mapping[int, bool] | None = None) -> str:
     """One row per answer with the truth about its trial; ``passed`` is 1 or 0 in catch trials, else empty.
 
-    Of these raters, by their numbers, or of all.
+    Of the raters whose numbers ``counted`` holds: ``counted`` is 1 where an analysis counts them, 0 where it leaves
+    them out. Of all raters if None; it is empty then.
 
     ``origin`` says ``simulated`` in every row that no person gave. Words that a spreadsheet might take for a formula
     get an apostrophe in front.
@@ -30,7 +31,7 @@ def to_csv(answers: Answers, raters: Collection[int] | None = None) -> str:
     writer.writerow(COLUMNS)
     design = answers.study.design
     trials = design.trials
-    known = {rater.number: rater for rater in answers.raters() if raters is None or rater.number in raters}
+    known = {rater.number: rater for rater in answers.raters() if counted is None or rater.number in counted}
     for given in answers.all():
         if given.rater not in known:
             continue
@@ -43,6 +44,7 @@ def to_csv(answers: Answers, raters: Collection[int] | None = None) -> str:
                 trial.what.strength, trial.what.seed, given.choice,
                 "" if trial.catch is None else int(given.choice in trial.accepted),
                 "" if given.seconds is None else given.seconds,
+                "" if counted is None else int(counted[given.rater]),
             ]
         )  # fmt: skip
     return file.getvalue()
