@@ -7,9 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from higan.rooms import quality
 from higan.rooms.quality import (
-    Share,
     covered,
     fine_detail,
     frechet_distance,
@@ -17,6 +15,7 @@ from higan.rooms.quality import (
     measure_quality,
     quarters,
 )
+from higan.rooms.shares import Share, share_of
 from higan.scorers.rooms import Output, RoomsScorer, RoomsScorerNetwork
 
 
@@ -80,7 +79,7 @@ def test_the_frechet_distance_of_a_single_feature():
 
 
 def test_what_is_not_seen_is_not_known_to_be_missing():
-    share = quality._share(torch.zeros(5000, dtype=torch.bool), torch.arange(5000) < 10)
+    share = share_of(torch.zeros(5000, dtype=torch.bool), torch.arange(5000) < 10)
     assert share.excess == -1
     assert 0.02 < share.error < 0.3
 
@@ -156,6 +155,7 @@ def test_quality_of_renders_against_themselves_is_the_floor():
         return torch.stack(rows).to(torch.uint8)
 
     same = measure_quality(scorer, pictures, pictures, num=40)
+    assert same.objects == {}
     assert same.frechet.value == pytest.approx(0, abs=1e-4)
     assert (same.precision.value, same.recall.value) == (1, 1)
     assert same.frechet_renders.value > 0
@@ -234,6 +234,7 @@ def test_the_command_prints_tables_or_json(higan):
     assert code == 0
     assert "Fréchet distance" in printed
     assert "natural_light" in printed
+    assert "nightstand" in printed
     code, printed = higan("rooms", "quality", "--generator", "rooms-32-s0", "--num", 40, "--json")
     assert code == 0
     found = json.loads(printed)
@@ -245,3 +246,5 @@ def test_the_command_prints_tables_or_json(higan):
     ]
     assert sum(lit) == pytest.approx(1)
     assert set(found["shares"]["bedroom"]) == {"generated", "rendered", "excess", "error"}
+    assert found["objects"]["chair"]["rendered"] > found["objects"]["chair"]["generated"] > 0.3
+    assert "wall" not in found["objects"]

@@ -16,6 +16,7 @@ from higan.cli.app import ANEW, EMBEDDED, Device, GeneratorName, console, progre
 
 if TYPE_CHECKING:
     from higan.rooms.quality import Quality
+    from higan.rooms.shares import Share
 
 
 @rooms.command("sample")
@@ -223,7 +224,7 @@ def rooms_quality(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     device: Device = "cpu",
 ) -> None:
-    """Compares generated rooms with rendered ones: Fréchet distance, precision, recall, shares, lighting, detail."""
+    """Compares generated rooms with rendered ones: distance, precision, recall, shares, light, detail, objects."""
     from higan.generators.loading import WEIGHTS as GENERATORS
     from higan.generators.rooms import RoomsGenerator
     from higan.population import render
@@ -232,11 +233,14 @@ def rooms_quality(
     from higan.rooms.quality import measure_quality
     from higan.scorers.loading import WEIGHTS as SCORERS
     from higan.scorers.rooms import RoomsScorer
+    from higan.segmenters.loading import WEIGHTS as SEGMENTERS
+    from higan.segmenters.rooms import RoomsSegmenter
 
     embedded = GENERATORS / f"{generator}.safetensors"
     path = embedded if embedded.is_file() else Path(generator)
     model = RoomsGenerator.load(path, device=device, truncation=psi)
-    name = scorer or ("rooms" if model.resolution < 128 else "rooms-128")
+    fitting = "rooms" if model.resolution < 128 else "rooms-128"
+    name = scorer or fitting
     trained = SCORERS / f"{name}.safetensors"
     judge = RoomsScorer.load(trained if trained.is_file() else Path(name), device)
     quality = measure_quality(
@@ -244,6 +248,7 @@ def rooms_quality(
         lambda start, stop: render(model, sample_codes(model, range(start, stop))),
         lambda start, stop: sample_rooms(range(seed + start, seed + stop), model.resolution, device).images,
         num,
+        RoomsSegmenter.load(SEGMENTERS / f"{fitting}.safetensors", device),
     )
     if as_json:
         console.print_json(json.dumps(asdict(quality)))
@@ -252,7 +257,7 @@ def rooms_quality(
         console.print(table)
 
 
-def _quality_tables(quality: Quality) -> tuple[Table, Table, Table]:
+def _quality_tables(quality: Quality) -> tuple[Table, Table, Table, Table]:
     def within(value: float, error: float, digits: int) -> str:
         return f"{value:.{digits}f} ± {1.96 * error:.{digits}f}"
 
@@ -268,13 +273,23 @@ def _quality_tables(quality: Quality) -> tuple[Table, Table, Table]:
     found.add_row("fine detail", f"{quality.detail:.2f}", f"{quality.detail_renders:.2f}")
     found.caption = "±: 95 %, from leaving out a twentieth of both sides at a time"
 
+    def counted(share: Share) -> tuple[str, str, str]:
+        excess = f"{100 * share.excess:+.0f} ± {196 * share.error:.0f} %"
+        return f"{share.generated:.2f}", f"{share.rendered:.2f}", excess
+
     there = Table("there", "generated", "renders", "too often by")
     for name, share in quality.shares.items():
-        excess = f"{100 * share.excess:+.0f} ± {196 * share.error:.0f} %"
-        there.add_row(name, f"{share.generated:.2f}", f"{share.rendered:.2f}", excess)
+        there.add_row(name, *counted(share))
+
+    objects = Table("object", "generated", "renders", "too often by", "how surely", "in renders", "less by")
+    objects.title = "Objects, as a segmenter sees them"
+    for name, clarity in quality.objects.items():
+        less = within(clarity.rendered - clarity.generated, clarity.error, 3)
+        objects.add_row(name, *counted(clarity.share), f"{clarity.generated:.3f}", f"{clarity.rendered:.3f}", less)
+    objects.caption = "there: on a 256th of a picture; how surely: its probability, over all pixels taken for it"
 
     spread = Table("number", "least", "", "", "most", title="Shares in the quarters of the renders")
     for name, shares in quality.quarters.items():
         spread.add_row(name, *(f"{share:.2f}" for share in shares))
     spread.add_row("brightness, of the pixels", *(f"{share:.2f}" for share in quality.brightness))
-    return found, there, spread
+    return found, there, objects, spread

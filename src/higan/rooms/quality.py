@@ -15,13 +15,15 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from higan.rooms.objects import Clarity, Sightings, clarities, sightings_of, together
+from higan.rooms.shares import Share, share_of
 from higan.scorers.rooms import RoomsScorer
+from higan.segmenters.rooms import RoomsSegmenter
 
 __all__ = [
     "Estimate",
     "Looks",
     "Quality",
-    "Share",
     "covered",
     "fine_detail",
     "frechet_distance",
@@ -121,18 +123,6 @@ def jackknife(
     return Estimate(value, unlimited, error)
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How often something is there, in the scorer's eyes."""
-
-    generated: float
-    rendered: float
-    excess: float
-    """Generated over rendered, less one: -0.2 is a fifth too rare."""
-    error: float
-    """Standard error of the excess."""
-
-
 def quarters(reference: Float[Tensor, " n"], values: Float[Tensor, " m"]) -> tuple[float, float, float, float]:
     """Shares of values in the quarters of a reference, from its least to its greatest; four times 0.25 where alike.
 
@@ -161,25 +151,38 @@ def fine_detail(images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, " n"]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Looks:
-    """What is seen of n pictures: features and predictions of a scorer, `fine_detail`, mean grey level."""
+    """What is seen of n pictures: features and predictions of a scorer, `fine_detail`, mean grey level, objects."""
 
     features: Float[Tensor, "n f"]
     scores: Float[Tensor, "n o"]
     detail: Float[Tensor, " n"]
     brightness: Float[Tensor, " n"]
+    objects: Sightings | None = None
 
 
 def looks_of(
-    scorer: RoomsScorer, images: Callable[[int, int], UInt8[Tensor, "n 3 H W"]], num: int, batch_size: int = 250
+    scorer: RoomsScorer,
+    images: Callable[[int, int], UInt8[Tensor, "n 3 H W"]],
+    num: int,
+    segmenter: RoomsSegmenter | None = None,
+    batch_size: int = 250,
 ) -> Looks:
-    """Looks at pictures 0 … num − 1, where ``images(start, stop)`` delivers start … stop − 1."""
-    seen = []
+    """Looks at pictures 0 … num − 1, where ``images(start, stop)`` delivers start … stop − 1.
+
+    Objects are looked for if there is a segmenter.
+    """
+    seen, objects = [], []
     with torch.inference_mode():
         for start in range(0, num, batch_size):
             batch = images(start, min(start + batch_size, num))
             grey = batch.float().mean((1, 2, 3))
             seen.append((scorer.features(batch), scorer.predict(batch), fine_detail(batch), grey))
-    return Looks(*(torch.cat([part.cpu() for part in parts]) for parts in zip(*seen, strict=True)))
+            if segmenter is not None:
+                objects.append(sightings_of(segmenter, batch))
+    features, scores, detail, brightness = (
+        torch.cat([part.cpu() for part in parts]) for parts in zip(*seen, strict=True)
+    )
+    return Looks(features, scores, detail, brightness, together(objects) if objects else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,8 @@ class Quality:
     """Mean `fine_detail`, generated over rendered: 1 is as sharp, less is softer."""
     detail_renders: float
     """The same between the two sets of renders."""
+    objects: dict[str, Clarity]
+    """Per object class: how often a segmenter sees it, and how surely; empty without a segmenter."""
 
 
 def measure_quality(
@@ -219,6 +224,7 @@ def measure_quality(
     fake: Callable[[int, int], UInt8[Tensor, "n 3 H W"]],
     real: Callable[[int, int], UInt8[Tensor, "n 3 H W"]],
     num: int = 5000,
+    segmenter: RoomsSegmenter | None = None,
 ) -> Quality:
     """Compares ``num`` generated images with ``num`` renders, and those with ``num`` more renders.
 
@@ -227,16 +233,18 @@ def measure_quality(
         fake: gives generated images start … stop − 1.
         real: gives held-out renders start … stop − 1; asked for ``2 · num``.
         num: samples a side, 40 at least.
+        segmenter: sees the objects.
 
     Raises:
         ValueError: too few samples.
     """
     if num < _FEWEST:
         raise ValueError(f"the quality of a generator needs at least {_FEWEST} samples a side; got {num}")
-    generated, rendered = looks_of(scorer, fake, num), looks_of(scorer, real, 2 * num)
+    generated, rendered = looks_of(scorer, fake, num, segmenter), looks_of(scorer, real, 2 * num, segmenter)
     sharp = rendered.detail[:num].mean()
     first, second = rendered.features[:num], rendered.features[num:]
     middle = rendered.scores.median(0).values
+    drawn, there = (_present(scorer, looks.scores, middle) for looks in (generated, rendered))
     return Quality(
         samples=num,
         frechet=jackknife(frechet_distance, first, generated.features),
@@ -245,13 +253,18 @@ def measure_quality(
         recall=jackknife(covered, generated.features, first),
         sure=_sure(scorer, generated.scores),
         sure_renders=_sure(scorer, rendered.scores[:num]),
-        shares=_compare(_present(scorer, generated.scores, middle), _present(scorer, rendered.scores, middle)),
+        shares={name: share_of(made, there[name]) for name, made in drawn.items()},
         quarters={
             n: quarters(rendered.scores[:, i], generated.scores[:, i]) for n, i in _columns(scorer, "scale").items()
         },
         brightness=quarters(rendered.brightness, generated.brightness),
         detail=float(generated.detail.mean() / sharp),
         detail_renders=float(rendered.detail[num:].mean() / sharp),
+        objects=(
+            clarities(segmenter.classes, generated.objects, rendered.objects)
+            if segmenter and generated.objects and rendered.objects
+            else {}
+        ),
     )
 
 
@@ -281,21 +294,3 @@ def _present(
         "daylight only": day & ~lamp,
         "daylight and lamp light": day & lamp,
     }
-
-
-def _compare(fake: dict[str, Bool[Tensor, " n"]], real: dict[str, Bool[Tensor, " m"]]) -> dict[str, Share]:
-    return {name: _share(fake[name], real[name]) for name in fake}
-
-
-def _share(fake: Bool[Tensor, " n"], real: Bool[Tensor, " m"]) -> Share:
-    """The ratio's variance is that of two independent binomial shares, to first order.
-
-    Of shares with half a sample more on either side, so that what was not seen is not held for certain.
-    """
-    generated, rendered = float(fake.double().mean()), float(real.double().mean())
-    if rendered == 0:
-        return Share(generated, rendered, math.nan, math.nan)
-    ratio = generated / rendered
-    made, there = ((share * n + 0.5) / (n + 1) for share, n in ((generated, len(fake)), (rendered, len(real))))
-    spread = made * (1 - made) / len(fake) + (made / there) ** 2 * there * (1 - there) / len(real)
-    return Share(generated, rendered, ratio - 1, math.sqrt(spread) / there)

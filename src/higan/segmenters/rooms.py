@@ -83,6 +83,13 @@ class RoomsSegmenter:
 
     def segment(self, images: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n H W"]:
         """Index into ``classes`` of every pixel."""
+        return self._logits(images).argmax(1).to(torch.uint8)
+
+    def probabilities(self, images: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n S H W"]:
+        """Of every class at every pixel."""
+        return self._logits(images).softmax(1)
+
+    def _logits(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
                 f"images must be uint8 of shape (n, 3, H, W); got {images.dtype} of shape {tuple(images.shape)}"
@@ -93,10 +100,10 @@ class RoomsSegmenter:
         resized = (height, width) != size
         if resized:
             x = nn.functional.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
-        logits = self.network(x.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
         if resized:
             logits = nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-        return logits.argmax(1).to(torch.uint8)
+        return logits
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes float16 weights with the classes in the header."""
