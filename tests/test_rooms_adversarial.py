@@ -1,7 +1,10 @@
+import contextlib
 import json
+import multiprocessing
 import os
 import pickle
 import signal
+import threading
 from dataclasses import replace
 from functools import partial
 
@@ -526,6 +529,29 @@ class TestTraining:
         # Each step counts the pictures of both.
         assert [record["images"] for record in records] == [8, 16, 24, 32, 40]
         assert RoomsGenerator.load(path).metadata["images"] == 40
+
+    def test_ctrl_c_reaches_every_process_and_leaves_a_checkpoint(self, tmp_path):
+        endless = replace(TINY, stages=(replace(STAGES[0], images=10**9),))
+        stopped = threading.Event()
+
+        def press_ctrl_c(record):
+            # As a terminal does, to all at once; the calling process then passes it on, whenever that is.
+            os.kill(os.getpid(), signal.SIGINT)
+            for process in multiprocessing.active_children():
+                threading.Thread(target=insist, args=(process,)).start()
+
+        def insist(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+                while not stopped.wait(0.005) and process.exitcode is None:
+                    os.kill(process.pid, signal.SIGTERM)
+
+        try:
+            train_generator(memory, tmp_path, endless, processes=2, log_every=4, report=press_ctrl_c)
+        finally:
+            stopped.set()
+        assert read_checkpoint(tmp_path / CHECKPOINT)[1]["progress"]["images"] >= 32
+        assert not list(tmp_path.glob(".*"))
 
     @pytest.mark.slow
     def test_a_failing_process_is_reported(self, tmp_path):

@@ -104,7 +104,8 @@ def train_generator(
     job = _Job(pictures, out, settings, processes, minutes, str(device), dtype, log_every, save_minutes)
     out.mkdir(parents=True, exist_ok=True)
     if processes == 1:
-        job.run(0, report)
+        with _stop_on_signal() as asked_to_stop:
+            job.run(0, report, asked_to_stop)
     else:
         job.trainer(0)  # A checkpoint that does not fit is an error here, not in a process of its own.
         _run_processes(job, report)
@@ -125,12 +126,11 @@ class _Job:
     log_every: int
     save_minutes: float
 
-    def run(self, rank: int, report: Report | None) -> None:
+    def run(self, rank: int, report: Report | None, asked_to_stop: Callable[[], bool]) -> None:
         """Train as that rank until the end."""
         trainer = self.trainer(rank)
         log = _Log(self.out / LOG, trainer.progress, report) if rank == 0 else None
-        with _stop_on_signal() as asked_to_stop:
-            self._loop(trainer, log, asked_to_stop)
+        self._loop(trainer, log, asked_to_stop)
         if log is not None:
             self._save(trainer)
 
@@ -268,25 +268,34 @@ def _draw_sheet(generator: RoomsGenerator, path: Path) -> None:
     Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy()).save(path)
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 @contextlib.contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     """While inside, SIGTERM and Ctrl-C only raise a flag."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # Signals reach the main thread only.
+        return
+    before = [signal.getsignal(number) for number in _SIGNALS]
+    try:
+        yield _heed_signals()
+    finally:
+        for number, handler in zip(_SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _heed_signals() -> Callable[[], bool]:
+    """From now on SIGTERM and Ctrl-C only raise the flag that is returned."""
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
 
-    signals = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # Signals reach the main thread only.
-        return
-    before = [signal.signal(number, ask) for number in signals]
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+    for number in _SIGNALS:
+        signal.signal(number, ask)
+    return lambda: asked
 
 
 def _run_processes(job: _Job, report: Report | None) -> None:
@@ -315,9 +324,14 @@ def _work(rank: int, job: _Job, meeting: str, records: SimpleQueue[Record]) -> N
     if sys.platform == "linux":
         # Without this the host's name must resolve, which it need not in a container.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # A terminal sends Ctrl-C to all processes, and the calling one passes it on besides: the second signal may come
+    # while the checkpoint is written, while others wait for that, or at the very end.
+    asked_to_stop = _heed_signals()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=job.processes)
     try:
-        job.run(rank, records.put)
+        job.run(rank, records.put, asked_to_stop)
         dist.barrier()
     finally:
         dist.destroy_process_group()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
