@@ -498,6 +498,15 @@ class TestTraining:
             train_generator(memory, tmp_path, hot, processes=1, log_every=1)
         assert not (tmp_path / CHECKPOINT).exists()
 
+    def test_divergence_between_two_looks_at_the_losses_leaves_the_checkpoint(self, tmp_path):
+        one = replace(STAGES[0], images=4)
+        train_generator(memory, tmp_path, replace(TINY, stages=(one,)), processes=1)
+        before = (tmp_path / CHECKPOINT).read_bytes()
+        hot = replace(TINY, stages=(replace(one, images=20, learning_rate=1e30),))
+        with pytest.raises(RunError, match="no longer finite"):
+            train_generator(memory, tmp_path, hot, processes=1)
+        assert (tmp_path / CHECKPOINT).read_bytes() == before
+
     @pytest.mark.parametrize("other", [{"seed": 7}, {"mixing": 0.0}, {"loss": "relativistic"}])
     def test_another_training_does_not_go_on_in_a_used_folder(self, tmp_path, other):
         train_generator(memory, tmp_path, TINY, processes=1)

@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException, spawn
 
 from higan.errors import RunError, RunMismatchError
+from higan.files import write_whole
 from higan.generators.rooms import RoomsGenerator, estimate_mean_code
 from higan.memory import keep_memory
 from higan.population import to_uint8
@@ -174,6 +175,9 @@ class _Job:
             stage_over = vote.next_stage or trainer.progress.stage_images >= trainer.stage.images
 
     def _save(self, trainer: Trainer) -> None:
+        # Losses are looked at now and then only; what cannot be gone on from must not replace what can.
+        if not trainer.is_finite:
+            raise _diverged(trainer)
         trainer.save(self.out / CHECKPOINT)
         generator = averaged_generator(trainer)
         generator.save(self.out / GENERATOR, {"images": trainer.progress.images})
@@ -228,14 +232,18 @@ class _Log:
         self._steps = []
         self._since = progress.images, progress.seconds
         if not math.isfinite(record["loss_d"] + record["loss_g"]):
-            raise RunError(
-                f"losses are no longer finite after {progress.images} images; "
-                "go on from the checkpoint with a lower learning rate"
-            )
+            raise _diverged(trainer)
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         if self._report is not None:
             self._report(record)
+
+
+def _diverged(trainer: Trainer) -> RunError:
+    return RunError(
+        f"losses are no longer finite after {trainer.progress.images} images; "
+        "go on from the checkpoint with a lower learning rate"
+    )
 
 
 def _mean(values: list[Tensor]) -> float | None:
@@ -251,7 +259,7 @@ def _forget_after(path: Path, step: int) -> None:
         with contextlib.suppress(json.JSONDecodeError):
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
-    path.write_text("".join(kept))
+    write_whole(path, "".join(kept).encode())
 
 
 def averaged_generator(trainer: Trainer) -> RoomsGenerator:

@@ -234,6 +234,11 @@ class Trainer:
             return 1.0
         return self.progress.stage_images / self.stage.fade_images
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every weight of the networks still is a number."""
+        return all(bool(torch.isfinite(p).all()) for m in self._modules().values() for p in m.parameters())
+
     def advance_stage(self) -> bool:
         """Grow to the next stage's resolution, as smoothly as `higan.rooms.growing` can; False at the last one."""
         if self.progress.stage + 1 >= len(self.settings.stages):
