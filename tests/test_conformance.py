@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from higan.conformance import check_generator, check_scorer, trial_images
+from higan.generators.module import ModuleGenerator
 from higan.generators.toy import ToyGenerator
 from higan.scorers.callable import CallableScorer
 from higan.scorers.colour import ColourScorer
@@ -186,6 +187,15 @@ def test_checking_leaves_the_global_random_state_alone():
     check_generator(ToyGenerator())
     check_scorer(ColourScorer())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_checking_leaves_no_gradients_in_a_network():
+    network = torch.nn.Linear(4, 3 * 64)
+    generator = ModuleGenerator(
+        lambda codes: torch.tanh(network(codes[:, 0])).view(-1, 3, 8, 8), latent_dim=4, layer_widths=[4], resolution=8
+    )
+    assert not problems(check_generator(generator))
+    assert network.weight.grad is None
 
 
 def test_findings_are_plain_values():

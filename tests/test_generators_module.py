@@ -190,6 +190,11 @@ def test_modules_of_another_form_are_told_what_to_mend(module, told):
         from_module(module, 4)
 
 
+def test_latents_of_another_width_are_told():
+    with pytest.raises(GeneratorError, match=r"a row of latent_dim = 4 numbers per seed; got \(256, 7\)"):
+        from_module(Backwards(), 4, latents=lambda seeds: torch.zeros(len(seeds), 7))
+
+
 def test_what_has_no_blocks_is_told_what_to_mend():
     with pytest.raises(ValueError, match=r"no convolution .* declare layers of another kind with ModuleGenerator"):
         from_module(nn.Sequential(nn.Linear(4, 3 * 64), nn.Unflatten(1, (3, 8, 8))), 4)

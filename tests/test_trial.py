@@ -82,16 +82,13 @@ def test_scores_that_depend_on_the_batch_or_on_chance_are_told(tmp_path, look):
     [
         (lambda x: (x + 1) / 2, r"values lie in 0\.\d+ … (1|0\.\d+); nothing is below 0"),
         (lambda x: (x + 1) * 127.5, r"\d+% of pixel values lie far outside \[-1, 1\]"),
+        (lambda x: x * 128, r"\d+% of pixel values lie far outside \[-1, 1\]; found -\d"),
     ],
 )
 def test_pictures_in_another_range_are_told_before_a_folder_is_made(tmp_path, convert, found):
-    class Painter(ModuleGenerator):
-        def synthesize(self, codes):
-            return convert(super().synthesize(codes))
-
-    generator = Painter(
-        lambda codes: torch.tanh(codes[:, 0, :, None, None].expand(-1, -1, 3, 3)), latent_dim=3, layer_widths=(3,),
-        resolution=3, name="painter",
+    generator = ModuleGenerator(
+        lambda codes: convert(torch.tanh(codes[:, 0, :, None, None].expand(-1, -1, 3, 3))), latent_dim=3,
+        layer_widths=(3,), resolution=3, name="painter",
     )  # fmt: skip
     with pytest.raises(GeneratorError, match=f"'painter' draws pictures in another range: {found}.*2x − 1"):
         study.open_study(tmp_path / "run", generator, Means(), num=100)

@@ -317,8 +317,8 @@ class _Trial:
         image = self.generator.synthesize(given)
         if not image.requires_grad:
             return "images do not depend on codes as far as autograd can tell"
-        image.square().sum().backward()
-        grown = given.grad
+        # Not backward(), which would leave gradients in the weights of a network that is somebody's.
+        (grown,) = torch.autograd.grad(image.square().sum(), given, allow_unused=True)
         return None if grown is not None and bool(grown.abs().sum() > 0) else "the gradient of the codes is zero"
 
     def stages(self) -> str | None:

@@ -40,7 +40,8 @@ class ModuleGenerator:
     """Adapter of the `higan.types.Generator` protocol around functions of your own.
 
     Args:
-        synthesize: truncated codes (n, L, D) to images (n, 3, H, W); values beyond [-1, 1] are clipped.
+        synthesize: truncated codes (n, L, D) to images (n, 3, H, W) in [-1, 1]; what lies beyond is cut off where
+            images become bytes.
         latent_dim: Dz.
         layer_widths: code width of every layer; D is the widest, narrower ones are padded with zeros.
         resolution: H = W, in pixels.
@@ -151,7 +152,9 @@ class ModuleGenerator:
         return found
 
     def synthesize(self, codes: Float[Tensor, "n L D"]) -> Float[Tensor, "n 3 H W"]:
-        """Images in [-1, 1], truncation applied; differentiable as far as your function is.
+        """Images as your function gives them, truncation applied; differentiable as far as it is.
+
+        They are not cut off at -1 and 1 before they become bytes, so that another range can be told.
 
         Raises:
             ValueError: the shape does not fit, a value is not finite, or the padding of a narrow layer was touched.
@@ -161,7 +164,7 @@ class ModuleGenerator:
         truncated = self.mean_code + self.truncation[:, None] * (codes - self.mean_code)
         with torch.set_grad_enabled(torch.is_grad_enabled() and codes.requires_grad):
             images = self._synthesize(truncated)
-        return self._owed(images, (codes.shape[0], 3, self.resolution, self.resolution), "synthesize").clamp(-1, 1)
+        return self._owed(images, (codes.shape[0], 3, self.resolution, self.resolution), "synthesize")
 
     def _given(self, what: str, value: Any, *shapes: tuple[int, ...]) -> Tensor:
         wanted = " or ".join(map(str, shapes))
@@ -221,7 +224,8 @@ def from_module(
     Raises:
         ValueError: a block does not exist, does not run exactly once or after the next one, does not depend on the
             latent, or gives something else than feature maps; or there is none.
-        GeneratorError: the module does not take latents alone, or does not return square RGB images.
+        GeneratorError: the module does not take latents alone, or does not return square RGB images; or ``latents``
+            returns another shape.
     """
     _check_module(module)
     module = module.to(device).eval()
@@ -349,6 +353,11 @@ class _Taps:
     def _sampled(self, latents: Callable[[Sequence[int]], Any]) -> tuple[list[Tensor], list[Tensor]]:
         """Channel means of every block, (n, c), and the mean square of its feature maps, for latents of fixed seeds."""
         z = torch.as_tensor(latents(list(_SPREAD_SEEDS))).float().to(self.device)
+        if z.shape != (len(_SPREAD_SEEDS), self.latent_dim):
+            raise GeneratorError(
+                f"latents must return a row of latent_dim = {self.latent_dim} numbers per seed; got {tuple(z.shape)} "
+                f"for {len(_SPREAD_SEEDS)} seeds"
+            )
         found: list[list[Tensor]] = []
         with torch.no_grad():
             for batch in z.split(16):
