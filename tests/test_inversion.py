@@ -10,7 +10,7 @@ from higan.errors import CorruptFileError, GeneratorError, UnknownFormatError
 from higan.generators.module import ModuleGenerator
 from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork, estimate_mean_code
 from higan.generators.toy import ToyGenerator
-from higan.inversion import code_space, invert, load_inversion, save_inversion
+from higan.inversion import _grey_levels, code_space, invert, load_inversion, save_inversion
 from higan.weights import read_weights, write_weights
 
 
@@ -187,3 +187,10 @@ def test_pictures_of_another_kind_are_refused(toy, convert):
     # As users meet it; under pytest the annotation of the picture refuses it before.
     with pytest.raises(ValueError, match=r"must be a tensor of uint8, .*higan\.population\.to_uint8"):
         inspect.unwrap(invert)(generator, picture, space=space, shared_steps=0, layer_steps=0)
+
+
+def test_errors_are_those_of_pictures_that_can_be_seen():
+    """A network without bounds may overshoot; bytes do not."""
+    image, target = torch.full((1, 3, 4, 4), 3.0), torch.ones(1, 3, 4, 4)
+    assert _grey_levels(image, target).tolist() == [0.0]
+    assert _grey_levels(image / 6, target).tolist() == [63.75]

@@ -100,3 +100,11 @@ def test_a_segmenter_may_learn_from_rooms_of_another_size(data):
 def test_too_few_rooms(data):
     with pytest.raises(ValueError, match="do not fill a batch"):
         train_scorer(data, batch_size=1000)
+
+
+def test_rooms_that_would_not_validate_are_refused_before_training(data):
+    told = []
+    few = replace(data, images=data.images[:20], masks=data.masks[:20], factors=data.factors[:20])
+    with pytest.raises(ValueError, match=r"all of the 2 held-out rooms, a tenth of the data, have or lack .*; render"):
+        train_scorer(few, epochs=1, batch_size=4, progress=lambda *step: told.append(step))
+    assert not told

@@ -1,6 +1,8 @@
 """The rendered world: geometry and light against answers known by hand, ground truth against what is seen."""
 
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -217,3 +219,37 @@ def test_a_folder_of_something_else_holds_no_rooms(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": "higan-run-1"}')
     with pytest.raises(CorruptRunError, match="holds something else than rooms"):
         open_data(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    write_data(folder, 2, 32)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("images.npy", b"\x93NUMPY\x01", "is damaged"),
+        ("masks.npy", b"", "is damaged"),
+        ("factors.npy", None, "is damaged .*No such file"),
+        ("manifest.json", b"{", "manifest.json is damaged"),
+        ("manifest.json", b"[]", "something else than rooms"),
+    ],
+)
+def test_damaged_data_are_told(written, tmp_path, name, content, told):
+    folder = shutil.copytree(written, tmp_path / "rooms")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(CorruptRunError, match=told):
+        open_data(folder)
+
+
+def test_data_of_another_version_are_refused(written, tmp_path):
+    folder = shutil.copytree(written, tmp_path / "rooms")
+    settings = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(settings | {"factors": settings["factors"][:-1]}))
+    with pytest.raises(RunMismatchError, match="other factors"):
+        open_data(folder)

@@ -375,4 +375,5 @@ def _descend(
 
 
 def _grey_levels(images: Tensor, target: Tensor) -> Float[Tensor, " P"]:
-    return (images - target).square().mean((1, 2, 3)).sqrt() * 127.5
+    """Root mean square error of the pictures that are made of images, which are cut off at -1 and 1."""
+    return (images.clamp(-1, 1) - target).square().mean((1, 2, 3)).sqrt() * 127.5

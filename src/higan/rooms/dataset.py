@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,26 +141,49 @@ def open_data(folder: str | Path) -> RoomsData:
     """Memory-maps a finished data set.
 
     Raises:
-        CorruptRunError: the data set is missing or not finished.
+        CorruptRunError: the data set is missing, damaged or not finished.
+        RunMismatchError: its ground truth has other columns than ``FACTORS``.
     """
     folder = Path(folder)
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
+    settings = _manifest(folder)
+    if settings is None:
         raise CorruptRunError(f"{folder} holds no rooms: no manifest.json; write them with `higan rooms write`")
-    num = json.loads(manifest.read_text()).get("num")
+    num = settings.get("num")
     if not isinstance(num, int):
         raise CorruptRunError(f"{folder} holds something else than rooms; write them with `higan rooms write`")
+    known = [f.name for f in FACTORS]
+    if settings.get("factors", known) != known:
+        raise RunMismatchError(f"{folder} tells other factors of its rooms than this version; write them again")
     missing = len(range(0, num, _BLOCK)) - len(_finished(folder))
     if missing:
         raise CorruptRunError(f"{folder} is not finished: {missing} blocks of {_BLOCK} rooms missing; write it again")
-    arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks", "factors"))
+    try:
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks", "factors")]
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptRunError(f"{folder} is damaged ({error}); delete it and write it again") from error
     return RoomsData(*arrays)
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """What a folder of rooms says of itself; None where it says nothing.
+
+    Raises:
+        CorruptRunError: it cannot be read.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        return None
+    try:
+        found = json.loads(manifest.read_text())
+    except ValueError as error:
+        raise CorruptRunError(f"{manifest} is damaged ({error}); delete the folder and write it again") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _claim(folder: Path, settings: dict[str, object]) -> None:
     manifest = folder / "manifest.json"
-    if manifest.exists():
-        there = json.loads(manifest.read_text())
+    there = _manifest(folder)
+    if there is not None:
         if there != settings:
             differing = ", ".join(k for k in settings if there.get(k) != settings[k])
             raise RunMismatchError(f"{folder} holds other rooms (differing: {differing}); choose another folder")

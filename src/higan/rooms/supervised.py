@@ -199,9 +199,13 @@ def train_scorer(
 
     Outputs below AUC 0.9 or correlation 0.85 on held-out rooms are kept out of the concepts; the figures of all are in
     ``metadata["quality"]``. ``widths`` and ``features`` are those of `RoomsScorerNetwork`; other widths, another size.
+
+    Raises:
+        ValueError: there are too few rooms to train on, or to validate every output on.
     """
     device = torch.device(device)
     truth = _all_targets(data)
+    _check_told_apart(truth[split(data).validate.start :])
     described = _described(truth[: len(split(data).train)])
     torch.manual_seed(seed)
     widths = widths or (_LARGE_SCORER if _is_large(data) else _SCORER)
@@ -213,6 +217,20 @@ def train_scorer(
     shown = tuple(replace(o, shown=o.shown and _reliable(o, quality[o.name])) for o in described)
     made = {"rooms": len(data), "epochs": epochs, "seed": seed, "quality": quality}
     return RoomsScorer(network, shown, device=device, metadata=made)
+
+
+def _check_told_apart(held_out: Float[Tensor, "n o"]) -> None:
+    """Refuses, before training, what validation would stumble over after it."""
+    lacking = [
+        output.name
+        for output, column in zip(outputs(), held_out.unbind(1), strict=True)
+        if output.kind != "scale" and not 0 < int((column > 0.5).sum()) < len(column)
+    ]
+    if lacking:
+        raise ValueError(
+            f"all of the {len(held_out)} held-out rooms, a tenth of the data, have or lack {', '.join(lacking)}; "
+            "render more rooms"
+        )
 
 
 def _is_large(data: RoomsData) -> bool:
