@@ -144,6 +144,12 @@ def test_too_few_samples_are_refused_before_any_is_drawn(higan, num):
     assert printed.startswith("Error: the quality of a generator needs at least 40 samples a side; got")
 
 
+def test_what_is_no_generator_of_rooms_is_told_which_there_are(higan):
+    code, printed = higan("rooms", "quality", "--generator", "toy")
+    assert code == 1
+    assert "toy: no such file; expected a generator of rooms, one of rooms, rooms-128" in " ".join(printed.split())
+
+
 def test_quality_of_renders_against_themselves_is_the_floor():
     kinds = {"a": "category", "b": "category", "c": "binary", "d": "scale"}
     outputs = tuple(Output(n, "object", k) for n, k in kinds.items())

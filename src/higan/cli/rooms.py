@@ -225,6 +225,8 @@ def rooms_quality(
     device: Device = "cpu",
 ) -> None:
     """Compares generated rooms with rendered ones: distance, precision, recall, shares, light, detail, objects."""
+    from higan.errors import MissingWeightsError
+    from higan.generators.loading import ROOMS
     from higan.generators.loading import WEIGHTS as GENERATORS
     from higan.generators.rooms import RoomsGenerator
     from higan.population import render
@@ -238,6 +240,11 @@ def rooms_quality(
 
     embedded = GENERATORS / f"{generator}.safetensors"
     path = embedded if embedded.is_file() else Path(generator)
+    if not path.is_file():
+        raise MissingWeightsError(
+            f"{generator}: no such file; expected a generator of rooms, one of {', '.join(ROOMS)}, or what "
+            "`higan rooms train-generator` wrote"
+        )
     model = RoomsGenerator.load(path, device=device, truncation=psi)
     fitting = "rooms" if model.resolution < 128 else "rooms-128"
     name = scorer or fitting
