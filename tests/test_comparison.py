@@ -1,6 +1,7 @@
 """Re-scorings side by side: differences that are known, how often their intervals hold them, and what is refused."""
 
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -43,6 +44,13 @@ def record(table=TABLE, names=tuple(LEVELS), *, num=40, first=0, noise=0.0, draw
         null=null,
         score_std=torch.full((len(table),), std),
     )
+
+
+def cut_short():
+    """The first concept has fewer samples than the others, as adaptive verification leaves it."""
+    found = record()
+    found.changes[0, :, 25:] = torch.nan
+    return found
 
 
 def skewed(chance, num, mean, ties=None):
@@ -178,6 +186,21 @@ def test_agreement_of_what_is_alike_and_of_what_is_not():
     assert upside_down.profiles.value < 0.3
 
 
+def test_where_there_is_nothing_to_correlate_there_is_no_correlation():
+    """One concept has one depth, and a single layer one share; zero would say that two generators disagree."""
+    lone = [locate(record([[3.0, 1, 0, 0]], ["view"], noise=0.05, draw=k), num_resamples=20) for k in range(2)]
+    found = agreement(*lone)
+    assert found.profiles.value > 0.99
+    assert [math.isnan(end) for end in (found.depths.value, found.depths.low, found.depths.high)] == [True] * 3
+    flat = {name: record([[3.0], [2.0]], ["view", "bed"], noise=0.1, draw=k) for k, name in enumerate(("one", "other"))}
+    found = agreement(*(locate(one, num_resamples=20) for one in flat.values()))
+    assert math.isnan(found.profiles.value)
+    assert math.isnan(found.depths.value)
+    assert found.gap.value == 0
+    compared = compare(flat)
+    assert "nan" not in compare_page(compared, makings(), ())
+
+
 def test_nothing_in_common_has_no_agreement():
     one, other = locate(record(), num_resamples=10), locate(record([[0.0] * 4] * 4), num_resamples=10)
     assert not other.shares
@@ -219,6 +242,7 @@ def test_what_not_all_have_is_listed():
     [
         ({"one": record()}, "a comparison is of two or more; got 1"),
         ({"one": record(), "copy": record()}, "one and copy hold the same results"),
+        ({"one": cut_short(), "copy": cut_short()}, "one and copy hold the same results"),
         (
             {"a": record([[1.0, 1]], ["bed"]), "b": record([[1.0, 1]], ["red"], first=99)},
             "there is none that all have: a has bed; b has red",

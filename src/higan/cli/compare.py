@@ -100,6 +100,8 @@ def _table(title: str, caption: str, found: Compared, *heads: str) -> Table:
 
 
 def _shown(reach: Reach) -> str:
+    if math.isnan(reach.value):
+        return "–"
     return f"{reach.value:.2f} ({reach.low:.2f} – {reach.high:.2f})"
 
 

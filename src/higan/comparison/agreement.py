@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +23,8 @@ class Agreement:
 
     ``profiles`` is the correlation of the level profiles over stretches of depth; ``exchanged`` what it is with the
     levels' names exchanged in all other ways, its floor, empty where one level alone is shared. ``depths`` is the
-    correlation of the mean relative depths of so many ``concepts``, ``gap`` their mean absolute difference.
+    correlation of the mean relative depths of so many ``concepts``, ``gap`` their mean absolute difference. A
+    correlation is NaN where there is nothing to correlate: of one concept's depth, or of profiles over a single layer.
     """
 
     profiles: Reach
@@ -51,9 +53,9 @@ def agreement(one: Located, other: Located) -> Agreement:
     concepts = [concept for concept in depths if concept in other_depths]
     da, db = (torch.stack([found[concept] for concept in concepts], 1) for found in (depths, other_depths))
     return Agreement(
-        profiles=reach(_correlation(a.flatten(1), b.flatten(1))),
+        profiles=_correlated(a.flatten(1), b.flatten(1)),
         exchanged=tuple(float(_correlation(a[0].flatten(), b[0, order].flatten())) for order in orders),
-        depths=reach(_correlation(da, db)),
+        depths=_correlated(da, db),
         gap=reach((da - db).abs().mean(1)),
         concepts=len(concepts),
     )
@@ -81,6 +83,13 @@ def _every_second(rescoring: Rescoring, start: int) -> Rescoring:
         null_changes=None if null is None else null[..., start::2],
         null_counts=None if counts is None else (counts + 1 - start) // 2,
     )
+
+
+def _correlated(a: Float[Tensor, "b X"], b: Float[Tensor, "b X"]) -> Reach:
+    """Correlation as measured and over resamples; NaN where one side does not vary at all."""
+    if bool((a == a[:, :1]).all()) or bool((b == b[:, :1]).all()):
+        return Reach(math.nan, math.nan, math.nan)
+    return reach(_correlation(a, b))
 
 
 def _correlation(a: Float[Tensor, "*s X"], b: Float[Tensor, "*s X"]) -> Float[Tensor, "*s"]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from higan.comparison.agreement import Agreement, agreement, are_comparable, halves
 from higan.comparison.differences import depth_difference, effect_differences
@@ -93,7 +95,7 @@ def compare(rescorings: Mapping[str, Rescoring]) -> Compared:
     if len(rescorings) < 2:
         raise ValueError(f"a comparison is of two or more; got {len(rescorings)}")
     for (one, a), (other, b) in itertools.combinations(rescorings.items(), 2):
-        if torch.equal(a.seeds, b.seeds) and a.changes.shape == b.changes.shape and a.changes.equal(b.changes):
+        if torch.equal(a.seeds, b.seeds) and _alike(a.changes, b.changes):
             raise ValueError(f"{one} and {other} hold the same results: there is nothing to compare")
     known = {name: [concept.name for concept in found.concepts] for name, found in rescorings.items()}
     union = dict.fromkeys(itertools.chain.from_iterable(known.values()))
@@ -112,6 +114,11 @@ def compare(rescorings: Mapping[str, Rescoring]) -> Compared:
         pairs=_pairs(rescorings),
         profiles=profiles,
     )
+
+
+def _alike(one: Float[Tensor, "c p k"], other: Float[Tensor, "d q m"]) -> bool:
+    """Whether they hold the same; samples that adaptive verification did not take (NaN) are the same too."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _concept_rows(rescorings: Mapping[str, Rescoring], names: list[str]) -> tuple[ConceptRow, ...]:

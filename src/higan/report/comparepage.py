@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import fmean
@@ -105,6 +106,8 @@ def _table(heads: Sequence[str], rows: Sequence[str], left: int = 1) -> str:
 
 
 def _interval(reach: Reach, decimals: int = 2) -> str:
+    if math.isnan(reach.value):
+        return "–"
     return f"{reach.value:.{decimals}f} <small>({reach.low:.{decimals}f} – {reach.high:.{decimals}f})</small>"
 
 
