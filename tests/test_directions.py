@@ -94,6 +94,23 @@ def test_pca_finds_planted_variances():
     assert not bool(own.normal[0].any())
 
 
+def test_there_are_as_many_candidates_as_dimensions_that_are_read_or_vary():
+    """Not as many as dimensions: eigenvectors of rounding errors would be directions of nothing."""
+
+    dice = torch.Generator().manual_seed(0)
+    mixed = torch.randn(3, 8, generator=dice)
+
+    class Narrow(ToyGenerator):
+        def style_weights(self, layer):
+            return torch.randn(9, 3, generator=dice) @ mixed
+
+    assert len(sefa(Narrow(4, 8), [0], 6)) == 3
+    varying = (torch.randn(200, 3, generator=dice) @ mixed)[:, None]
+    assert len(pca(varying.expand(-1, 4, -1), [0], 6)) == 3
+    assert len(pca(torch.cat([varying, 2 * varying], 1), [0, 1], 6)) == 3
+    assert len(pca(torch.randn(3, 2, 8, generator=dice), [1], 6)) == 2
+
+
 def test_candidates_get_the_names_that_were_planted():
     """Codes of layer l vary four times as much along direction l, so that PCA of each layer finds it."""
     toy = ToyGenerator(4, 8)

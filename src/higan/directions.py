@@ -27,6 +27,9 @@ __all__ = ["Candidate", "Discovery", "Method", "discover", "pca", "sefa"]
 
 Method = Literal["sefa", "pca"]
 
+_ROUNDING = 1e-12
+"""Share of the largest eigenvalue below which there is nothing: squares of what float32 leaves of a zero."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
@@ -114,6 +117,8 @@ def _candidates(gram: Float[Tensor, "d d"], layers: Sequence[int], num: int) -> 
     values, within = torch.linalg.eigh(gram[used][:, used])
     vectors = torch.zeros(len(gram), len(values), dtype=gram.dtype)
     vectors[used] = within
+    # Nor is there an order, or a meaning, among directions of eigenvalues that rounding alone keeps from zero.
+    num = min(num, int((values > _ROUNDING * values[-1:]).sum()))
     values, vectors = values.flip(0)[:num], vectors.flip(1)[:, :num].T
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     vectors = vectors * largest.sign()
