@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import runpy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -344,6 +345,13 @@ def test_settings_are_checked(tmp_path):
         run_benchmark(tmp_path, [setting(), setting()])
     with pytest.raises(ValueError, match="at least one seed"):
         setting(seeds=())
+    with pytest.raises(ValueError, match="different seeds; got 0, 0"):
+        setting(seeds=(0, 0))
+    with pytest.raises(ValueError, match="takes no slashes; got 'a/b'"):
+        replace(setting(), name="a/b")
+    barren = replace(setting(), open=lambda seed: World(TransparentGenerator(0.0, seed=seed), NullScorer(2)))
+    with pytest.raises(ValueError, match=r"a cause of none of its concepts \(null 0, null 1\)"):
+        run_benchmark(tmp_path, [barren], methods={"mine": lambda lab: pytest.fail("asked before the truth")})
     with pytest.raises(ValueError, match="num must be at least 20; got 3"):
         Budget(num=3)
     with pytest.raises(ValueError, match=r"choose among .*; got sky"):

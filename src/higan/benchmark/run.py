@@ -77,6 +77,12 @@ class Setting:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ValueError(f"the setting {self.name!r} needs at least one seed; got none")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(
+                f"the setting {self.name!r} must have different seeds; got {', '.join(map(str, self.seeds))}"
+            )
+        if not self.name or set(self.name) & set("/\\\0"):
+            raise ValueError(f"a setting's name begins those of its files, and takes no slashes; got {self.name!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,8 @@ def run_benchmark(
         report: called when a cell begins and after every cell.
 
     Raises:
-        ValueError: no settings or methods, two settings of one name, or a method whose answer does not fit.
+        ValueError: no settings or methods, two settings of one name, a truth without a real concept, or a method whose
+            answer does not fit.
         CorruptRunError: a finished cell cannot be read.
         RunMismatchError: the folder is one of a run.
     """
@@ -205,7 +212,14 @@ class _Bench:
 
     @cached_property
     def truth(self) -> Truth:
-        return self.setting.tell(self.world, self.seed)
+        truth = self.setting.tell(self.world, self.seed)
+        if not bool(truth.real.any()):
+            names = ", ".join(concept.name for concept in self.world.scorer.concepts)
+            raise ValueError(
+                f"the truth of the setting {self.setting.name!r} knows a cause of none of its concepts ({names}): "
+                "name at least one as the truth does"
+            )
+        return truth
 
     @cached_property
     def lab(self) -> Lab:
@@ -215,8 +229,9 @@ class _Bench:
         """An empty record where the method cannot be used with this generator."""
         if name not in usable({name: method}, self.world.generator):
             return Record([], [], [], [], [], [], [], [], None)
+        truth = self.truth  # What is wrong with it is told before a method is paid for.
         # As short in memory as in the file, so that a cell says the same when it is read again.
-        return grade(method(self.lab), self.truth, self.world.scorer.concepts).rounded()
+        return grade(method(self.lab), truth, self.world.scorer.concepts).rounded()
 
 
 def estimate(setting: Setting, num_methods: int = len(METHODS)) -> tuple[int, float]:
