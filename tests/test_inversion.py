@@ -1,6 +1,7 @@
 """Pictures back into codes: on the toy, whose best code is known, and on a small network with random weights."""
 
 import inspect
+import math
 
 import pytest
 import torch
@@ -171,6 +172,11 @@ def test_bad_requests(toy):
         invert(generator, pictures[:0], space=space)
     with pytest.raises(ValueError, match="0 or more"):
         invert(generator, pictures, space=space, layer_steps=-1)
+    # Told by name, not as codes that are not finite some steps later.
+    for name in ("regularise", "perceptual", "rate"):
+        for value in (math.nan, math.inf):
+            with pytest.raises(ValueError, match=rf"{name} must be .* finite; got {value}"):
+                invert(generator, pictures, space=space, **{name: value})
     with pytest.raises(ValueError, match="at least 2 samples"):
         code_space(generator, num=1)
     opaque = ModuleGenerator(

@@ -183,16 +183,17 @@ def invert(
         progress: called after every step.
 
     Raises:
-        ValueError: the pictures are not uint8 or have another size, or a count or weight is negative.
+        ValueError: the pictures are not uint8 or have another size, or a count, weight or rate is negative or not
+            finite.
         GeneratorError: no gradient reaches the codes.
     """
     _check_pictures(generator, pictures)
     counts = {"shared_steps": shared_steps, "layer_steps": layer_steps, "candidates": candidates}
     for name, value in {**counts, "regularise": regularise, "perceptual": perceptual}.items():
-        if value < 0:
-            raise ValueError(f"{name} must be 0 or more; got {value}")
-    if not rate > 0:
-        raise ValueError(f"rate must be above 0; got {rate}")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be 0 or more, and finite; got {value}")
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate must be above 0, and finite; got {rate}")
     space = code_space(generator) if space is None else space
     target = pictures.to(generator.device).float() / 127.5 - 1
     loss = _Loss(target, features, perceptual)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -46,8 +47,8 @@ def invert_(
     Interrupted, what is finished is kept in OUT-unfinished, beside the codes, until the same line has done the rest.
     """
     prepare(out, ".safetensors", ".npy")
-    if steps < 0 or regularise < 0:
-        raise ValueError(f"--steps and --regularise must be 0 or more; got {steps} and {regularise:g}")
+    if steps < 0 or not 0 <= regularise < math.inf:
+        raise ValueError(f"--steps and --regularise must be 0 or more, and finite; got {steps} and {regularise:g}")
     sheet = out.with_name(f"{out.stem}-inverted.png")
     _spare(photographs, out, sheet)
     options = generator_options(generator_option)
