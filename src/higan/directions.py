@@ -149,7 +149,11 @@ class Discovery:
 
     @property
     def named(self) -> bool:
-        """Whether the name is more than what chance gives."""
+        """Whether the name is more than what chance gives.
+
+        Of one candidate by itself: a direction that is no better than R random ones is named in at most 1 / (R + 1) of
+        the cases, and more seldom the fewer samples there are.
+        """
         return self.low > self.chance
 
 
