@@ -228,9 +228,12 @@ def test_conditional_edits_are_purer_where_directions_mix():
     assert mean_purity("InterFaceGAN (conditional)") > mean_purity("InterFaceGAN") + 0.03
 
 
-def test_sefa_sits_out_where_weights_are_not_told():
+def test_sefa_sits_out_where_weights_are_not_told(tmp_path):
     assert "SeFa" not in usable(METHODS, ToyGenerator(shared_code=True))
     assert usable(METHODS, TransparentGenerator()).keys() == METHODS.keys()
+    blind = replace(setting(), open=lambda seed: World(ToyGenerator(shared_code=True), ToyScorer()))
+    with pytest.raises(ValueError, match=r"none of the methods can be used .*: SeFa"):
+        run_benchmark(tmp_path, [blind], methods={"SeFa": METHODS["SeFa"]})
 
 
 @pytest.mark.parametrize(
@@ -283,6 +286,9 @@ def test_a_method_of_ones_own_is_one_function(tmp_path):
     assert "guess" in page.read_text()
     assert dict(headline(results))
     assert [line.method for line in table(results, results.settings[0])] == ["guess"]
+    # What the headline is over does not hang on which setting comes first.
+    mixed = replace(results, settings=(replace(setting("guessed"), exact=False), *results.settings))
+    assert "Over the settings with exact truth, first" in write_benchmark(tmp_path, mixed).read_text()
 
 
 def test_cells_that_are_read_again_say_the_same(tmp_path):

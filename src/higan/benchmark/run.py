@@ -135,8 +135,8 @@ def run_benchmark(
         report: called when a cell begins and after every cell.
 
     Raises:
-        ValueError: no settings or methods, two settings of one name, a truth without a real concept, or a method whose
-            answer does not fit.
+        ValueError: no settings or methods, none that can be used, two settings of one name, a truth without a real
+            concept, or a method whose answer does not fit.
         CorruptRunError: a finished cell cannot be read.
         RunMismatchError: the folder is one of a run.
     """
@@ -154,6 +154,8 @@ def run_benchmark(
     for setting, name, record in _records(cells, settings, methods, report):
         if record.real:
             records.setdefault((setting, name), []).append(record)
+    if not records:
+        raise ValueError(f"none of the methods can be used with the generators of these settings: {', '.join(methods)}")
     rows = [
         Row(setting, method, task.name, *spread(found, task.measure))
         for (setting, method), found in records.items()
