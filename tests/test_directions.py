@@ -279,6 +279,12 @@ def test_sefa_has_each_layer_s_part_where_layers_differ_in_width():
 def test_bad_requests(options, words):
     with pytest.raises(ValueError, match=words):
         discover(ToyGenerator(4, 8), ToyScorer(4), **options)
+    deaf = ToyGenerator(4, 8)
+    deaf.style_weights = lambda layer: torch.zeros(5, 8)
+    with pytest.raises(
+        ValueError, match="no direction to follow at these layers: 'toy' reads nothing of its code there"
+    ):
+        discover(deaf, ToyScorer(4), method="sefa")
     with pytest.raises(ValueError, match="at least 2 codes"):
         pca(population.sample(ToyGenerator(), [1]), [0], 1)
 

@@ -189,7 +189,8 @@ def discover(
         progress: called after every batch of images.
 
     Raises:
-        ValueError: unknown method, counts below 1, fewer than 3 samples, bad layers, or no style weights for SeFa.
+        ValueError: unknown method, counts below 1, fewer than 3 samples, bad layers, no style weights for SeFa, or no
+            directions at all.
         GeneratorError, ScorerError: see `higan.population.render` and `score`.
     """
     if method not in get_args(Method):
@@ -204,6 +205,11 @@ def discover(
     for layers in stages.values():
         found = pca(codes, layers, num) if method == "pca" else sefa(generator, layers, num)
         trials += [(candidate, _trials(generator, candidate, codes, step, num_random, seed)) for candidate in found]
+    if not trials:
+        raise ValueError(
+            f"there is no direction to follow at these layers: {generator.name!r} reads nothing of its code there "
+            "(sefa), or its codes do not vary (pca)"
+        )
     edits = [edit for _, some in trials for edit in some]
     changes = measure_changes(
         generator, scorer, edits, std=std, num=num_samples, seed=seed, first=2**22 + 2**21, progress=progress
