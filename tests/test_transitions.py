@@ -186,6 +186,10 @@ def test_segmenters_are_checked():
         def segment(self, images):
             return self.mask
 
+    class Failing(Broken):
+        def segment(self, images):
+            return {}["sofa"]
+
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     for mask, words in (
         (torch.zeros(2, 4, 5, dtype=torch.uint8), r"masks of shape \(2, 4, 4\); got"),
@@ -194,6 +198,8 @@ def test_segmenters_are_checked():
     ):
         with pytest.raises(ScorerError, match=words):
             segment(Broken(mask), images)
+    with pytest.raises(ScorerError, match=r"segmenter 'broken' raised KeyError: 'sofa' \(test_transitions\.py:\d+\)"):
+        segment(Failing(None), images)
 
 
 def test_masks_must_fit():

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from higan.blame import blamed
 from higan.editing import apply
 from higan.errors import ScorerError
 from higan.population import Progress, render, sample, sample_seeds, score
@@ -71,11 +72,11 @@ def segment(segmenter: Segmenter, images: UInt8[Tensor, "n 3 H W"], *, batch_siz
     """Class of every pixel, on the CPU, checked.
 
     Raises:
-        ScorerError: the segmenter returned another shape or type, or a class that it does not name.
+        ScorerError: the segmenter raised something, returned another shape or type, or a class that it does not name.
     """
     parts = []
     for batch in images.split(batch_size):
-        with torch.inference_mode():
+        with torch.inference_mode(), blamed(f"segmenter {segmenter.name!r}", ScorerError):
             mask = segmenter.segment(batch)
         expected = (len(batch), *batch.shape[2:])
         if not isinstance(mask, Tensor) or tuple(mask.shape) != expected or mask.dtype != torch.uint8:
