@@ -301,6 +301,19 @@ def test_too_few_directions_are_told_of_before_anything_is_drawn(higan, tmp_path
     assert "Too few directions" not in higan("rescore", tmp_path / "run", "--verify", 4)[1]
 
 
+def test_numbers_that_mean_little_are_told_of(higan, tmp_path, finished):
+    run, little = tmp_path / "run", "Held-out accuracy is told by 2 samples of 5"
+    code, printed = higan("run", *TOY, "--num", 5, "--verify", 2, "--step", 500, "--out", run)
+    assert code == 0
+    assert all(words in printed for words in (little, "95 % intervals from 2 re-scored samples", "λ = 500 is"))
+    assert little in higan("fit", run)[1]
+    code, printed = higan("rescore", run, "--verify", 2, "--step", 100)
+    assert "95 % intervals from 2 re-scored samples" in printed
+    assert "λ = 100 is" in printed
+    assert "Mind:" not in finished[1]
+    assert "Mind:" not in higan("rescore", finished[0], "--verify", 60)[1]
+
+
 def test_the_fit_of_a_whole_study_is_chosen(higan, tmp_path):
     words = ["--num", 60, "--verify", 4, "--random", 1, "--permuted", 3, "--C", 0.5, "--num-extreme", 0.25]
     assert higan("run", *TOY, *words, "--out", tmp_path / "run")[0] == 0

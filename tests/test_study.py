@@ -1,12 +1,14 @@
 """The whole study on the toy pair: steps that are skipped, resumed and forgotten when they should be."""
 
+import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
-from higan import store, study
-from higan.errors import RunBusyError, RunMismatchError, ScorerError
+from higan import statistics, store, study
+from higan.errors import RunBusyError, RunError, RunMismatchError, ScorerError
 from higan.generators.toy import ToyGenerator
 from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
@@ -428,3 +430,41 @@ def test_a_damaged_record_of_steps_counts_for_nothing(tmp_path, text):
     (run.path / "steps.json").write_text(text)
     assert study.steps_of(run) == {}
     assert len(study.fit_step(run)) == len(SCORER.concepts)
+
+
+@pytest.mark.parametrize(("K", "enough"), [(2, False), (6, True)])
+def test_few_rescored_samples_are_told_of_where_intervals_are_too_short(K, enough):
+    changes = torch.randn(1, 800, K, generator=torch.Generator().manual_seed(0)).clamp(min=0)
+    weights = statistics.resample_weights(K, 400, 0)
+    found = statistics.studentised(changes[0], weights, torch.tensor([0.025, 0.975]))
+    truth = 1 / math.sqrt(2 * math.pi)  # mean of a normal number cut off below at zero
+    held = float(((found[:, 0] <= truth) & (truth <= found[:, 1])).float().mean())
+    assert (held > 0.9) == enough
+    assert (study.few_verified(K) == ()) == enough
+    if not enough:
+        assert held == pytest.approx(2 / 3, abs=0.05)
+        assert "95 % intervals from 2 re-scored samples are too short, and may hold" in study.few_verified(K)[0]
+
+
+def test_few_probed_samples_are_told_of_where_chance_is_right_about_all(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=5)
+    study.sample_step(run, GENERATOR, SCORER)
+    accuracy = {b.concept.name: b.holdout_accuracy for b in study.fit_step(run, num_permuted=0)}
+    assert accuracy["noise"] == 1  # of what no direction tells
+    assert study.few_probed(5)[0].startswith("Held-out accuracy is told by 2 samples of 5: one in 4 boundaries")
+    assert study.few_probed(10_000, num_extreme=5)[0].startswith("Held-out accuracy is told by 4 samples of 10000")
+    assert study.few_probed(600) == study.few_probed(60) == study.few_probed(600, num_extreme=0.1) == ()
+
+
+def test_a_step_beyond_the_codes_is_told_of(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=400)
+    study.sample_step(run, GENERATOR, SCORER)
+    with pytest.raises(RunError, match="has not been done"):
+        study.far(run, 2.0)
+    boundaries = study.fit_step(run, num_permuted=0)
+    codes = store.read_population(run).codes.numpy()
+    spread = np.mean([np.einsum("nld,ld->nl", codes, b.normal.numpy()).std(0).mean() for b in boundaries])
+    assert study.far(run, 2.0) == study.far(run, float(19.5 * spread)) == ()
+    (said,) = study.far(run, float(500 * spread))
+    assert "is 500 standard deviations of the codes along the boundaries' normals" in said
+    assert float(re.search(r"--step ([\d.]+)\.$", said)[1]) == pytest.approx(3 * spread, rel=0.05)

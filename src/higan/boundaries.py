@@ -23,7 +23,7 @@ from higan.linear import Loss, Metric, metric_of, needs_metric, solve
 from higan.samples import Samples, columns_of, samples_of
 from higan.types import Boundary, Population
 
-__all__ = ["Mode", "check_fit", "code_spread", "fit", "project_out", "random_directions"]
+__all__ = ["Mode", "check_fit", "code_spread", "fit", "held_out", "project_out", "random_directions"]
 
 Mode = Literal["extreme", "all"]
 
@@ -141,6 +141,16 @@ def check_fit(
     if not (0 < C < math.inf and 0 < ridge < math.inf):
         raise ValueError(f"C and ridge must be above 0 and finite; got C={C}, ridge={ridge}")
     return _num_extreme(num_extreme, num_samples)
+
+
+def held_out(num_samples: int, *, num_extreme: int | float = 2000, train_fraction: float = 0.7) -> int:
+    """How many samples will tell a boundary's accuracy: of both classes, in mode ``all`` about as many.
+
+    Raises:
+        ValueError: see `fit`.
+    """
+    n = _num_extreme(num_extreme, num_samples)
+    return 2 * (n - _num_train(n, train_fraction))
 
 
 def _split(columns: list[int], size: int) -> Iterator[list[int]]:

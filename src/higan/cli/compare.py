@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from higan import store, study
-from higan.cli.app import app, console, errors, link
+from higan.cli.app import app, console, link
 from higan.cli.outputs import prepare, room_for
+from higan.cli.telling import say_doubts
 from higan.comparison import Compared, Reach
 from higan.comparison import compare as side_by_side
 from higan.files import write_whole
@@ -37,8 +38,7 @@ def compare(
     rescorings = {name: store.load_rescoring(run) for name, run in runs.items()}
     makings = {name: study.making_of(run, rescorings[name]) for name, run in runs.items()}
     cautions = study.cautions(makings, rescorings)
-    for caution in cautions:
-        errors.print(Text("Mind:", "yellow"), caution, highlight=False)
+    say_doubts(cautions)
     found = side_by_side(rescorings)
     if out is not None:
         write_whole(room_for(out), compare_page(found, makings, cautions).encode())

@@ -51,7 +51,7 @@ from higan.cli.reports import PhotographFiles, draw_report, open_pictures
 from higan.cli.runs import device_here, keep_longer, keep_rescoring, models_of, open_folder, recipe_of, upwards
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.cli.study import goal_of, penalty_of
-from higan.cli.telling import amount, ranking, responses, say_constant, say_scanty, say_settled
+from higan.cli.telling import amount, ranking, responses, say_constant, say_doubts, say_scanty, say_settled
 from higan.engines import open_engine
 from higan.hierarchy import finding, profile
 from higan.statistics import rank
@@ -123,6 +123,7 @@ def fit_(
         keep_rescoring(opened, "say --discard to fit anew all the same, or fit in a copy of the folder")
     if memory is not None and mode == "all":
         raise ValueError(f"--memory is that of --fit extreme; leave it out (got {memory:g})")
+    say_doubts(study.few_probed(opened.num_samples, num_extreme=num_extreme))
     say_scanty(0, num_permuted)
     with progress_bars(after=ANEW) as bars:
         boundaries = study.fit_step(
@@ -195,6 +196,7 @@ def rescore(
     generator, scorer = models(device_here(device, workforce))
     boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)
     left = study.unscored(opened, generator, scorer, **rescoring)
+    say_doubts([*study.few_verified(verify), *study.far(opened, step)])
     say_scanty(num_random, len(permuted))
     if left:
         cost = study.estimate(

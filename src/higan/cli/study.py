@@ -51,7 +51,7 @@ from higan.cli.models import generator_options as generator_options_of
 from higan.cli.reports import RENDERED, PhotographFiles, draw_report, open_pictures
 from higan.cli.runs import device_here, keep_longer, keep_rescoring, open_folder, upwards
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
-from higan.cli.telling import amount, ranking, say_constant, say_scanty, say_settled
+from higan.cli.telling import amount, ranking, say_constant, say_doubts, say_scanty, say_settled
 from higan.editing import StepMode, edit_step
 from higan.engines import Engine, open_engine
 from higan.hierarchy import finding, profile
@@ -165,6 +165,7 @@ def _study(
 ) -> None:
     upwards(step)
     study.check(num=num, verify=verify, num_random=num_random, num_permuted=num_permuted, step=step, **fit)
+    say_doubts([*study.few_probed(num, num_extreme=fit.get("num_extreme", 2000)), *study.few_verified(verify)])
     say_scanty(num_random, num_permuted)
     here = device_here(device, engine)
     digests = digests_of(generator_name, scorer_name, options)
@@ -211,6 +212,8 @@ def _study(
             folder, generator, scorer, batch_size=batch_size, engine=engine, open_models=models, report=bars
         )
         boundaries = study.fit_step(folder, **fitting, report=bars)
+    say_doubts(study.far(folder, step))  # Between bars, and before the hours that it may save.
+    with progress_bars() as bars:
         found = study.rescore_step(
             folder, generator, scorer, **rescoring, engine=engine, open_models=models, report=bars
         )

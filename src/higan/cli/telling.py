@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +25,12 @@ def say_scanty(num_random: int, num_permuted: int) -> None:
     """That too few directions leave little to verify, before anything is drawn."""
     for sentence in study.scanty(num_random=num_random, num_permuted=num_permuted):
         errors.print(Text("Too few directions.", "yellow"), sentence, highlight=False)
+
+
+def say_doubts(sentences: Iterable[str]) -> None:
+    """What makes numbers mean little; nothing where there is no such thing."""
+    for sentence in sentences:
+        errors.print(Text("Mind:", "yellow"), sentence, highlight=False)
 
 
 def say_constant(boundaries: Sequence[Boundary]) -> None:

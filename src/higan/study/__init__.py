@@ -6,6 +6,7 @@ where it was interrupted.
 
 from higan.study.comparing import Comparison, compare_cost, compare_step, comparison
 from higan.study.cost import Cost, estimate, unsampled
+from higan.study.doubts import far, few_probed, few_verified
 from higan.study.fitting import fit_step, is_fitted, was_fitted
 from higan.study.making import Making, cautions, making_of
 from higan.study.opening import check, open_study
@@ -26,6 +27,9 @@ __all__ = [
     "compare_step",
     "comparison",
     "estimate",
+    "far",
+    "few_probed",
+    "few_verified",
     "fit_step",
     "is_fitted",
     "making_of",

@@ -16,7 +16,7 @@ from higan.errors import RunError, RunMismatchError
 from higan.study.record import steps_of
 from higan.types import Rescoring
 
-__all__ = ["Identity", "Making", "cautions", "making_of"]
+__all__ = ["Identity", "Making", "cautions", "in_sigmas", "making_of"]
 
 _SAME_STEP = 1.1
 """Steps of different generators that differ by less count as the same length."""
@@ -79,7 +79,7 @@ def making_of(run: store.Run, rescoring: Rescoring) -> Making:
         scorer=_identity(made, "scorer", ("scorer_options",)),
         num_layers=1 + max(layer for placement in rescoring.placements for layer in placement.layers),
         step=rescoring.step,
-        sigmas=_sigmas(run, rescoring.step),
+        sigmas=in_sigmas(run, rescoring.step),
         step_mode=rescoring.step_mode,
         probed=run.num_samples,
         rescored=len(rescoring.seeds),
@@ -112,7 +112,14 @@ def _role(name: str) -> str:
     return name.partition(" ")[0].partition("-")[0]
 
 
-def _sigmas(run: store.Run, step: float) -> float:
+def in_sigmas(run: store.Run, step: float) -> float:
+    """A step in standard deviations of the codes along the boundaries' normals, mean over concepts.
+
+    Over the samples of the first shard; NaN where that is not there, or codes do not vary.
+
+    Raises:
+        RunError: boundaries have not been fitted, or their file is damaged.
+    """
     boundaries = store.load_boundaries(run)
     with suppress(RunError):
         codes = store.read_shard(run, 0, []).codes

@@ -1,0 +1,62 @@
+"""What makes the numbers of a study mean little, in sentences: too few samples, or a step beyond where codes are found.
+
+Too few directions are told of by `higan.study.scanty`.
+"""
+
+from __future__ import annotations
+
+from higan import store
+from higan.boundaries import held_out
+from higan.study.making import in_sigmas
+
+__all__ = ["far", "few_probed", "few_verified"]
+
+_HELD_OUT = 10
+"""Samples held out from which on hardly a boundary of mere chance, one in 2^10, is right about all of them."""
+
+_VERIFIED = 6
+"""Samples from which on 95 % intervals hold the truth in more than nine cases of ten: with 2 it is two in three."""
+
+_FAR = 20.0
+"""Standard deviations of the codes: λ = 2 is some six in the embedded generator, a sample's codes lie within three."""
+
+
+def few_probed(num: int, *, num_extreme: int | float = 2000) -> tuple[str, ...]:
+    """What to say of N samples to probe that tell next to nothing about a boundary; mostly nothing.
+
+    Raises:
+        ValueError: fewer than can be fitted to, or as for `higan.boundaries.fit`.
+    """
+    told = held_out(num, num_extreme=num_extreme)
+    if told >= _HELD_OUT:
+        return ()
+    return (
+        f"Held-out accuracy is told by {told} samples of {num}: one in {2**told} boundaries of mere chance is right "
+        "about all of them. Probe hundreds at the least, better thousands (--num).",
+    )
+
+
+def few_verified(num: int) -> tuple[str, ...]:
+    """What to say of K samples to re-score whose 95 % intervals are too short; mostly nothing."""
+    if num >= _VERIFIED:
+        return ()
+    return (
+        f"95 % intervals from {num} re-scored samples are too short, and may hold the truth in two cases of three "
+        f"only; give --verify {_VERIFIED} or more, better {10 * _VERIFIED}.",
+    )
+
+
+def far(run: store.Run, step: float) -> tuple[str, ...]:
+    """What to say of a λ that takes codes to where no sample lies; mostly nothing.
+
+    Raises:
+        RunError: boundaries have not been fitted, or their file is damaged.
+    """
+    sigmas = in_sigmas(run, step)
+    if not sigmas > _FAR:
+        return ()
+    return (
+        f"λ = {step:g} is {sigmas:,.0f} standard deviations of the codes along the boundaries' normals, mean over "
+        "concepts: no sample lies there, and pictures need not mean anything. Three standard deviations are "
+        f"--step {3 * step / sigmas:.2g}.",
+    )
