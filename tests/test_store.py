@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from higan import population as pop
 from higan import store
 from higan.boundaries import fit
-from higan.errors import CorruptRunError, RunError, RunMismatchError
+from higan.errors import CorruptRunError, RunError, RunMismatchError, RunWriteError
 from higan.generators.toy import ToyGenerator
 from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
@@ -484,3 +484,19 @@ def test_single_boundary_files(tmp_path):
         store.load_rescoring(run)
     with pytest.raises(ValueError, match="one space"):
         store.save_boundaries(run, [])
+
+
+def test_folders_are_not_opened_where_the_system_opens_none(tmp_path, monkeypatch):
+    real = os.open
+
+    def windows(path, *how, **more):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", windows)
+    with pytest.raises(RunWriteError, match="Permission denied"):
+        store.write_file(tmp_path / "a" / "b", b"1")
+    monkeypatch.setattr(sys, "platform", "win32")
+    store.write_file(tmp_path / "c" / "d", b"2")
+    assert (tmp_path / "c" / "d").read_bytes() == b"2"

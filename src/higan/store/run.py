@@ -146,7 +146,10 @@ def writing(run: Run) -> Iterator[None]:
         try:
             lock(file)
         except BlockingIOError:
-            owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            owner = ""
+            with contextlib.suppress(OSError):  # Windows lets nobody read what is locked.
+                owner = os.read(file, 200).decode(errors="replace").strip()
+            owner = owner or "another process"
             raise RunBusyError(
                 f"{run.path} is being written by {owner}; wait until it is done, or choose another folder"
             ) from None
