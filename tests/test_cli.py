@@ -232,7 +232,8 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["sample", *TOY, "--out", "OUT", "--num", "0"], 2, "num_samples must be a whole number of at least 1; got 0"),
+        (["sample", *TOY, "--out", "OUT", "--num", "0"], 2, "Error: num must be at least 1; got 0"),
+        (["sample", *TOY, "--out", "OUT", "--shard-size", "0"], 2, "Error: shard_size must be at least 1; got 0"),
         *((["run", *TOY, "--out", "OUT", *words], 2, message) for words, message in REFUSED),
         (
             ["sample", *TOY, "--out", "OUT", "--device", "foo"],
@@ -253,6 +254,9 @@ def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
         (["fit", "OUT"], 1, "OUT"),
         (["report", "OUT"], 1, "OUT"),
         (["rooms", "sample", "--num", "0"], 2, "--num must be at least 1; got 0"),
+        (["rooms", "sample", "--out", "OUT/rooms.jpg"], 2, "--out must end in .png, in lower case; got OUT/rooms.jpg"),
+        (["invert", "no.png", "--out", "OUT/c.npy"], 1, "Error: no.png: No such file or directory"),
+        (["invert", "no.png", "--out", "OUT/c.npy", "--regularise", "nan"], 2, "and finite; got 400 and nan"),
         (["rooms", "sample", "--resolution", "500"], 2, "32 … 256 pixels; got 500"),
         (["run", *TOY, "--out", "OUT", "--bogus"], 2, "No such option"),
     ],
@@ -282,7 +286,7 @@ def test_only_what_there_is_to_do_is_announced(higan, tmp_path):
     assert "images, about" not in higan("rescore", tmp_path / "run", "--verify", 6)[1]
     code, printed = higan("rescore", tmp_path / "run", "--verify", 1, "--discard")
     assert code == 2
-    assert "num must be at least 2; got 1" in printed
+    assert "--verify must be at least 2; got 1" in printed
     assert "images" not in printed
 
 
@@ -310,6 +314,8 @@ def test_numbers_that_mean_little_are_told_of(higan, tmp_path, finished):
     code, printed = higan("rescore", run, "--verify", 2, "--step", 100)
     assert "95 % intervals from 2 re-scored samples" in printed
     assert "λ = 100 is" in printed
+    assert "nan" not in printed
+    assert re.search(r"constant\b.*\b0\.50\b.*–.*no", printed)  # cosine of halves that are too small to fit
     assert "Mind:" not in finished[1]
     assert "Mind:" not in higan("rescore", finished[0], "--verify", 60)[1]
 

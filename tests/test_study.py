@@ -49,6 +49,17 @@ def test_finished_steps_are_not_repeated(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()} == before
 
 
+def test_steps_are_compared_over_two_samples_or_more_and_against_a_direction(tmp_path):
+    run = run_all(tmp_path / "run")
+    for told, wrong in (
+        ("num must be at least 2; got 1", {"num": 1}),
+        ("num_random must be at least 1; got 0", {"num_random": 0}),
+    ):
+        for compare in (study.compare_cost, lambda run, g, **how: study.compare_step(run, g, SCORER, **how)):
+            with pytest.raises(ValueError, match=told):
+                compare(run, GENERATOR, **wrong)
+
+
 def test_new_boundaries_make_the_rescoring_stale(tmp_path):
     run = run_all(tmp_path / "run")
     old = store.load_rescoring(run)

@@ -159,7 +159,7 @@ def main() -> None:
         with _stops_like_ctrl_c():
             app()
     except (HiganError, ValueError, OSError) as error:
-        _fail(str(error), 2 if isinstance(error, ValueError) else 1)
+        _fail(_told(error), 2 if isinstance(error, ValueError) else 1)
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
@@ -170,6 +170,13 @@ def main() -> None:
             f"{told}; take fewer images or samples at a time (--batch-size, --images-at-once, --num, where the command "
             "has them), fewer workers, or another --device"
         )
+
+
+def _told(error: Exception) -> str:
+    """What went wrong; what the system says of a file without its number, which tells people nothing."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _fail(told: str, status: int = 1) -> NoReturn:

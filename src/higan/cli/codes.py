@@ -64,7 +64,9 @@ def named_seeds(seed: list[int] | None, seeds: str | None) -> list[int] | None:
     return parse_seeds(seeds)
 
 
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Sample; may be repeated.", callback=check_seeds)]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", help="Sample, by default 0; may be repeated.", callback=check_seeds)
+]
 Codes = Annotated[Path | None, typer.Option("--codes", help="Start from codes (safetensors, npy), not from seeds.")]
 Range = Annotated[str | None, typer.Option("--seeds", help="Samples, as 0-15 or 3,7,20-29.")]
 DonorCodes = Annotated[

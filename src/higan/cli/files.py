@@ -63,7 +63,10 @@ def models(
 def pull(
     name: Annotated[str, typer.Argument(help="As `higan models` lists it.")],
     mirror: Annotated[str | None, typer.Option(help="File, folder or address to take it from instead.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder to keep it in.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder to keep it in; by default $HIGAN_CACHE, or higan among the user's caches."),
+    ] = None,
 ) -> None:
     """Downloads an official weight file, resuming and checking its digest."""
     from higan.checkpoints.download import pull as fetch

@@ -12,7 +12,9 @@ import torch
 import typer
 from rich.table import Table
 
-from higan.cli.app import ANEW, EMBEDDED, Device, GeneratorName, console, progress_bars, rooms
+from higan.cli.app import ANEW, EMBEDDED, Device, console, progress_bars, rooms
+from higan.cli.outputs import prepare, room_for
+from higan.export import save_picture
 
 if TYPE_CHECKING:
     from higan.rooms.quality import Quality
@@ -29,18 +31,16 @@ def rooms_sample(
     columns: Annotated[int, typer.Option(help="Pictures per row.")] = 8,
 ) -> None:
     """Draws a contact sheet of rendered rooms."""
-    from PIL import Image
-
     from higan.rooms.dataset import colour_masks, contact_sheet, sample_rooms
 
+    prepare(out, ".png")
     if num < 1:
         raise ValueError(f"--num must be at least 1; got {num}")
     batch = sample_rooms(range(seed, seed + num), resolution)
     images = batch.images
     if masks:
         images = torch.stack([images, colour_masks(batch.masks)], 1).flatten(0, 1)
-    sheet = contact_sheet(images, columns)
-    Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(out)
+    save_picture(room_for(out), contact_sheet(images, columns))
     console.print(f"{num} rooms in {out}")
 
 
@@ -213,7 +213,7 @@ def rooms_train_scorers(
 
 @rooms.command("quality")
 def rooms_quality(
-    generator: GeneratorName = EMBEDDED,
+    generator: Annotated[str, typer.Option(help="Of rooms: a name (rooms, rooms-128 …) or a weight file.")] = EMBEDDED,
     num: Annotated[int, typer.Option(help="Samples a side.")] = 5000,
     psi: Annotated[float, typer.Option(help="Truncation while sampling; 1 is none.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the first held-out room.")] = 10_000_000,

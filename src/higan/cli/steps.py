@@ -51,7 +51,7 @@ from higan.cli.reports import PhotographFiles, draw_report, open_pictures
 from higan.cli.runs import device_here, keep_longer, keep_rescoring, models_of, open_folder, recipe_of, upwards
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.cli.study import goal_of, penalty_of
-from higan.cli.telling import amount, ranking, responses, say_constant, say_doubts, say_scanty, say_settled
+from higan.cli.telling import amount, known, ranking, responses, say_constant, say_doubts, say_scanty, say_settled
 from higan.engines import open_engine
 from higan.hierarchy import finding, profile
 from higan.statistics import rank
@@ -136,7 +136,7 @@ def fit_(
         )
     table = Table("concept", "level", "held-out accuracy", "cosine between halves")
     for b in boundaries:
-        table.add_row(b.concept.name, b.concept.level, f"{b.holdout_accuracy:.3f}", f"{b.stability:.3f}")
+        table.add_row(b.concept.name, b.concept.level, known(b.holdout_accuracy, 3), known(b.stability, 3))
     console.print(table)
     say_constant(boundaries)
 
@@ -175,6 +175,8 @@ def rescore(
     """Moves fresh codes along every boundary and measures what changes, Eq. (1)."""
     if adaptive and batch_size is not None:
         raise ValueError("--adaptive chooses itself how many samples it looks at; leave --batch-size out")
+    if verify < 2:
+        raise ValueError(f"--verify must be at least 2; got {verify}")
     batch_size = batch_size or 64
     workforce = open_engine(engine, workers=workers, devices=device.split(","), address=address, threads=threads)
     upwards(step)
@@ -224,7 +226,8 @@ def steps(
     generator, scorer = recipe_of(opened)(device)
     if study.comparison(opened) is None:
         images = study.compare_cost(opened, generator, num=verify, num_random=num_random)
-        console.print(f"{images:,} images to score")
+        if images:
+            console.print(f"{images:,} images to score")
     with progress_bars(after=ANEW) as bars:
         found = study.compare_step(
             opened,

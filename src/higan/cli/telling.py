@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from rich.table import Table
@@ -43,6 +44,11 @@ def say_constant(boundaries: Sequence[Boundary]) -> None:
         )  # fmt: skip
 
 
+def known(value: float, digits: int) -> str:
+    """A number, or a dash where it is not known: of imported boundaries, of halves of a handful of samples."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 _COLUMNS = ("level", "Δs", "95 % interval", "null", "effect σ", "q", "accuracy", "cosine", "verified")
 _LEFT = ("level", "verified")
 _WIDE = 110
@@ -73,8 +79,8 @@ def ranking(folder: store.Run) -> Table:
             "null": f"{row.null:.3g}",
             "effect σ": f"{row.effect:.2f}",
             "q": "< 0.001" if row.q < 0.001 else f"{row.q:.3f}",
-            "accuracy": f"{boundaries[row.concept.name].holdout_accuracy:.2f}",
-            "cosine": f"{boundaries[row.concept.name].stability:.2f}",
+            "accuracy": known(boundaries[row.concept.name].holdout_accuracy, 2),
+            "cosine": known(boundaries[row.concept.name].stability, 2),
             "verified": "yes" if row.verified else Text("no", "dim"),
         }
         table.add_row(row.concept.name, *(cells[name] for name in columns))

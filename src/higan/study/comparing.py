@@ -10,7 +10,7 @@ from typing import get_args
 from higan import store
 from higan.editing import StepMode
 from higan.errors import RunError
-from higan.rescoring import cost, meaningless_directions, rescore
+from higan.rescoring import check_counts, cost, meaningless_directions, rescore
 from higan.responses import chosen, respond, responses_cost
 from higan.statistics import rank
 from higan.study.opening import check_models
@@ -122,6 +122,7 @@ def compare_cost(run: store.Run, generator: Generator, *, num: int = 8, num_rand
 
     Raises:
         RunError: the run has not been re-scored.
+        ValueError: fewer than 2 samples, or no random directions.
     """
     plan = _comparison_plan(run, generator, num=num, num_random=num_random)
     return plan.curves + plan.each * len(plan.modes)
@@ -140,6 +141,7 @@ class _ComparisonPlan:
 
 
 def _comparison_plan(run: store.Run, generator: Generator, *, num: int, num_random: int) -> _ComparisonPlan:
+    check_counts(num=num, num_random=num_random)
     rescoring = store.load_rescoring(run)
     pairs = chosen(rescoring)
     own = rescoring.step_mode

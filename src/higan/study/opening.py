@@ -77,17 +77,20 @@ def open_study(
         RunMismatchError: the folder holds another run.
     """
     check_seed(seed)
+    for name, value in (("num", num), ("shard_size", shard_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
     check_num(num)
     settings = {
         **_models_settings(generator, scorer),
         "num_samples": num,
-        "shard_size": min(shard_size, num) if num > 0 else shard_size,
+        "shard_size": min(shard_size, num),
         "seed": seed,
         "digests": dict(digests or {}),
         **{name: value for name, value in (choices or {}).items() if value not in (None, {}, [])},
     }
     made = {"torch": torch.__version__, "threads": torch.get_num_threads(), **(provenance or {})}
-    if num > 0 and not store.is_run(out):
+    if not store.is_run(out):
         check_contract(generator, scorer)
     return store.open_run(out, settings, provenance=made)
 
