@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from higan.errors import CorruptFileError
 from higan.layers import groups, parse_layers
+from higan.spelling import instead
 from higan.types import LEVELS, Boundary, Level
 
 __all__ = [
@@ -126,10 +127,9 @@ def check_consistent(
             layer, twice at recommended layers, more than one score to be reached, or a concept that is edited and is
             to be left alone.
     """
-    known = ", ".join(boundaries)
     for name in (*(i.concept for i in instructions), *conditions):
         if name not in boundaries:
-            raise ValueError(f"unknown concept {name!r}; there are boundaries for: {known}")
+            raise ValueError(f"unknown concept {name!r}; there are boundaries for: {instead(name, boundaries)}")
     for instruction in instructions:
         level = boundaries[instruction.concept].concept.level
         if instruction.level not in (None, level):

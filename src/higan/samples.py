@@ -13,6 +13,7 @@ from torch import Tensor
 from higan import store
 from higan.devices import open_device
 from higan.errors import CorruptRunError
+from higan.spelling import instead
 from higan.types import Concept, Population
 
 __all__ = ["Dealt", "InMemory", "OnDisk", "Part", "Samples", "columns_of", "samples_of"]
@@ -68,7 +69,9 @@ def columns_of(samples: Samples, concepts: Sequence[str] | None) -> list[int]:
         raise ValueError(f"concepts must be a sequence of names; got one text: write [{concepts!r}]")  # noqa: TRY004
     unknown = [concept for concept in concepts if concept not in names]
     if unknown:
-        raise ValueError(f"unknown concept {unknown[0]!r}; this population was scored for: {', '.join(names)}")
+        raise ValueError(
+            f"unknown concept {unknown[0]!r}; this population was scored for: {instead(unknown[0], names)}"
+        )
     twice = [concept for k, concept in enumerate(concepts) if concept in concepts[:k]]
     if twice:
         raise ValueError(f"each concept is named once; got {twice[0]!r} twice")

@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from higan.spelling import instead
+
 __all__ = [
     "LEVELS",
     "Boundary",
@@ -248,7 +250,7 @@ class Population:
         for column, candidate in enumerate(self.concepts):
             if candidate.name == concept:
                 return column
-        known = ", ".join(c.name for c in self.concepts)
+        known = instead(concept, [c.name for c in self.concepts])
         raise ValueError(f"unknown concept {concept!r}; this population was scored for: {known}")
 
 

@@ -14,6 +14,7 @@ from higan.cli.runs import Run, bench_of
 from higan.effects import matched, measure_effects, off_target, projected
 from higan.files import write_whole
 from higan.report.editpages import side_effects_page
+from higan.spelling import instead
 from higan.statistics import score_stds
 from higan.study.reports import of_step
 from higan.types import Edit, Rescoring
@@ -76,7 +77,7 @@ def _rising(bench: Workbench, measured: Rescoring, named: list[str] | None) -> t
     edits, flat = {}, []
     for name in named or bench.boundaries:
         if name not in bench.boundaries:
-            raise ValueError(f"unknown concept {name!r}; there are boundaries for: {', '.join(bench.boundaries)}")
+            raise ValueError(f"unknown concept {name!r}; there are boundaries for: {instead(name, bench.boundaries)}")
         try:
             edits[name] = Edit(bench.boundaries[name], measured.step, recommend(measured, name).layers)
         except ValueError as error:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from higan.errors import CorruptRunError
+from higan.spelling import instead
 from higan.store.files import CONTENT, write_file
 from higan.store.run import Run, identity
 from higan.types import Concept, Population
@@ -243,4 +244,4 @@ def _named(concepts: Sequence[Concept], name: str) -> Concept:
     for concept in concepts:
         if concept.name == name:
             return concept
-    raise ValueError(f"unknown concept {name!r}; this run was scored for: {', '.join(c.name for c in concepts)}")
+    raise ValueError(f"unknown concept {name!r}; this run was scored for: {instead(name, [c.name for c in concepts])}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from higan.layers import check_layers
 from higan.recipes import Instruction, parse
+from higan.spelling import instead
 from higan.store import Run, load_boundaries, load_rescoring
 from higan.trial import check_same
 from higan.types import Boundary, Generator, RaggedGenerator, Rescoring, Scorer
@@ -49,7 +50,7 @@ class Workbench:
         if concept not in names:
             way_out = f"give steps, as in '{concept}=+2'; " if concept in self.boundaries else ""
             raise ValueError(
-                f"scorer {self.scorer.name!r} has no concept {concept!r}; {way_out}it knows {', '.join(names)}"
+                f"scorer {self.scorer.name!r} has no concept {concept!r}; {way_out}it knows {instead(concept, names)}"
             )
         return names.index(concept)
 

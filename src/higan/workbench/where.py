@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from higan.spelling import instead
 from higan.statistics import WORTHWHILE, signed, standard_errors, standardise
 from higan.types import Placement, Rescoring
 
@@ -60,7 +61,7 @@ def _strong(rescoring: Rescoring, concept: str, least: float) -> tuple[int, Floa
     """A concept's row, the mean changes of its own score in standard deviations, and where they are large enough."""
     names = [c.name for c in rescoring.concepts]
     if concept not in names:
-        raise ValueError(f"unknown concept {concept!r}; this re-scoring holds {', '.join(names)}")
+        raise ValueError(f"unknown concept {concept!r}; this re-scoring holds {instead(concept, names)}")
     c = names.index(concept)
     wanted = standardise(rescoring, signed(rescoring))[c]
     if not float(wanted.max()) > 0:
