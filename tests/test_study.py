@@ -1,12 +1,15 @@
 """The whole study on the toy pair: steps that are skipped, resumed and forgotten when they should be."""
 
+import importlib
 import math
 import re
+import textwrap
 
 import numpy as np
 import pytest
 import torch
 
+import higan
 from higan import statistics, store, study
 from higan.errors import RunBusyError, RunError, RunMismatchError, ScorerError
 from higan.generators.toy import ToyGenerator
@@ -479,3 +482,14 @@ def test_a_step_beyond_the_codes_is_told_of(tmp_path):
     (said,) = study.far(run, float(500 * spread))
     assert "is 500 standard deviations of the codes along the boundaries' normals" in said
     assert float(re.search(r"--step ([\d.]+)\.$", said)[1]) == pytest.approx(3 * spread, rel=0.05)
+
+
+def test_the_package_tells_how_to_do_a_study(capsys):
+    words = higan.__doc__
+    code = words[words.index("    from higan import") : words.index("`higan.study`")]
+    found = {}
+    exec(textwrap.dedent(code).replace('"rooms"', '"toy"'), found)
+    assert next(row for row in found["ranking"] if row.concept.name == "planted 0").verified
+    assert capsys.readouterr().out.startswith("From coarse to fine layers")
+    for module in re.findall(r"`higan\.(\w+)`", words):
+        assert importlib.import_module(f"higan.{module}").__doc__

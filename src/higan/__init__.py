@@ -1,4 +1,24 @@
-"""What each layer of an image generator has learned, measured and edited."""
+"""What each layer of an image generator has learned, measured and edited.
+
+Every step is a function of a module, and returns data::
+
+    from higan import boundaries, hierarchy, load_generator, load_scorer, population, refits, rescoring, statistics
+
+    generator, scorer = load_generator("rooms"), load_scorer("rooms")
+    probe = population.measure(generator, scorer, population.sample_seeds(2000))  # codes (n, l, D), scores (n, C)
+    found = boundaries.fit(probe)  # a unit normal per concept
+    null = refits.permuted(probe, 20)  # what a fit finds where there is nothing
+    result = rescoring.rescore(generator, scorer, found, num=100, permuted=null)  # Eq. (1), at all sets of layers
+    ranking = statistics.rank(result)  # strongest first: Δs, interval, q, verified
+    profile = hierarchy.profile(result)  # which layers hold which level
+    print(hierarchy.finding(profile))
+
+`higan.study` does the same in a run folder, goes on where it was interrupted, and is what the command line runs;
+`higan.report` draws its page. `higan.workbench` edits, `higan.adaptive` re-scores until the ranking is settled,
+`higan.comparison` sets studies side by side, `higan.directions` finds directions without labels, `higan.inversion` the
+codes of photographs, `higan.transitions` what becomes of objects, `higan.effects` what else an edit changes.
+`higan.types` holds the letters, the protocols of generators and scorers of your own, and what all of these return.
+"""
 
 from higan.errors import HiganError
 from higan.generators import load_generator

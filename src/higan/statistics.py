@@ -106,6 +106,9 @@ def resample_weights(num: int, num_resamples: int, seed: int) -> Float[Tensor, "
     """How often each of K samples is drawn in each of B bootstrap resamples, divided by K.
 
     The same weights for every concept and placement keep the comparison paired.
+
+    Raises:
+        ValueError: fewer than 2 resamples.
     """
     if num_resamples < 2:
         raise ValueError(f"num_resamples must be at least 2; got {num_resamples}")

@@ -41,6 +41,11 @@ def fit_step(
     Beside them it keeps how stable each is, and ``num_permuted`` boundaries fitted to permuted scores (`higan.refits`).
     A re-scoring of other boundaries goes with them. ``device`` and ``memory`` change results by rounding at most, so
     that a finished fit stands whatever they are. ``seed`` is the run's where it is left out.
+
+    Raises:
+        ValueError: as for `higan.boundaries.fit` and `higan.refits.permuted`.
+        CorruptRunError: samples are missing or damaged.
+        RunBusyError, RunWriteError: another process is writing the folder, or it cannot be written.
     """
     seed = run.seed if seed is None else seed
     settings = _fit_settings(
