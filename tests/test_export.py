@@ -211,6 +211,9 @@ def test_codes_come_back(tmp_path):
     np.savez(tmp_path / "projected_w.npz", w=codes.numpy())
     with pytest.raises(UnknownFormatError, match=r"expected .safetensors or .npy, .* of another tool's .npz"):
         load_codes(tmp_path / "projected_w.npz")
+    (tmp_path / "notes.txt").write_text("seed 7 is the one with the sofa")
+    with pytest.raises(UnknownFormatError, match=r"notes.txt does not hold codes: expected .safetensors or .npy"):
+        load_codes(tmp_path / "notes.txt")
     with pytest.raises(ValueError, match=r"\.safetensors or \.npy"):
         save_codes(tmp_path / "c.pt", codes)
 

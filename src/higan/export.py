@@ -363,15 +363,13 @@ def load_codes(path: str | os.PathLike[str]) -> Float[Tensor, "n L D"]:
         raise MissingWeightsError(f"no codes at {path}")
     if path.suffix == ".npy":
         found = official.read_codes(path)
+    elif path.suffix != ".safetensors":
+        raise UnknownFormatError(_no_codes(path))
     else:
         try:
             tensors, header = read_weights(path)
         except UnknownFormatError as error:
-            raise UnknownFormatError(
-                f"{path} does not hold codes: expected .safetensors or .npy, such as `higan invert` writes of "
-                "photographs; of another tool's .npz or .pt save the array, as in numpy.save('codes.npy', "
-                "numpy.load('projected_w.npz')['w'])"
-            ) from error
+            raise UnknownFormatError(_no_codes(path)) from error
         if header.get("format") != _CODES or "codes" not in tensors:
             raise UnknownFormatError(f"{path} does not hold codes: expected {_CODES!r}, got {header.get('format')!r}")
         found = tensors["codes"]
@@ -379,6 +377,13 @@ def load_codes(path: str | os.PathLike[str]) -> Float[Tensor, "n L D"]:
     if found.ndim != 3 or not found.numel() or not found.is_floating_point() or not bool(torch.isfinite(found).all()):
         raise CorruptFileError(f"{path} must hold finite codes of shape (n, L, D); got {tuple(found.shape)}")
     return found.float()
+
+
+def _no_codes(path: Path) -> str:
+    return (
+        f"{path} does not hold codes: expected .safetensors or .npy, such as `higan invert` writes of photographs; of "
+        "another tool's .npz or .pt save the array, as in numpy.save('codes.npy', numpy.load('projected_w.npz')['w'])"
+    )
 
 
 def about_codes(path: str | os.PathLike[str]) -> dict[str, Any]:
