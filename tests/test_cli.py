@@ -316,6 +316,9 @@ def test_numbers_that_mean_little_are_told_of(higan, tmp_path, finished):
     assert "λ = 100 is" in printed
     assert "nan" not in printed
     assert re.search(r"constant\b.*\b0\.50\b.*–.*no", printed)  # cosine of halves that are too small to fit
+    compared = higan("compare", finished[0], run)[1]
+    assert f"Mind: {run}: 95 % intervals from 2 re-scored samples" in compared
+    assert "from 60 re-scored" not in compared
     assert "Mind:" not in finished[1]
     assert "Mind:" not in higan("rescore", finished[0], "--verify", 60)[1]
 

@@ -37,7 +37,8 @@ def compare(
     runs = _opened(folders)
     rescorings = {name: store.load_rescoring(run) for name, run in runs.items()}
     makings = {name: study.making_of(run, rescorings[name]) for name, run in runs.items()}
-    cautions = study.cautions(makings, rescorings)
+    little = [f"{name}: {said}" for name, making in makings.items() for said in study.few_verified(making.rescored)]
+    cautions = (*study.cautions(makings, rescorings), *little)
     say_doubts(cautions)
     found = side_by_side(rescorings)
     if out is not None:
