@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -490,7 +491,7 @@ def test_folders_are_not_opened_where_the_system_opens_none(tmp_path, monkeypatc
     real = os.open
 
     def windows(path, *how, **more):
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             raise PermissionError(13, "Permission denied", str(path))
         return real(path, *how, **more)
 
