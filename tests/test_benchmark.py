@@ -13,7 +13,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from higan.benchmark.methods import METHODS, Answer, Lab, usable
+from higan.benchmark.methods import METHODS, Answer, Lab, _suiting, usable
 from higan.benchmark.page import Plate, headline, table, write_benchmark
 from higan.benchmark.run import Budget, Setting, World, estimate, run_benchmark
 from higan.benchmark.tasks import TASKS, Record, area, calls, grade, purity, rank_correlation, spread
@@ -103,6 +103,25 @@ def a_record(overlap, real):
 def test_resamples_without_a_real_concept_say_nothing():
     record = a_record([0.9, 0.0, 0.0, 0.0, 0.0, 0.0], [True] + [False] * 5)
     assert spread([record], TASKS["layers"].measure) == pytest.approx((0.9, 0.9, 0.9))
+
+
+def test_resamples_with_nothing_to_tell_apart_say_nothing():
+    """One concept of five has a cause, which is found without error: no resample may call that a guess."""
+    labels = [[1, 0, 0]] + [[0, 0, 0]] * 4
+    none = [0.0] * 5
+    found = replace(a_record(none, [True] * 5), causes=labels, evidence=[[float(v) for v in row] for row in labels])
+    assert spread([found], TASKS["detection"].measure) == (1, 1, 1)
+    nothing = replace(found, causes=[[0, 0, 0]] * 5)
+    assert spread([nothing], TASKS["detection"].measure) == (0.5, 0.5, 0.5)
+
+
+def test_a_candidate_is_named_for_what_it_moves_beside_all_else():
+    """By hand: the first moves all, the second one concept by half as much, the third that alone but too little."""
+    moved = torch.tensor([[1.0, 0.9, 0.8], [-0.5, 0.0, 0.1], [0.3, 0.0, 0.0], [0.1, 0.2, 0.7]])
+    assert _suiting(moved, 100).tolist() == [1, 0, 3]
+    # Alike but for what K samples cannot tell.
+    assert _suiting(torch.tensor([[0.8, 0.001], [1.0, 0.002]]), 32)[0] == 1
+    assert _suiting(torch.tensor([[0.8], [-1.0]]), 32).tolist() == [1]
 
 
 def test_concepts_are_the_same_for_all_seeds():

@@ -7,12 +7,13 @@ and hand it over: ``run_benchmark(..., methods={**METHODS, "mine": mine})``.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from higan.boundaries import Mode, fit, project_out, random_directions
@@ -21,7 +22,7 @@ from higan.effects import measure_changes
 from higan.layers import groups, placements
 from higan.population import measure, sample, sample_seeds
 from higan.rescoring import rescore
-from higan.statistics import delta, null_level, p_values, q_values, signed, standardise
+from higan.statistics import WORTHWHILE, delta, null_level, p_values, q_values, signed, standardise
 from higan.types import (
     LEVELS,
     Boundary,
@@ -272,19 +273,19 @@ def interfacegan_conditional(lab: Lab) -> Answer:
 
 
 def sefa_named(lab: Lab) -> Answer:
-    """SeFa (Shen & Zhou 2021): eigenvectors of the style weights of every stage and of all layers, named by effect."""
+    """SeFa (Shen & Zhou 2021): eigenvectors of the style weights, stage by stage and overall, named by effect."""
     found = [c for layers in _ranges(lab) for c in sefa(lab.generator, layers, _CANDIDATES)]
     return _named(lab, found)
 
 
 def pca_named(lab: Lab) -> Answer:
-    """GANSpace (Härkönen et al. 2020): principal axes of the codes, at every stage and all layers, named by effect."""
+    """GANSpace (Härkönen et al. 2020): principal axes of the codes, stage by stage and overall, named by effect."""
     codes = lab.population().codes.expand(-1, lab.generator.num_layers, -1)
     return _named(lab, [c for layers in _ranges(lab) for c in pca(codes, layers, _CANDIDATES)])
 
 
 def random_named(lab: Lab) -> Answer:
-    """As many random directions as SeFa and PCA have candidates, named in the same way: what luck gives."""
+    """As many random directions as SeFa and PCA have candidates, named by effect as they are: what luck gives."""
     rows = random_directions(_CANDIDATES, lab.generator.code_dim, seed=lab.seed + 1)
     return _named(lab, [Candidate(row, 0.0, tuple(layers)) for layers in _ranges(lab) for row in rows])
 
@@ -294,7 +295,7 @@ def _ranges(lab: Lab) -> list[tuple[int, ...]]:
 
 
 def _named(lab: Lab, candidates: Sequence[Candidate]) -> Answer:
-    """Every concept gets the candidate that moves its score most, then a look at every layer."""
+    """Every concept gets the candidate that suits it best, then a look at every layer."""
     nameless = Concept("nameless", "attribute")
     codes = sample(lab.generator, sample_seeds(512, seed=lab.seed))[:, 0]
     trials = []
@@ -302,8 +303,11 @@ def _named(lab: Lab, candidates: Sequence[Candidate]) -> Answer:
         spread = float((codes @ candidate.normal.to(codes)).std())
         boundary = Boundary(nameless, candidate.normal, torch.zeros(()), float("nan"))
         trials.append(Edit(boundary, lab.step * spread, candidate.layers))
-    moved = measure_changes(lab.generator, lab.scorer, trials, num=lab.verify, seed=lab.seed, first=2**22).mean(-1)
-    best = moved.abs().argmax(0)
+    std = lab.population().scores.std(0)
+    moved = measure_changes(
+        lab.generator, lab.scorer, trials, std=std, num=lab.verify, seed=lab.seed, first=2**22
+    ).mean(-1)
+    best = _suiting(moved, lab.verify)
     boundaries = []
     for c, (concept, k) in enumerate(zip(lab.concepts, best.tolist(), strict=True)):
         sign = -1.0 if float(moved[k, c]) < 0 else 1.0
@@ -319,6 +323,22 @@ def _named(lab: Lab, candidates: Sequence[Candidate]) -> Answer:
         p=None,
         edits=tuple(Edit(b, lab.step, candidates[k].layers) for b, k in zip(boundaries, best.tolist(), strict=True)),
     )
+
+
+def _suiting(moved: Float[Tensor, "n C"], num: int) -> Int64[Tensor, " C"]:
+    """The candidate of every concept, by the rule by which our own edits get their layers (`recommend`).
+
+    Of those that move its score by two fifths of the most, the one that moves it most beside all others. By the most
+    alone long axes at all layers win, which change everything.
+
+    Args:
+        moved: mean changes under every candidate, over ``num`` samples, in standard deviations.
+        num: K.
+    """
+    squares = moved.square()
+    others = (squares.sum(1, keepdim=True) - squares) / max(moved.shape[1] - 1, 1)
+    ratio = moved.abs() / (others.clamp(min=0).sqrt() + 1 / math.sqrt(num) / 10)
+    return torch.where(moved.abs() >= WORTHWHILE * moved.abs().amax(0), ratio, -1.0).argmax(0)
 
 
 METHODS: Mapping[str, Method] = {

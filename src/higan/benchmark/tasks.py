@@ -216,7 +216,14 @@ def _ranking(record: Record, rows: Rows) -> float:
 
 
 def _detection(record: Record, rows: Rows) -> float:
-    return area(record.arrays["evidence"][rows], record.arrays["causes"][rows])
+    causes = record.arrays["causes"]
+    if _both(causes) and not _both(causes[rows]):
+        return math.nan  # A resample without one of the sides says nothing of telling them apart.
+    return area(record.arrays["evidence"][rows], causes[rows])
+
+
+def _both(causes: Array) -> bool:
+    return bool((causes == 0).any() and (causes == 1).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +263,7 @@ def spread(
     """A metric's mean over records (seeds of one world), with its 95 % bootstrap interval over seeds and concepts.
 
     Seeds and concepts are drawn independently (Owen 2007, "The pigeonhole bootstrap"): the same concepts stand behind
-    all seeds. Resamples that hold no real concept, where a metric needs one, are left out.
+    all seeds. Resamples that hold no real concept, where a metric needs one, or nothing to tell apart are left out.
     """
     every = np.arange(len(records[0].real))
     point = float(np.mean([measure(record, every) for record in records]))
