@@ -582,7 +582,7 @@ def test_a_palette_from_a_photograph_is_repeated(higan, finished, photographs, t
         (["invert", "nowhere.png", "--out", "x.npy"], "nowhere.png"),
         (["invert", "notes.txt", "--out", "x.npy"], "notes.txt is not a picture"),
         (["invert", ".", "--out", "x.npy"], "is a folder; name the pictures in it"),
-        (["invert", "notes.txt", "--out", "x.npy", "--steps", "-3"], "must be 0 or more; got -3 and 0.005"),
+        (["invert", "notes.txt", "--out", "x.npy", "--steps", "-3"], "must be 0 or more, and finite; got -3 and 0.005"),
         (["invert", "notes.txt", "--out", "x.png"], "must end in .safetensors or .npy"),
         (["mix", "--seed", "1", "--out", "x.png"], "give --donor or --donor-codes"),
         (["mix", "--seed", "1", "--donor", "2", "--layers", "12", "--out", "x.png"], "layers go from 0 to 11"),
