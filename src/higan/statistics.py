@@ -31,6 +31,7 @@ __all__ = [
     "Null",
     "Table",
     "Verdict",
+    "beside",
     "delta",
     "interval",
     "null_level",
@@ -100,6 +101,15 @@ def standardise(rescoring: Rescoring, values: Float[Tensor, "C *rest"]) -> Float
     """Values in standard deviations of each score, so that concepts can be compared; 0 where a score never varies."""
     std = rescoring.score_std.reshape(-1, *[1] * (values.ndim - 1))
     return torch.where(std > 0, values / std.clamp(min=torch.finfo(std.dtype).tiny), 0.0)
+
+
+def beside(others: Float[Tensor, "k *s"], num: int) -> Float[Tensor, "*s"]:
+    """What else changes: root mean square over k other scores of their mean changes over ``num`` samples.
+
+    Both in standard deviations. Never quite zero, so that what means of so few samples cannot resolve does not decide.
+    """
+    noise = 1 / math.sqrt(num) / 10
+    return (others.square().sum(0) / max(len(others), 1)).sqrt() + noise
 
 
 def resample_weights(num: int, num_resamples: int, seed: int) -> Float[Tensor, "B K"]:

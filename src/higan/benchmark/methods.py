@@ -7,7 +7,6 @@ and hand it over: ``run_benchmark(..., methods={**METHODS, "mine": mine})``.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -22,7 +21,7 @@ from higan.effects import measure_changes
 from higan.layers import groups, placements
 from higan.population import measure, sample, sample_seeds
 from higan.rescoring import rescore
-from higan.statistics import WORTHWHILE, delta, null_level, p_values, q_values, signed, standardise
+from higan.statistics import WORTHWHILE, beside, delta, null_level, p_values, q_values, signed, standardise
 from higan.types import (
     LEVELS,
     Boundary,
@@ -335,10 +334,9 @@ def _suiting(moved: Float[Tensor, "n C"], num: int) -> Int64[Tensor, " C"]:
         moved: mean changes under every candidate, over ``num`` samples, in standard deviations.
         num: K.
     """
-    squares = moved.square()
-    others = (squares.sum(1, keepdim=True) - squares) / max(moved.shape[1] - 1, 1)
-    ratio = moved.abs() / (others.clamp(min=0).sqrt() + 1 / math.sqrt(num) / 10)
-    return torch.where(moved.abs() >= WORTHWHILE * moved.abs().amax(0), ratio, -1.0).argmax(0)
+    rows = torch.arange(moved.shape[1])
+    others = torch.stack([beside(moved[:, rows != c].T, num) for c in rows], 1)
+    return torch.where(moved.abs() >= WORTHWHILE * moved.abs().amax(0), moved.abs() / others, -1.0).argmax(0)
 
 
 METHODS: Mapping[str, Method] = {

@@ -157,7 +157,7 @@ class Looks:
     scores: Float[Tensor, "n o"]
     detail: Float[Tensor, " n"]
     brightness: Float[Tensor, " n"]
-    objects: Sightings | None = None
+    objects: Sightings
 
 
 def looks_of(
@@ -169,7 +169,7 @@ def looks_of(
 ) -> Looks:
     """Looks at pictures 0 … num − 1, where ``images(start, stop)`` delivers start … stop − 1.
 
-    Objects are looked for if there is a segmenter.
+    Without a segmenter there are no classes of objects to look for.
     """
     seen, objects = [], []
     with torch.inference_mode():
@@ -182,7 +182,8 @@ def looks_of(
     features, scores, detail, brightness = (
         torch.cat([part.cpu() for part in parts]) for parts in zip(*seen, strict=True)
     )
-    return Looks(features, scores, detail, brightness, together(objects) if objects else None)
+    nothing = Sightings(torch.empty(num, 0), torch.empty(num, 0))
+    return Looks(features, scores, detail, brightness, together(objects) if objects else nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +261,7 @@ def measure_quality(
         brightness=quarters(rendered.brightness, generated.brightness),
         detail=float(generated.detail.mean() / sharp),
         detail_renders=float(rendered.detail[num:].mean() / sharp),
-        objects=(
-            clarities(segmenter.classes, generated.objects, rendered.objects)
-            if segmenter and generated.objects and rendered.objects
-            else {}
-        ),
+        objects=clarities(segmenter.classes if segmenter else (), generated.objects, rendered.objects),
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from higan.spelling import instead
-from higan.statistics import WORTHWHILE, signed, standard_errors, standardise
+from higan.statistics import WORTHWHILE, beside, signed, standard_errors, standardise
 from higan.types import Placement, Rescoring
 
 __all__ = ["promising", "recommend", "recommendations"]
@@ -70,9 +68,7 @@ def _strong(rescoring: Rescoring, concept: str, least: float) -> tuple[int, Floa
 
 
 def _unwanted(rescoring: Rescoring, c: int) -> Float[Tensor, " P"]:
-    """Root mean square change of all other scores, in standard deviations; never quite zero."""
+    """Root mean square change of all other scores that vary, in standard deviations; never quite zero."""
     others = torch.tensor([k != c and float(rescoring.score_std[k]) > 0 for k in range(len(rescoring.concepts))])
     changes = standardise(rescoring, rescoring.effects[c].T)[others]
-    # What the means of K samples cannot resolve must not decide.
-    noise = 1 / math.sqrt(len(rescoring.seeds)) / 10
-    return (changes.square().sum(0) / max(int(others.sum()), 1)).sqrt() + noise
+    return beside(changes, len(rescoring.seeds))
