@@ -314,6 +314,7 @@ def test_numbers_that_mean_little_are_told_of(higan, tmp_path, finished):
     code, printed = higan("rescore", run, "--verify", 2, "--step", 100)
     assert "95 % intervals from 2 re-scored samples" in printed
     assert "λ = 100 is" in printed
+    assert "λ = 0.001 is" in higan("rescore", run, "--verify", 2, "--step", 0.001)[1]
     assert "nan" not in printed
     assert re.search(r"constant\b.*\b0\.50\b.*–.*no", printed)  # cosine of halves that are too small to fit
     compared = higan("compare", finished[0], run)[1]

@@ -130,6 +130,30 @@ def test_what_saturates_before_the_target_is_left_out():
     assert [float(moved[e, own]) for e, own in enumerate((0, 1))] == pytest.approx([0.5, 0.5], abs=0.2)
 
 
+class FallingApart(ToyScorer):
+    """Scores that rise at first and fall where codes go far: x - x² / 6."""
+
+    def score(self, images):
+        scores = super().score(images)
+        return scores - scores.square() / 6
+
+
+@pytest.mark.parametrize(("scorer", "start"), [(Saturating(4), 40.0), (Saturating(4), 2000.0), (FallingApart(4), 12.0)])
+def test_what_starts_far_too_strong_is_shortened(scorer, start):
+    edits = {
+        "leaning": edit(0, LEANING, start),
+        "clean": edit(1, G.directions[1], 0.5),
+        "back": edit(1, -G.directions[1]),
+    }
+    found = matched(G, scorer, edits, std=ONES, target=0.4)
+    assert list(found) == ["leaning", "clean"]
+    moved = mean_effects(measure_effects(G, scorer, found, std=ONES, num=64))
+    assert [float(moved[e, own]) for e, own in enumerate((0, 1))] == pytest.approx([0.4, 0.4], abs=0.15)
+    # Those that need no shortening are what they were, whatever is beside them.
+    alone = matched(G, scorer, {"clean": edits["clean"]}, std=ONES, target=0.4)
+    assert found["clean"].strength == alone["clean"].strength
+
+
 @pytest.mark.parametrize(
     ("edits", "num", "words"),
     [({}, 8, "0 edits"), (EDITS, 1, "1 samples"), ({"x": edit(0, LEANING)}, 0, "0 samples")],

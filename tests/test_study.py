@@ -1,5 +1,6 @@
 """The whole study on the toy pair: steps that are skipped, resumed and forgotten when they should be."""
 
+import dataclasses
 import importlib
 import math
 import re
@@ -479,9 +480,35 @@ def test_a_step_beyond_the_codes_is_told_of(tmp_path):
     codes = store.read_population(run).codes.numpy()
     spread = np.mean([np.einsum("nld,ld->nl", codes, b.normal.numpy()).std(0).mean() for b in boundaries])
     assert study.far(run, 2.0) == study.far(run, float(19.5 * spread)) == ()
+    assert study.far(run, float(-500 * spread))
     (said,) = study.far(run, float(500 * spread))
     assert "is 500 standard deviations of the codes along the boundaries' normals" in said
     assert float(re.search(r"--step ([\d.]+)\.$", said)[1]) == pytest.approx(3 * spread, rel=0.05)
+
+
+def test_a_step_within_the_codes_is_told_of(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=400)
+    study.sample_step(run, GENERATOR, SCORER)
+    boundaries = study.fit_step(run, num_permuted=0)
+    codes = store.read_population(run).codes.numpy()
+    spread = np.mean([np.einsum("nld,ld->nl", codes, b.normal.numpy()).std(0).mean() for b in boundaries])
+    assert study.short(run, 2.0) == study.short(run, float(0.26 * spread)) == ()
+    (said,) = study.short(run, float(0.024 * spread))
+    assert "is 0.024 standard deviations of the codes along the boundaries' normals" in said
+    assert float(re.search(r"--step ([\d.]+)\.$", said)[1]) == pytest.approx(3 * spread, rel=0.05)
+
+
+def test_equal_steps_are_told_of_as_long_as_they_are(tmp_path):
+    # A quarter of the step reaches the pictures of half the layers, so that codes go four times as far there.
+    generator = ToyGenerator(num_layers=4, code_dim=8, psi=0.25, psi_layers=2)
+    run = study.open_study(tmp_path / "run", generator, ToyScorer(4), num=400)
+    study.sample_step(run, generator, ToyScorer(4))
+    study.fit_step(run, num_permuted=0)
+    assert study.far(run, 12.0) == study.short(run, 0.5, "equal_step") == ()
+    assert re.search(r"λ = 12 is (29|30|31) standard deviations", study.far(run, 12.0, "equal_step")[0])
+    rescoring = study.rescore_step(run, generator, ToyScorer(4), num=4, num_random=3, step=12.0, step_mode="equal_step")
+    official = study.making_of(run, dataclasses.replace(rescoring, step_mode="official"))
+    assert study.making_of(run, rescoring).sigmas == pytest.approx(official.sigmas * 2.5)
 
 
 def test_the_package_tells_how_to_do_a_study(capsys):

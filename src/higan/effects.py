@@ -7,7 +7,7 @@ pure functions of that record. All edits see the same samples, so that two edits
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -37,6 +37,10 @@ __all__ = [
 
 _NEAR = 0.2
 """How far from the change that was asked for, as a share of it, the measured one may lie."""
+_MOST = 4.0
+"""Times as long, or short, that one measurement may make an edit."""
+_SHORTENED = 3
+"""Times that an edit may turn out to be far too strong."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,9 +235,11 @@ def matched(
     """The edits with strengths at which each moves its own score by ``target`` standard deviations on average.
 
     Only then can side effects be compared: an edit that does nothing has none. Strengths are found by repeated
-    proportion on samples of their own. Left out of the result is an edit that would need more than ``longest`` steps,
-    moves its score backwards, or is still further than a fifth of ``target`` from it after the last round, as where a
-    score saturates.
+    proportion on samples of their own. What is still too strong after that, or moves its score backwards, and was never
+    seen to move it by less than the target, is tried again from a quarter on: a score that saturates, or pictures that
+    fall apart, tell nothing of how far to go. Left out of the result is an edit that would need more than ``longest``
+    steps, moves its score backwards, or is still further than a fifth of ``target`` from it after the last round, as
+    where a score saturates before.
 
     Raises:
         ValueError: as for `measure_effects`, or fewer than one round.
@@ -246,16 +252,45 @@ def matched(
         moved = mean_effects(effects)
         return {name: float(moved[e, effects.own[e]]) for e, name in enumerate(edits)}
 
-    current = dict(edits)
+    found: dict[str, Edit] = {}
+    current = {
+        name: scaled(edit, longest / abs(edit.strength)) if abs(edit.strength) > longest else edit
+        for name, edit in edits.items()
+    }
+    for _ in range(1 + _SHORTENED):
+        ready, strong = _in_proportion(own_changes, current, target, rounds, longest)
+        found |= ready
+        current = {name: scaled(edit, 1 / _MOST) for name, edit in strong.items()}
+        if not current:
+            break
+    return {name: found[name] for name in edits if name in found}
+
+
+def _in_proportion(
+    own_changes: Callable[[Mapping[str, Edit]], dict[str, float]],
+    edits: Mapping[str, Edit],
+    target: float,
+    rounds: int,
+    longest: float,
+) -> tuple[dict[str, Edit], dict[str, Edit]]:
+    """Edits that move their own score by about the target, and those that were never seen to be too weak for it."""
+    current, strong, weak = dict(edits), dict[str, Edit](), set[str]()
     for _ in range(rounds):
         following = {}
         for name, own in own_changes(current).items():
             # Saturating scores answer less the further they are pushed: no single proportion may go astray.
-            factor = min(max(target / own, 0.25), 4.0) if own > 0 else 0.0
+            factor = min(max(target / own, 1 / _MOST), _MOST) if own > 0 else 0.0
+            weak |= {name} if 0 < own < target else set()
             if 0 < abs(current[name].strength * factor) <= longest:
                 following[name] = scaled(current[name], factor)
+            elif own <= 0 and name not in weak:
+                strong[name] = current[name]
         current = following
         if not current:
-            return {}
+            return {}, strong
     reached = own_changes(current)
-    return {name: edit for name, edit in current.items() if abs(reached[name] - target) <= _NEAR * target}
+    ready = {name: edit for name, edit in current.items() if abs(reached[name] - target) <= _NEAR * target}
+    for name, own in reached.items():
+        if name not in weak and not 0 < own <= (1 + _NEAR) * target:
+            strong[name] = current[name]
+    return ready, strong

@@ -1,4 +1,4 @@
-"""What makes the numbers of a study mean little, in sentences: too few samples, or a step beyond where codes are found.
+"""What makes the numbers of a study mean little, in sentences: too few samples, a step that is too long or too short.
 
 Too few directions are told of by `higan.study.scanty`.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from higan import store
 from higan.boundaries import held_out
+from higan.editing import StepMode
 from higan.study.making import in_sigmas
 
-__all__ = ["far", "few_probed", "few_verified"]
+__all__ = ["far", "few_probed", "few_verified", "short"]
 
 _HELD_OUT = 10
 """Samples held out from which on hardly a boundary of mere chance, one in 2^10, is right about all of them."""
@@ -19,6 +20,9 @@ _VERIFIED = 6
 
 _FAR = 20.0
 """Standard deviations of the codes: λ = 2 is some six in the embedded generator, a sample's codes lie within three."""
+
+_SHORT = 0.25
+"""Of the codes too: the score of a perfect boundary then moves by as many of its own, others by a tenth of that."""
 
 
 def few_probed(num: int, *, num_extreme: int | float = 2000) -> tuple[str, ...]:
@@ -46,17 +50,39 @@ def few_verified(num: int) -> tuple[str, ...]:
     )
 
 
-def far(run: store.Run, step: float) -> tuple[str, ...]:
+def far(run: store.Run, step: float, mode: StepMode = "official") -> tuple[str, ...]:
     """What to say of a λ that takes codes to where no sample lies; mostly nothing.
 
     Raises:
         RunError: boundaries have not been fitted, or their file is damaged.
     """
-    sigmas = in_sigmas(run, step)
-    if not sigmas > _FAR:
+    sigmas = in_sigmas(run, step, mode)
+    if not abs(sigmas) > _FAR:
         return ()
     return (
-        f"λ = {step:g} is {sigmas:,.0f} standard deviations of the codes along the boundaries' normals, mean over "
-        "concepts: no sample lies there, and pictures need not mean anything. Three standard deviations are "
-        f"--step {3 * step / sigmas:.2g}.",
+        f"{_length(step, sigmas)}: no sample lies there, and pictures need not mean anything. {_usual(step, sigmas)}",
     )
+
+
+def short(run: store.Run, step: float, mode: StepMode = "official") -> tuple[str, ...]:
+    """What to say of a λ that hardly takes codes from where they are; mostly nothing.
+
+    Raises:
+        RunError: boundaries have not been fitted, or their file is damaged.
+    """
+    sigmas = in_sigmas(run, step, mode)
+    if not abs(sigmas) < _SHORT:
+        return ()
+    return (
+        f"{_length(step, sigmas)}: even a score that follows its boundary to the letter hardly moves, and what is "
+        f"there may pass for chance. {_usual(step, sigmas)}",
+    )
+
+
+def _length(step: float, sigmas: float) -> str:
+    size = f"{abs(sigmas):,.0f}" if abs(sigmas) >= 1 else f"{abs(sigmas):.2g}"
+    return f"λ = {step:g} is {size} standard deviations of the codes along the boundaries' normals, mean over concepts"
+
+
+def _usual(step: float, sigmas: float) -> str:
+    return f"Three standard deviations are --step {3 * step / abs(sigmas):.2g}."

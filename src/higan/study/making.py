@@ -79,7 +79,7 @@ def making_of(run: store.Run, rescoring: Rescoring) -> Making:
         scorer=_identity(made, "scorer", ("scorer_options",)),
         num_layers=1 + max(layer for placement in rescoring.placements for layer in placement.layers),
         step=rescoring.step,
-        sigmas=in_sigmas(run, rescoring.step),
+        sigmas=in_sigmas(run, rescoring.step, rescoring.step_mode),
         step_mode=rescoring.step_mode,
         probed=run.num_samples,
         rescored=len(rescoring.seeds),
@@ -112,9 +112,10 @@ def _role(name: str) -> str:
     return name.partition(" ")[0].partition("-")[0]
 
 
-def in_sigmas(run: store.Run, step: float) -> float:
+def in_sigmas(run: store.Run, step: float, mode: str = "official") -> float:
     """A step in standard deviations of the codes along the boundaries' normals, mean over concepts.
 
+    Equal steps are longer where layers are truncated, since codes are edited before: that of the mean layer is told.
     Over the samples of the first shard; NaN where that is not there, or codes do not vary.
 
     Raises:
@@ -124,7 +125,9 @@ def in_sigmas(run: store.Run, step: float) -> float:
     with suppress(RunError):
         codes = store.read_shard(run, 0, []).codes
         spread = fmean(code_spread(boundary, codes) for boundary in boundaries)
-        return step / spread if spread > 0 else math.nan
+        truncation = (run.settings.get("truncation") or ()) if mode == "equal_step" else ()
+        longer = fmean([1 / psi for psi in truncation if psi > 0] or [1.0])
+        return step * longer / spread if spread > 0 else math.nan
     return math.nan
 
 
