@@ -216,6 +216,27 @@ def test_concepts_follow_the_verified_ones_both_ways_on_fresh_pictures(built, to
     assert set(built.design.stages) == {"bottom", "lower", "upper", "top"}
 
 
+def test_stages_are_moved_as_far_as_the_re_scoring_moved_them(tmp_path):
+    from higan import store
+
+    run, generator = make_run(tmp_path / "run")
+    rescoring = store.load_rescoring(run)
+    times = 1 + torch.arange(rescoring.steps.numel()).reshape(rescoring.steps.shape) / 50
+    store.save_rescoring(run, replace(rescoring, steps=2 * times, step_mode="equal_change"))
+    study = build(run, generator, tmp_path / "study", num_catches=0, repeats=1, step=3.0)
+    boundaries = {b.concept.name: b for b in store.load_boundaries(run)}
+    names = [placement.name for placement in rescoring.placements]
+    for trial in study.design.edits[::5]:
+        codes = sample(generator, [trial.what.seed])
+        for layer in study.design.stages[trial.stage]:
+            strength = trial.what.strength * float(times[names.index(trial.stage), layer])
+            codes[:, layer] += strength * boundaries[trial.what.concept].normal[layer]
+        assert abs(trial.what.strength) == 3
+        # One grey level for the order of rounding.
+        seen = picture(study, trial.after).int() - render(generator, codes)[0].int()
+        assert int(seen.abs().max()) <= 1
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
 def test_every_stage_is_seen_forwards_as_often_as_backwards(num_layers, tmp_path):
     study = build(*make_run(tmp_path / "run", num_layers=num_layers), tmp_path / "study", num_catches=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -64,7 +65,8 @@ def build(
         repeats: trials of a rater per stage and level; for random directions, per stage. By default 2 and 8.
         num_catches: catch trials of a rater, in turn none, mirrored, tinted.
         overlap: raters in a row that share a block.
-        step: length of an edit in code space; by default that of the re-scoring.
+        step: length of an edit in code space, λ; by default that of the re-scoring. Layers are moved by as many λ as
+            the re-scoring's step mode moved them at each stage.
         seed: chooses pictures, names and orders; by default drawn, so that nobody can tell what a name stands for.
         title: what raters read at the top.
         made: how it came about, to be told.
@@ -107,7 +109,7 @@ def build(
         out,
         design,
         _expected(rescoring),
-        _pictures(generator, design, by_name),
+        _pictures(generator, design, by_name, _stretches(rescoring)),
         title=title,
         made=told,
         progress=progress,
@@ -193,8 +195,15 @@ def _catches(generator: Generator, seeds: Sequence[int], num: int) -> list[tuple
     return chosen
 
 
+def _stretches(rescoring: Rescoring) -> Mapping[str, torch.Tensor]:
+    """How many λ the re-scoring moved each layer by at every placement, (L,); nothing where that is one throughout."""
+    if rescoring.steps is None or rescoring.step_mode == "official":
+        return {}
+    return {p.name: steps / rescoring.step for p, steps in zip(rescoring.placements, rescoring.steps, strict=True)}
+
+
 def _pictures(
-    generator: Generator, design: Design, boundaries: Mapping[str, Boundary]
+    generator: Generator, design: Design, boundaries: Mapping[str, Boundary], stretches: Mapping[str, torch.Tensor]
 ) -> Mapping[str, Callable[[], bytes]]:
     """How to draw every picture of a design, each by itself."""
 
@@ -205,8 +214,11 @@ def _pictures(
         what = trial.what
         if trial.catch is not None:
             return png(altered(edited(generator, what.seed, None, 0.0, ()), trial.catch))
-        layers = design.stages[trial.stage or ""]
-        return png(edited(generator, what.seed, boundaries[what.concept], what.strength, layers))
+        stage, boundary = trial.stage or "", boundaries[what.concept]
+        if stage in stretches:
+            times = stretches[stage].to(boundary.normal)
+            boundary = replace(boundary, normal=times[:, None] * boundary.normal)
+        return png(edited(generator, what.seed, boundary, what.strength, design.stages[stage]))
 
     trials = design.trials.values()
     return {t.before: partial(before, t) for t in trials} | {t.after: partial(after, t) for t in trials}
