@@ -15,6 +15,7 @@ from PIL import Image
 
 import higan as higan_package
 from higan import cli, load_generator, load_scorer, population, store
+from higan import effects as effects_module
 from higan.cli import discover as discover_verb
 from higan.cli import edit as edit_verb
 from higan.cli import effects as effects_verb
@@ -661,6 +662,23 @@ def test_transitions_are_refused_before_the_work(higan, finished, tmp_path):
     assert code == 0, printed
     assert json.loads((tmp_path / "v" / "transition.json").read_text())["segmenter"] == "rooms"
     assert "in the eyes of the segmenter rooms" in (tmp_path / "v" / "transition.html").read_text()
+
+
+def test_a_replication_measures_side_effects_and_transitions_on_samples_of_its_own(higan, tmp_path, monkeypatch):
+    run, seeds = tmp_path / "run", []
+    line = ["--generator", "toy", "--scorer", "toy", "--num", 300, "--verify", 6, "--random", 3, "--permuted", 0]
+    assert higan("run", *line, "--seed", 3, "--out", run)[0] == 0
+    line = ["planted 0", "planted 1", "--run", run, "--num", 2, "--layers", 0, "--strength", 2, "--segmenter", "rooms"]
+    assert higan("transition", *line, "--out", tmp_path / "t")[0] == 0
+    seeds += json.loads((tmp_path / "t" / "transition.json").read_text())["seeds"]
+    real = effects_module.sample_seeds
+    monkeypatch.setattr(
+        effects_module, "sample_seeds", lambda *a, **k: seeds.extend((found := real(*a, **k)).tolist()) or found
+    )
+    line = ["--run", run, "--num", 4, "--concept", "planted 1", "--out", tmp_path / "s.html"]
+    assert higan("side-effects", *line)[0] == 0
+    assert len(seeds) > 2 + 4
+    assert {seed >> 24 for seed in seeds} == {(2**31 >> 24) + 3}  # see `sample_seeds`
 
 
 def test_side_effects_before_and_after(higan, finished, tmp_path):

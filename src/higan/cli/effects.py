@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from higan import store
 from higan.cli.app import Device, app, console, progress_bars
 from higan.cli.outputs import prepare, room_for
 from higan.cli.runs import Run, bench_of
@@ -46,14 +47,14 @@ def side_effects(
     std = score_stds(bench.rescoring, bench.scorer.concepts)
     edits, flat = _rising(bench, bench.rescoring, concept)
     variants, missing = {}, {}
-    longest = _FURTHEST * bench.rescoring.step
+    longest, seed = _FURTHEST * bench.rescoring.step, store.load_run(run).seed
     for title, variant in (("As fitted", edits), ("Others projected out", projected(edits))):
         with progress_bars(resumes=False) as bars:
-            found = matched(bench.generator, bench.scorer, variant, target=target, std=std, longest=longest)
+            found = matched(bench.generator, bench.scorer, variant, target=target, std=std, longest=longest, seed=seed)
             if not found:
                 raise ValueError(f"no edit moves its own score by {target:g} standard deviations; ask for less")
             effects = measure_effects(
-                bench.generator, bench.scorer, found, std=std, num=num, progress=of_step(bars, title)
+                bench.generator, bench.scorer, found, std=std, num=num, seed=seed, progress=of_step(bars, title)
             )
         variants[title], missing[title] = (effects, found), sorted({*flat, *edits} - {*found})
     write_whole(room_for(out), side_effects_page(variants, missing, target).encode())

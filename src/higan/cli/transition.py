@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from higan import load_segmenter
+from higan import load_segmenter, store
 from higan.cli.app import EMBEDDED, Device, SegmenterName, app, console
 from higan.cli.codes import sources
 from higan.cli.outputs import check_folder
@@ -60,7 +60,7 @@ def transition(
     begin = None if codes is None else sources(bench, None, codes, "--seed", "--codes")[0]
     journey = travel(
         bench, seen, categories, codes=begin, num=48 if num is None else num, steps=steps, strength=strength,
-        layers=where,
+        layers=where, seed=store.load_run(run).seed,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     page, record = transition_page(journey, seen.name, shown=shown), _transition_json(journey, seen)
