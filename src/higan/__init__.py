@@ -20,23 +20,29 @@ codes of photographs, `higan.transitions` what becomes of objects, `higan.effect
 `higan.types` holds the letters, the protocols of generators and scorers of your own, and what all of these return.
 """
 
-from higan.errors import HiganError
-from higan.generators import load_generator
-from higan.scorers import load_scorer
-from higan.segmenters import load_segmenter
-from higan.store import load_boundary
-from higan.types import (
-    LEVELS,
-    Boundary,
-    Concept,
-    Edit,
-    Generator,
-    Placement,
-    Population,
-    Rescoring,
-    Scorer,
-    Segmenter,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from higan.errors import HiganError
+    from higan.generators import load_generator
+    from higan.scorers import load_scorer
+    from higan.segmenters import load_segmenter
+    from higan.store import load_boundary
+    from higan.types import (
+        LEVELS,
+        Boundary,
+        Concept,
+        Edit,
+        Generator,
+        Placement,
+        Population,
+        Rescoring,
+        Scorer,
+        Segmenter,
+    )
 
 __version__ = "0.1.0"
 
@@ -58,3 +64,34 @@ __all__ = [
     "load_scorer",
     "load_segmenter",
 ]
+
+_HOMES = {
+    "HiganError": "errors",
+    "load_boundary": "store",
+    "load_generator": "generators",
+    "load_scorer": "scorers",
+    "load_segmenter": "segmenters",
+}
+"""Where the names above come from; all others from ``types``."""
+
+if not TYPE_CHECKING:  # which would take any name for known
+
+    def __getattr__(name: str) -> object:
+        """Names, and modules, when they are first asked for: torch and all the rest take a second or two to load."""
+        if name in __all__:
+            found = getattr(import_module(f"higan.{_HOMES.get(name, 'types')}"), name)
+        elif name.startswith("_"):
+            raise AttributeError(f"module 'higan' has no attribute {name!r}")
+        else:
+            try:
+                found = import_module(f"higan.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"higan.{name}":
+                    raise
+                raise AttributeError(f"module 'higan' has no attribute {name!r}") from None
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
