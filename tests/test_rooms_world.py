@@ -2,13 +2,15 @@
 
 import json
 import math
+import resource
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from higan.errors import CorruptRunError, RunMismatchError
+from higan.engines import InProcess
+from higan.errors import CorruptRunError, RunMismatchError, RunWriteError
 from higan.rooms.classes import CATEGORIES, CLASSES, class_index
 from higan.rooms.dataset import batches, colour_masks, contact_sheet, open_data, sample_rooms, write_data
 from higan.rooms.factors import FACTORS, factor_index, factors
@@ -189,6 +191,23 @@ def test_data_set_resumes_and_refuses_others(tmp_path):
         write_data(tmp_path / "a", 7, 32, first_seed=10)
     with pytest.raises(CorruptRunError, match="no rooms"):
         open_data(tmp_path / "b")
+
+
+def test_a_full_disk_is_told_and_rooms_go_on(tmp_path, monkeypatch):
+    """A limit stands for it: with files in mapped memory either would kill the process."""
+    monkeypatch.setattr("higan.rooms.dataset.Processes", lambda workers: InProcess())
+    whole = write_data(tmp_path / "a", 3, 32)
+    before = [array.tobytes() for array in (whole.images, whole.masks, whole.factors)]
+    (tmp_path / "a" / "blocks.txt").unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, hard))
+    try:
+        with pytest.raises(RunWriteError, match=r"images.npy cannot be written \(File too large\)"):
+            write_data(tmp_path / "a", 3, 32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = write_data(tmp_path / "a", 3, 32)
+    assert [array.tobytes() for array in (again.images, again.masks, again.factors)] == before
 
 
 def test_camera_angles_are_radians():

@@ -21,7 +21,7 @@ from higan.engines.types import OpenJob, Ticks, U, Units
 from higan.errors import EngineError
 from higan.memory import keep_memory
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "unheard"]
 
 _PATIENCE = 2.0
 
@@ -117,7 +117,7 @@ class _Crew(Generic[U]):
         devices = self.engine.devices
         arguments = (theirs, self.open_job, devices[place % len(devices)], self.engine.threads)
         process = context.Process(target=_serve, args=arguments, daemon=True, name=f"higan worker {place}")
-        with _unheard():
+        with unheard():
             process.start()
         # Closed here, so that the death of the worker ends the pipe.
         theirs.close()
@@ -160,7 +160,7 @@ class _Worker(Generic[U]):
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def unheard() -> Iterator[None]:
     """Processes that are started meanwhile do not hear of Ctrl-C, not even while they import what they need."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -34,6 +34,7 @@ from PIL import Image
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException, spawn
 
+from higan.engines.processes import unheard
 from higan.errors import RunError, RunMismatchError
 from higan.files import write_whole
 from higan.generators.rooms import RoomsGenerator, estimate_mean_code
@@ -309,7 +310,8 @@ def _heed_signals() -> Callable[[], bool]:
 def _run_processes(job: _Job, report: Report | None) -> None:
     records = mp.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as meeting, _stop_on_signal() as asked_to_stop:
-        context = spawn(_work, (job, f"file://{meeting}/store", records), job.processes, join=False)
+        with unheard():
+            context = spawn(_work, (job, f"file://{meeting}/store", records), job.processes, join=False)
         told = over = False
         while not over:
             try:
@@ -335,6 +337,8 @@ def _work(rank: int, job: _Job, meeting: str, records: SimpleQueue[Record]) -> N
     # A terminal sends Ctrl-C to all processes, and the calling one passes it on besides: the second signal may come
     # while the checkpoint is written, while others wait for that, or at the very end.
     asked_to_stop = _heed_signals()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Which also tells of the death of the caller.
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=job.processes)
     try:
         job.run(rank, records.put, asked_to_stop)

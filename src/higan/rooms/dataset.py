@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from higan.engines import Job, Processes, Tick
 from higan.errors import CorruptRunError, RunMismatchError
-from higan.memory import keep_memory
 from higan.rooms.classes import CLASSES
 from higan.rooms.factors import FACTORS, factors
 from higan.rooms.render import check_resolution, render
 from higan.rooms.scene import sample_scenes
+from higan.store.files import unwritable
 
 __all__ = [
     "RoomsBatch",
@@ -106,6 +106,8 @@ def write_data(
     Raises:
         ValueError: num or processes below 1, or a resolution that is not rendered.
         RunMismatchError: the folder holds other rooms.
+        RunWriteError: the disk is full or refuses.
+        EngineError: renderers die again and again.
     """
     if num < 1 or processes < 1:
         raise ValueError(f"num and processes must be at least 1; got {num} and {processes}")
@@ -118,22 +120,12 @@ def write_data(
     finished = _finished(folder)
     todo = [b for b in blocks if b[0] not in finished]
     done = num - sum(b[1] - b[0] for b in todo)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(_write_block, str(folder), b, resolution, first_seed): b for b in todo}
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                start, stop = jobs[job]
-                with (folder / "blocks.txt").open("a") as log:
-                    log.write(f"{start}\n")
-                    log.flush()
-                    os.fsync(log.fileno())
-                done += stop - start
-                if progress is not None:
-                    progress(done)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # Else everything would be rendered before it stops.
-            raise
+    with Processes(processes).open(partial(_open_renderer, resolution, first_seed)) as crew:
+        for block, content in crew.make(todo):
+            _write_block(folder, block, content)
+            done += block[1] - block[0]
+            if progress is not None:
+                progress(done)
     return open_data(folder)
 
 
@@ -204,15 +196,41 @@ def _finished(folder: Path) -> set[int]:
     return {int(line) for line in log.read_text().split("\n")[:-1]} if log.exists() else set()
 
 
-def _write_block(folder: str, block: tuple[int, int], resolution: int, first_seed: int) -> None:
-    torch.set_num_threads(1)
-    keep_memory()
+def _open_renderer(resolution: int, first_seed: int, device: str) -> Job[tuple[int, int]]:
+    return partial(_render_block, resolution, first_seed, device)
+
+
+def _render_block(resolution: int, first_seed: int, device: str, block: tuple[int, int], tick: Tick) -> bytes:
     start, stop = block
-    batch = sample_rooms(range(first_seed + start, first_seed + stop), resolution)
-    for name, value in (("images", batch.images), ("masks", batch.masks), ("factors", batch.factors)):
-        array = np.load(Path(folder) / f"{name}.npy", mmap_mode="r+")
-        array[start:stop] = value.numpy()
-        array.flush()
+    batch = sample_rooms(range(first_seed + start, first_seed + stop), resolution, device)
+    return b"".join(array.numpy().tobytes() for array in (batch.images, batch.masks, batch.factors))
+
+
+def _write_block(folder: Path, block: tuple[int, int], content: bytes) -> None:
+    """To its place in each of the files: not through memory that is mapped, where a full disk kills the process.
+
+    Raises:
+        RunWriteError: the disk is full or refuses.
+    """
+    start, stop = block
+    begin = 0
+    for path in (folder / f"{name}.npy" for name in ("images", "masks", "factors")):
+        array = np.load(path, mmap_mode="r")
+        size = array[:1].nbytes
+        end = begin + (stop - start) * size
+        try:
+            with path.open("r+b") as file:
+                file.seek(array.offset + start * size)
+                file.write(content[begin:end])
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(path, error) from error
+        begin = end
+    with (folder / "blocks.txt").open("a") as log:
+        log.write(f"{start}\n")
+        log.flush()
+        os.fsync(log.fileno())
 
 
 def colour_masks(masks: UInt8[Tensor, "n H W"]) -> UInt8[Tensor, "n 3 H W"]:
