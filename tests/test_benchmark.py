@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from higan.benchmark.methods import METHODS, Answer, Lab, _suiting, usable
 from higan.benchmark.page import Plate, headline, table, write_benchmark
-from higan.benchmark.run import Budget, Setting, World, estimate, run_benchmark
+from higan.benchmark.run import Budget, Setting, World, estimate, run_benchmark, unfinished
 from higan.benchmark.tasks import TASKS, Record, area, calls, grade, purity, rank_correlation, spread
 from higan.benchmark.truth import Truth, estimate_truth, exact_truth
 from higan.errors import RunMismatchError
@@ -283,15 +283,16 @@ def setting(name="tiny", seeds=(0,), tell=None):
     return Setting(name, name, True, seeds, lambda seed: world(0.3, seed), tell or exact, Budget(60, 4, 3), {})
 
 
-def test_a_method_of_ones_own_is_one_function(tmp_path):
-    def guess(lab):
-        d = torch.nn.functional.normalize(torch.ones(len(lab.concepts), lab.generator.code_dim), dim=1)
-        even = torch.ones(len(lab.concepts), lab.generator.num_layers)
-        edits = tuple(
-            Edit(Boundary(c, row, torch.zeros(()), math.nan), 1.0, (0,)) for c, row in zip(lab.concepts, d, strict=True)
-        )
-        return Answer(d, even[:, 0], even, even, None, edits)
+def guess(lab):
+    d = torch.nn.functional.normalize(torch.ones(len(lab.concepts), lab.generator.code_dim), dim=1)
+    even = torch.ones(len(lab.concepts), lab.generator.num_layers)
+    edits = tuple(
+        Edit(Boundary(c, row, torch.zeros(()), math.nan), 1.0, (0,)) for c, row in zip(lab.concepts, d, strict=True)
+    )
+    return Answer(d, even[:, 0], even, even, None, edits)
 
+
+def test_a_method_of_ones_own_is_one_function(tmp_path):
     heard = []
     results = run_benchmark(
         tmp_path, [setting(seeds=(0, 1))], methods={"guess": guess}, report=lambda *a: heard.append(a)
@@ -390,6 +391,17 @@ def test_cost_is_counted_before_it_is_paid():
     assert seconds > 0
 
 
+def test_seeds_are_done_when_every_method_was_tried(tmp_path):
+    few = {"one": guess, "other": guess}
+    tried = setting(seeds=(3, 4, 5))
+    assert unfinished(tmp_path, tried, few) == (3, 4, 5)
+    run_benchmark(tmp_path, [setting(seeds=(3, 4))], methods=few)
+    assert unfinished(tmp_path, tried, few) == (5,)
+    next((tmp_path / "cells").glob("*-4-*")).unlink()
+    assert unfinished(tmp_path, tried, few) == (4, 5)
+    assert unfinished(tmp_path, tried) == (3, 4, 5)
+
+
 def test_a_benchmark_is_not_put_into_a_run(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     setting = Setting("toy", "toy", True, (0,), world, lambda world, seed: None, Budget())
@@ -433,6 +445,7 @@ def test_quick_benchmark_from_the_command_line_and_again(higan, tmp_path):
     cells[0].write_text("{")
     code, printed = higan("benchmark", "--quick", "--out", out)
     assert code == 1
+    assert "10 methods in 1 setting, 1 world, all done before." in printed
     assert "is damaged" in printed
     assert "run the same line again" in printed
 

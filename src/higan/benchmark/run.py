@@ -24,7 +24,7 @@ from higan.layers import groups, placements
 from higan.population import render, sample, score
 from higan.types import Generator, Scorer
 
-__all__ = ["Budget", "Results", "Row", "Setting", "World", "estimate", "run_benchmark"]
+__all__ = ["Budget", "Results", "Row", "Setting", "World", "estimate", "run_benchmark", "unfinished"]
 
 Report = Callable[[str, int, int], None]
 """Called with the name of what is under way, cells done and cells in total."""
@@ -180,7 +180,7 @@ def _records(
             bench = _Bench(setting, seed)
             for name, method in methods.items():
                 what = f"{setting.title}, seed {seed}: {name}"
-                path = cells / f"{setting.name}-{_key(setting)}-{seed}-{_slug(name, method)}.json"
+                path = _cell(cells, setting, seed, name, method)
                 record = _read(path)
                 if record is None:
                     tell(what)
@@ -236,6 +236,16 @@ class _Bench:
         return grade(method(self.lab), truth, self.world.scorer.concepts).rounded()
 
 
+def unfinished(out: str | Path, setting: Setting, methods: Mapping[str, Method] = METHODS) -> tuple[int, ...]:
+    """Seeds of a setting with which not every method has been tried in this folder."""
+    cells = Path(out) / "cells"
+    return tuple(
+        seed
+        for seed in setting.seeds
+        if not all(_cell(cells, setting, seed, name, method).exists() for name, method in methods.items())
+    )
+
+
 def estimate(setting: Setting, num_methods: int = len(METHODS)) -> tuple[int, float]:
     """Images that a setting will take with all its seeds, about, and the seconds for them, from one timed batch."""
     world, budget = setting.open(setting.seeds[0]), setting.budget
@@ -253,6 +263,10 @@ def estimate(setting: Setting, num_methods: int = len(METHODS)) -> tuple[int, fl
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _cell(cells: Path, setting: Setting, seed: int, name: str, method: Method) -> Path:
+    return cells / f"{setting.name}-{_key(setting)}-{seed}-{_slug(name, method)}.json"
 
 
 def _key(setting: Setting) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from rich.text import Text
 from higan import __version__, load_generator, load_scorer
 from higan.benchmark.methods import METHODS
 from higan.benchmark.page import Plate, headline, table, write_benchmark
-from higan.benchmark.run import Budget, Results, Setting, World, estimate, run_benchmark
+from higan.benchmark.run import Budget, Results, Setting, World, estimate, run_benchmark, unfinished
 from higan.benchmark.tasks import TASKS
 from higan.benchmark.truth import Truth, estimate_truth, exact_truth
 from higan.cli.app import Device, Out, app, console, link, minutes, progress_bars
@@ -60,13 +61,7 @@ def benchmark(
     settings = [_exact(e, a, range(seeds), device, quick=quick) for e, a in (_QUICK if quick else _FULL)]
     if rooms and not quick:
         settings.append(_rooms(device))
-    costs = [estimate(setting) for setting in settings]
-    worlds = sum(len(setting.seeds) for setting in settings)
-    images, seconds = (sum(cost[k] for cost in costs) for k in (0, 1))
-    console.print(
-        f"{len(METHODS)} methods in {count(len(settings), 'setting')}, {count(worlds, 'world')}: about "
-        f"{images:,} images, {minutes(seconds)} on this machine. The same line again goes on where it stopped."
-    )
+    console.print(f"{len(METHODS)} methods in {_left(out, settings)}")
     with progress_bars() as bars:
         results = run_benchmark(out, settings, report=_one_bar(bars))
     provenance = {
@@ -82,6 +77,22 @@ def benchmark(
     for what, winner in headline(results):
         console.print(Text(f"{what}:", "bold"), winner, highlight=False)
     console.print("Page:", link(path), highlight=False, soft_wrap=True)
+
+
+def _left(out: Path, settings: Sequence[Setting]) -> str:
+    """What there is to do, and what it costs, apart from what was done before."""
+    worlds = sum(len(setting.seeds) for setting in settings)
+    told = f"{count(len(settings), 'setting')}, {count(worlds, 'world')}"
+    left = [replace(setting, seeds=seeds) for setting in settings if (seeds := unfinished(out, setting))]
+    if not left:
+        return f"{told}, all done before."
+    todo = sum(len(setting.seeds) for setting in left)
+    costs = [estimate(setting) for setting in left]
+    images, seconds = (sum(cost[k] for cost in costs) for k in (0, 1))
+    return (
+        f"{told}{f', {todo} to do' if todo < worlds else ''}: about {images:,} images, {minutes(seconds)} on this "
+        "machine. The same line again goes on where it stopped."
+    )
 
 
 def _one_bar(bars: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
