@@ -558,6 +558,7 @@ def test_verbs_take_inverted_codes(higan, finished, photographs, tmp_path):
     code, printed = higan("transition", "bedroom", "living_room", "--run", finished, "--codes", codes, "--strength", 4,
                           "--out", tmp_path / "t")  # fmt: skip
     assert code == 0, printed
+    assert printed.startswith("Transition …")
     assert json.loads((tmp_path / "t" / "transition.json").read_text())["seeds"] == [0, 1]
 
 

@@ -238,6 +238,7 @@ def test_states_of_lighting_are_shares_of_halves_by_daylight_and_lamp():
 def test_the_command_prints_tables_or_json(higan):
     code, printed = higan("rooms", "quality", "--generator", "rooms-32-s0", "--num", 40)
     assert code == 0
+    assert printed.startswith("Comparing …")
     assert "Fréchet distance" in printed
     assert "natural_light" in printed
     assert "nightstand" in printed

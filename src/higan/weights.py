@@ -42,7 +42,8 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("higan")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # Copies: safetensors maps the file, which Windows then lets nobody replace or remove.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         if _starts_like_safetensors(path):
             raise CorruptFileError(f"{path} is truncated or damaged: {error}; fetch or train it again") from error

@@ -454,11 +454,11 @@ def check_names(names: Iterable[str]) -> None:
     """Refuse concepts whose directions would be written over one another.
 
     Raises:
-        ValueError: two have the same name, or get the same in the tool's files.
+        ValueError: two have the same name, or get the same in the tool's files, on systems too that take a for A.
     """
     called: dict[str, list[str]] = {}
     for name in names:
-        called.setdefault(official_name(name), []).append(name)
+        called.setdefault(official_name(name).casefold(), []).append(name)
     if twice := [" and ".join(map(repr, several)) for several in called.values() if len(several) > 1]:
         raise ValueError(f"directions need names that differ as names of files do; alike are {'; '.join(twice)}")
 

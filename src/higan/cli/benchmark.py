@@ -20,7 +20,7 @@ from higan.benchmark.page import Plate, headline, table, write_benchmark
 from higan.benchmark.run import Budget, Results, Setting, World, estimate, run_benchmark, unfinished
 from higan.benchmark.tasks import TASKS
 from higan.benchmark.truth import Truth, estimate_truth, exact_truth
-from higan.cli.app import Device, Out, app, console, link, minutes, progress_bars
+from higan.cli.app import Device, app, console, link, minutes, progress_bars
 from higan.generators.loading import WEIGHTS as GENERATORS
 from higan.generators.transparent import FACTORS, Arrangement, TransparentGenerator, draw
 from higan.population import render, sample, to_uint8
@@ -45,7 +45,7 @@ _QUICK = ((0.4, "paper"),)
 
 @app.command()
 def benchmark(
-    out: Out = Path("benchmark"),
+    out: Annotated[Path, typer.Option("--out", help="Folder; the same line again resumes.")] = Path("benchmark"),
     quick: Annotated[bool, typer.Option("--quick", help="A minute's worth: fewer samples, no embedded world.")] = False,
     seeds: Annotated[
         int | None, typer.Option("--seeds", help="Transparent generators per setting; 3, or 1 with --quick.")

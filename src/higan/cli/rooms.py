@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 import typer
 from rich.table import Table
+from torch import Tensor
 
 from higan.cli.app import ANEW, EMBEDDED, Device, console, progress_bars, rooms
 from higan.cli.outputs import prepare, room_for
@@ -250,13 +251,23 @@ def rooms_quality(
     name = scorer or fitting
     trained = SCORERS / f"{name}.safetensors"
     judge = RoomsScorer.load(trained if trained.is_file() else Path(name), device)
-    quality = measure_quality(
-        judge,
-        lambda start, stop: render(model, sample_codes(model, range(start, stop))),
-        lambda start, stop: sample_rooms(range(seed + start, seed + stop), model.resolution, device).images,
-        num,
-        RoomsSegmenter.load(SEGMENTERS / f"{fitting}.safetensors", device),
-    )
+    segmenter = RoomsSegmenter.load(SEGMENTERS / f"{fitting}.safetensors", device)
+    with progress_bars(resumes=False) as bars:
+
+        def tell(done: int) -> None:
+            if not as_json:
+                bars("Comparing", done, 3 * num)
+
+        def generated(start: int, stop: int) -> Tensor:
+            tell(start)
+            return render(model, sample_codes(model, range(start, stop)))
+
+        def rendered(start: int, stop: int) -> Tensor:
+            tell(num + start)
+            return sample_rooms(range(seed + start, seed + stop), model.resolution, device).images
+
+        quality = measure_quality(judge, generated, rendered, num, segmenter)
+        tell(3 * num)
     if as_json:
         console.print_json(json.dumps(asdict(quality)))
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from higan import load_segmenter, store
-from higan.cli.app import EMBEDDED, Device, SegmenterName, app, console
+from higan.cli.app import EMBEDDED, Device, SegmenterName, app, console, progress_bars
 from higan.cli.codes import sources
 from higan.cli.outputs import check_folder
 from higan.cli.runs import Run, bench_and_segmenter
@@ -58,10 +59,11 @@ def transition(
     L = bench.generator.num_layers
     where = None if layers is None else parse_layers(layers, num_layers=L, names=groups(L))
     begin = None if codes is None else sources(bench, None, codes, "--seed", "--codes")[0]
-    journey = travel(
-        bench, seen, categories, codes=begin, num=48 if num is None else num, steps=steps, strength=strength,
-        layers=where, seed=store.load_run(run).seed,
-    )  # fmt: skip
+    with progress_bars(resumes=False) as bars:
+        journey = travel(
+            bench, seen, categories, codes=begin, num=48 if num is None else num, steps=steps, strength=strength,
+            layers=where, seed=store.load_run(run).seed, progress=partial(bars, "Transition"),
+        )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     page, record = transition_page(journey, seen.name, shown=shown), _transition_json(journey, seen)
     write_whole(out / "transition.html", page.encode())

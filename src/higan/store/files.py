@@ -133,7 +133,8 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            # Copies: safetensors maps the file, which Windows then lets nobody replace or remove.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise CorruptRunError(f"{path} is damaged: {error}; do this step again to replace it") from error
     text = metadata.get(CONTENT, "")
