@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+import sys
 import threading
 import time
 import urllib.parse
@@ -342,6 +343,18 @@ def test_default_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("HIGAN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     assert download.default_cache() == tmp_path / "x" / "higan"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users have names there")
+def test_without_a_home_there_is_no_default_cache(monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    for name in ("HIGAN_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(MissingWeightsError, match="there is no home folder to keep downloads in; name a folder with"):
+        download.default_cache()
 
 
 # ---- the table ----------------------------------------------------------------------------------------------------

@@ -71,6 +71,18 @@ def test_ctrl_c_is_not_heard_where_it_was_not_before(start):
         assert start("-m", "higan", torch=TOLD, preexec_fn=prepare).communicate() == (told, "")
 
 
+def test_ctrl_c_between_loading_and_working_is_a_status(monkeypatch):
+    def stopped():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("higan.cli.main", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("higan.__main__").main()
+    assert ended.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_the_package_is_a_program(start):
     started = start("-m", "higan", "--version")
     assert started.communicate() == (f"higan {higan.__version__}\n", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 
 def main() -> None:
@@ -16,7 +17,10 @@ def main() -> None:
 
     if waiting:
         signal.signal(signal.SIGINT, python)
-    run()
+    try:
+        run()
+    except KeyboardInterrupt:  # before the first verb, or after the last
+        sys.exit(130)
 
 
 if __name__ == "__main__":

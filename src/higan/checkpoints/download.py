@@ -48,11 +48,20 @@ class Reply(Protocol):
 
 
 def default_cache() -> Path:
-    """Folder for downloaded models: ``$HIGAN_CACHE``, else ``higan`` in the user's cache folder."""
+    """Folder for downloaded models: ``$HIGAN_CACHE``, else ``higan`` in the user's cache folder.
+
+    Raises:
+        MissingWeightsError: neither the environment nor the system knows of such a folder.
+    """
     if found := os.environ.get("HIGAN_CACHE"):
         return Path(found)
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "higan"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "higan"
+    except RuntimeError as error:  # as in a container, of a user without a name
+        raise MissingWeightsError(
+            "there is no home folder to keep downloads in; name a folder with HIGAN_CACHE, or --cache"
+        ) from error
 
 
 def pull(
