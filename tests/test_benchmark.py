@@ -15,9 +15,10 @@ from sklearn.metrics import roc_auc_score
 
 from higan.benchmark.methods import METHODS, Answer, Lab, _suiting, usable
 from higan.benchmark.page import Plate, headline, table, write_benchmark
-from higan.benchmark.run import Budget, Setting, World, estimate, run_benchmark, unfinished
+from higan.benchmark.run import Budget, Setting, World, _cell, estimate, run_benchmark, unfinished
 from higan.benchmark.tasks import TASKS, Record, area, calls, grade, purity, rank_correlation, spread
 from higan.benchmark.truth import Truth, estimate_truth, exact_truth
+from higan.cli.benchmark import _exact, _left
 from higan.errors import RunMismatchError
 from higan.generators.toy import ToyGenerator
 from higan.generators.transparent import FACTORS, TransparentGenerator
@@ -400,6 +401,17 @@ def test_seeds_are_done_when_every_method_was_tried(tmp_path):
     next((tmp_path / "cells").glob("*-4-*")).unlink()
     assert unfinished(tmp_path, tried, few) == (4, 5)
     assert unfinished(tmp_path, tried) == (3, 4, 5)
+
+
+def test_the_command_tells_the_cost_of_what_is_left(tmp_path):
+    (tmp_path / "cells").mkdir()
+    first, both = (_exact(0.4, "paper", range(k), "cpu", quick=True) for k in (1, 2))
+    for name, method in METHODS.items():
+        _cell(tmp_path / "cells", first, 0, name, method).write_text("{}")
+    assert _left(tmp_path, [first]) == "1 setting, 1 world, all done before."
+    images, _ = estimate(first)
+    assert f"1 setting, 2 worlds, 1 to do: about {images:,} images, " in _left(tmp_path, [both])
+    assert f"1 setting, 2 worlds: about {2 * images:,} images, " in _left(tmp_path / "other", [both])
 
 
 def test_a_benchmark_is_not_put_into_a_run(tmp_path):
