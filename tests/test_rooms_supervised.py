@@ -18,6 +18,7 @@ from higan.rooms.supervised import (
     targets,
     train_scorer,
     train_segmenter,
+    validate_segmenter,
 )
 from higan.scorers.rooms import RoomsScorer
 from higan.segmenters.rooms import RoomsSegmenter
@@ -95,6 +96,19 @@ def test_a_segmenter_may_learn_from_rooms_of_another_size(data):
     rooms = replace(data, images=data.images[..., ::2, ::2], masks=data.masks[..., ::2, ::2])
     found = train_segmenter(rooms, epochs=1, batch_size=64).segment(torch.from_numpy(rooms.images[:2].copy()))
     assert found.shape == (2, 32, 32)
+
+
+def test_a_class_that_is_neither_there_nor_found_does_not_count(data):
+    rooms = replace(data, masks=np.where(data.masks == class_index("bed"), 0, data.masks))
+    segmenter = train_segmenter(rooms, epochs=1, batch_size=16)
+    segmenter.network.head.bias.unflatten(0, (-1, 4))[class_index("bed")] = -1e9  # Never found.
+    quality = validate_segmenter(segmenter, rooms)
+    wanted, found = (
+        rooms.masks[144:].flatten(),
+        segmenter.segment(torch.from_numpy(rooms.images[144:].copy())).flatten(),
+    )
+    assert quality["mean_iou"] == pytest.approx(jaccard_score(wanted, found, average="macro"), abs=1e-4)
+    assert "bed" not in quality
 
 
 def test_too_few_rooms(data):

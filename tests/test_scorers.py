@@ -116,8 +116,10 @@ def test_scorers_combine():
     images = torch.randint(256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert both.name == "toy+colour"
     assert torch.equal(both.score(images)[:, 4:], ColourScorer().score(images))
-    with pytest.raises(ValueError, match=r"different names.*constant.*Take one of toy, toy"):
+    with pytest.raises(ValueError, match=r"different names.*constant.*Take toy once"):
         CombinedScorer([ToyScorer(), ToyScorer()])
+    with pytest.raises(ValueError, match=r"Take one of toy, toy\+colour"):
+        CombinedScorer([ToyScorer(), both])
     with pytest.raises(ValueError, match="at least one"):
         CombinedScorer([])
     assert higan.load_scorer("toy+colour").concepts == CombinedScorer([ToyScorer(), ColourScorer()]).concepts

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -335,7 +336,10 @@ def train_segmenter(
 
 
 def validate_segmenter(segmenter: RoomsSegmenter, data: RoomsData, batch_size: int = 256) -> dict[str, float]:
-    """Intersection over union of every class on the held-out tenth, their mean, and the share of right pixels."""
+    """Intersection over union of every class on the held-out tenth, their mean, and the share of right pixels.
+
+    A class that is neither there nor found has none, and counts for nothing in the mean.
+    """
     count = len(segmenter.classes)
     table = torch.zeros(count, count, dtype=torch.long)
     rows = split(data).validate
@@ -347,7 +351,6 @@ def validate_segmenter(segmenter: RoomsSegmenter, data: RoomsData, batch_size: i
             table += torch.bincount((wanted * count + found).flatten(), minlength=count * count).view(count, count)
     overlap = table.diagonal()
     union = table.sum(0) + table.sum(1) - overlap
-    iou = overlap / union.clamp(min=1)
-    quality = {c.name: round(float(v), 4) for c, v in zip(segmenter.classes, iou, strict=True)}
-    mean = round(float(iou.mean()), 4)
-    return {"pixel_accuracy": round(float(overlap.sum() / table.sum()), 4), "mean_iou": mean, **quality}
+    iou = {c.name: float(overlap[k] / union[k]) for k, c in enumerate(segmenter.classes) if union[k]}
+    told = {"pixel_accuracy": float(overlap.sum() / table.sum()), "mean_iou": fmean(iou.values()), **iou}
+    return {name: round(value, 4) for name, value in told.items()}

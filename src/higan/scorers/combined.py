@@ -27,10 +27,9 @@ class CombinedScorer:
         names = [c.name for c in concepts]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            having = ", ".join(s.name for s in scorers if {c.name for c in s.concepts} & set(twice))
-            raise ValueError(
-                f"concepts must have different names; several scorers have: {', '.join(twice)}. Take one of {having}"
-            )
+            having = dict.fromkeys(s.name for s in scorers if {c.name for c in s.concepts} & set(twice))
+            mend = f"Take one of {', '.join(having)}" if len(having) > 1 else f"Take {', '.join(having)} once"
+            raise ValueError(f"concepts must have different names; several scorers have: {', '.join(twice)}. {mend}")
         self.scorers = tuple(scorers)
         self.name = name or "+".join(s.name for s in scorers)
         self.concepts: tuple[Concept, ...] = tuple(concepts)
