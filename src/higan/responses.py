@@ -17,8 +17,6 @@ __all__ = ["GRID", "chosen", "respond", "responses_cost"]
 GRID = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 """Steps of a response curve, in multiples of the step of the re-scoring."""
 
-_NULL = Concept("random direction", "attribute")
-
 
 def chosen(rescoring: Rescoring, *, each: int = 2) -> tuple[tuple[Concept, Placement], ...]:
     """Up to ``each`` verified concepts per level with their most proper stage; those that move most there come first.

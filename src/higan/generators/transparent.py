@@ -289,9 +289,6 @@ class _Easel:
         return torch.exp(-((at - centre) / size).square())
 
 
-_Colour = tuple[float, float, float]
-
-
 def _colour(values: Tensor, *channels: Tensor | float) -> Float[Tensor, "n 3 1 1"]:
     rows = [c if isinstance(c, Tensor) else torch.full_like(values[:, :1], c) for c in channels]
     return torch.cat(rows, 1)[:, :, None, None]

@@ -20,7 +20,6 @@ from higan.rooms.scene import Scenes
 __all__ = ["Pictures", "render"]
 
 _SUPERSAMPLE = 2
-_MAX_T = 1e4
 _LIGHT_RADIUS = 0.16
 
 
