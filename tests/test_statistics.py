@@ -123,6 +123,37 @@ def test_p_values_are_uniform_where_nothing_is_there(pooled):
     assert float((p <= 0.5).double().mean()) == pytest.approx(0.5, abs=0.035)
 
 
+def test_studentised_interval_of_given_resamples():
+    """Its definition in float64 on the very same resamples, so that a slip of a few per cent shows."""
+    changes = torch.randn(1, 1, 40, generator=torch.Generator().manual_seed(0)).exp()
+    found = statistics.interval(record(changes, torch.zeros(1, 1, 1)), num_resamples=500, seed=3)[0, 0]
+    x, weights = changes[0, 0].double().numpy(), statistics.resample_weights(40, 500, 3).double().numpy()
+    mean = weights @ x
+    t = (mean - x.mean()) / np.sqrt(weights @ x**2 - mean**2 + 0.05 * x.var())
+    np.testing.assert_allclose(found, x.mean() - np.quantile(t, [0.975, 0.025]) * np.sqrt(1.05 * x.var()), rtol=1e-4)
+
+
+def test_standard_errors_by_hand():
+    changes = torch.tensor([[[1.0, 3.0, torch.nan], [2.0, 2.0, 2.0]]])
+    # Two samples of variance 2: √(2 / 2).
+    assert statistics.standard_errors(record(changes, torch.zeros(1, 2, 1))).tolist() == [[1.0, 0.0]]
+
+
+def test_pooled_p_values_by_their_definition():
+    """Each direction against the others of its cell, Δs against all of them, both as a new draw: √(1 + 1 / n)."""
+    draw = torch.Generator().manual_seed(0)
+    null, changes = torch.rand(4, 3, 5, generator=draw), 1.5 * torch.rand(5, 3, 1, generator=draw)
+
+    def new(value, others):
+        return (value - others.mean()) / (others.std(ddof=1) * np.sqrt(1 + 1 / len(others)))
+
+    cells = [null[:, p, c].double().numpy() for c in range(5) for p in range(3)]
+    pool = np.array([new(cell[r], np.delete(cell, r)) for cell in cells for r in range(4)])
+    observed = changes.flatten().double().numpy()
+    wanted = [(1 + (pool >= new(x, cell)).sum()) / (len(pool) + 1) for x, cell in zip(observed, cells, strict=True)]
+    np.testing.assert_allclose(statistics.p_values(record(changes, null), pooled=True).flatten(), wanted, rtol=1e-6)
+
+
 def test_pooling_finds_in_a_large_table_what_single_cells_cannot():
     generator = torch.Generator().manual_seed(0)
     changes = torch.rand(20, 20, 1, generator=generator)
