@@ -134,9 +134,10 @@ def test_studentised_interval_of_given_resamples():
 
 
 def test_standard_errors_by_hand():
-    changes = torch.tensor([[[1.0, 3.0, torch.nan], [2.0, 2.0, 2.0]]])
-    # Two samples of variance 2: √(2 / 2).
-    assert statistics.standard_errors(record(changes, torch.zeros(1, 2, 1))).tolist() == [[1.0, 0.0]]
+    changes = torch.tensor([[[0.0, 3.0, 6.0, torch.nan], [2.0, 2.0, 2.0, 2.0]]])
+    # Three samples of variance 9: √(9 / 3).
+    found = statistics.standard_errors(record(changes, torch.zeros(1, 2, 1)))
+    torch.testing.assert_close(found, torch.tensor([[3**0.5, 0.0]]))
 
 
 def test_pooled_p_values_by_their_definition():
