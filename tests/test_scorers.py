@@ -6,7 +6,7 @@ import torch
 import higan
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
 from higan.scorers.colour import ColourScorer, srgb_to_lab
-from higan.scorers.combined import CombinedScorer
+from higan.scorers.combined import ChosenScorer, CombinedScorer
 from higan.scorers.rooms import Output, RoomsScorer, RoomsScorerNetwork, decode, fit_size
 from higan.scorers.toy import ToyScorer
 from higan.segmenters.rooms import RoomsSegmenter, RoomsSegmenterNetwork
@@ -116,10 +116,12 @@ def test_scorers_combine():
     images = torch.randint(256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert both.name == "toy+colour"
     assert torch.equal(both.score(images)[:, 4:], ColourScorer().score(images))
-    with pytest.raises(ValueError, match=r"different names.*constant.*Take toy once"):
+    with pytest.raises(ValueError, match=r"different names.*constant.*: give toy only once$"):
         CombinedScorer([ToyScorer(), ToyScorer()])
-    with pytest.raises(ValueError, match=r"Take one of toy, toy\+colour"):
-        CombinedScorer([ToyScorer(), both])
+    with pytest.raises(ValueError, match=r"constant, .*: take one of toy, other$"):
+        CombinedScorer([ToyScorer(), ColourScorer(), CombinedScorer([ToyScorer()], "other")])
+    with pytest.raises(ValueError, match="constant: toy has them more than once"):
+        CombinedScorer([ChosenScorer(ToyScorer(), ["constant"] * 2), ColourScorer()])
     with pytest.raises(ValueError, match="at least one"):
         CombinedScorer([])
     assert higan.load_scorer("toy+colour").concepts == CombinedScorer([ToyScorer(), ColourScorer()]).concepts

@@ -27,9 +27,13 @@ class CombinedScorer:
         names = [c.name for c in concepts]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            having = dict.fromkeys(s.name for s in scorers if {c.name for c in s.concepts} & set(twice))
-            mend = f"Take one of {', '.join(having)}" if len(having) > 1 else f"Take {', '.join(having)} once"
-            raise ValueError(f"concepts must have different names; several scorers have: {', '.join(twice)}. {mend}")
+            having = [s.name for s in scorers if {c.name for c in s.concepts} & set(twice)]
+            some = ", ".join(dict.fromkeys(having))
+            if len(having) == 1:
+                mend = f"{some} has them more than once by itself; name its concepts differently"
+            else:
+                mend = f"take one of {some}" if len(set(having)) > 1 else f"give {some} only once"
+            raise ValueError(f"concepts must have different names; there are several of {', '.join(twice)}: {mend}")
         self.scorers = tuple(scorers)
         self.name = name or "+".join(s.name for s in scorers)
         self.concepts: tuple[Concept, ...] = tuple(concepts)
