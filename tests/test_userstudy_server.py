@@ -370,6 +370,42 @@ def test_three_raters_at_once_by_keys_mouse_and_touch_through_a_kill_and_a_resta
         page.context.close()
 
 
+def test_the_invitation_goes_on_in_the_same_browser_and_lets_somebody_else_start(browser, small, tmp_path):
+    study, heard = copy_of(small, tmp_path / "study"), []
+    with Answers(study) as answers, running(create_app(answers, organiser=KEY)) as address:
+        page = open_page(browser, address, heard)
+        page.on("dialog", lambda dialog: dialog.accept())
+        start(page, "Ada")
+        answer(page, lambda: page.keyboard.press("1"))
+        again = page.context.new_page()
+        again.goto(address)
+        again.wait_for_selector("#rating:not(.waiting)[data-trial]")
+        assert again.inner_text("#count") == "2 of 6"
+        assert again.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        while again.is_hidden("#thanks"):
+            answer(again, lambda: again.keyboard.press("1"))
+        again.close()
+        page.goto("about:blank")
+        page.goto(address)
+        page.wait_for_selector("#thanks:not([hidden])")
+        page.click("#again")
+        page.wait_for_selector("#welcome:not([hidden])")
+        start(page, "Bo")
+        assert [rater.nickname for rater in answers.raters()] == ["Ada", "Bo"]
+        # At one device halfway, too.
+        page.click("#come-back [data-restart]")
+        page.wait_for_selector("#welcome:not([hidden])")
+        start(page, "Cy")
+        # Who was removed is asked anew, and not turned away.
+        answers.forget(2)
+        page.goto("about:blank")
+        page.goto(address)
+        page.wait_for_selector("#welcome:not([hidden])")
+        assert page.evaluate("localStorage.length") == 0
+        page.context.close()
+    assert [message for message in heard if "404" not in message] == []
+
+
 def test_slips_and_double_presses_count_once_and_pictures_can_be_flipped(browser, small, tmp_path):
     study, heard = copy_of(small, tmp_path / "study"), []
     with Answers(study) as answers, running(create_app(answers, organiser=KEY)) as address:

@@ -51,7 +51,7 @@ class _Desk:
         self._organiser, self._token = organiser, token
 
     def about(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
-        return {"title": self.study.title, "total": self.study.design.num_trials}
+        return {"study": self.study.id, "title": self.study.title, "total": self.study.design.num_trials}
 
     def join(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
         nickname = body.get("nickname", "")

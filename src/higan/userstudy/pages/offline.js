@@ -61,6 +61,7 @@ const backend = {
   back: keeps()
     ? "You can stop and come back in this browser."
     : "Please answer all of them at once: this browser forgets your answers when the page is closed.",
+  leaving: "Have the answers been saved? They will be forgotten on this device.",
   resume: async () => (read() ? state() : null),
   join: async (nickname) => {
     const random = crypto.getRandomValues(new Uint8Array(16));

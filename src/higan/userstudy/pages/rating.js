@@ -5,7 +5,8 @@
 //   picture(name)          → its address
 //   back                   words on how to stop and come back
 //   send(trial, choice, seconds) → resolves once the answer is kept
-//   finish()               → null, or {file, name} to be handed in;  restart() forgets the rater
+//   finish()               → null, or {file, name} to be handed in
+//   restart()              forgets the rater on this device;  leaving: words that ask whether it shall
 const at = (id) => document.getElementById(id);
 const CHOICES = [...document.querySelectorAll("[data-choice]")];
 const SECONDS_PER_TRIAL = 8;
@@ -19,6 +20,12 @@ export async function run(backend) {
   for (const place of document.querySelectorAll("[data-minutes]"))
     place.textContent = Math.max(1, Math.round((about.total * SECONDS_PER_TRIAL) / 60));
   at("back").textContent = backend.back;
+  for (const button of document.querySelectorAll("[data-restart]"))
+    button.addEventListener("click", () => {
+      if (!confirm(backend.leaving)) return;
+      backend.restart();
+      location.reload();
+    });
   const known = await persist(() => backend.resume());
   if (known) return rate(backend, known);
   show("welcome");
@@ -167,12 +174,6 @@ async function finish(backend) {
       link.download = handIn.name;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    });
-    at("again").addEventListener("click", () => {
-      if (confirm("Have the answers been saved? They will be forgotten on this device.")) {
-        backend.restart();
-        location.reload();
-      }
     });
   }
   show("thanks");
