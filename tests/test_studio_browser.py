@@ -145,6 +145,22 @@ def test_a_tall_window_is_filled_with_samples_and_goes_on(open_page):
     page.wait_for_function(f"() => document.querySelectorAll('.thumb').length > {before}")
 
 
+def test_a_page_that_is_opened_again_has_its_samples_from_the_browser(open_page):
+    there = (
+        "() => document.querySelectorAll('.thumb img').length > 5 && document.querySelector('.thumb img').naturalWidth"
+    )
+    sent = """() => performance.getEntriesByType('resource').filter(e => e.name.includes('api/samples/'))
+              .map(e => e.transferSize)[0]"""
+    page = open_page()
+    page.wait_for_function(there)
+    assert page.evaluate(sent) > 0
+    again = page.context.new_page()
+    again.heard = Heard()
+    again.goto(page.url)
+    again.wait_for_function(there)
+    assert not again.evaluate(sent)  # what comes from memory is not even listed
+
+
 def test_skipping_to_the_sliders_leaves_the_edits_alone(open_page):
     page = open_page("#seed=7&edit=wood~1~6-9")
     look = {"seed": 7, "mix": [], "edits": [{"concept": "wood", "strength": 1, "layers": [6, 7, 8, 9]}]}

@@ -2,6 +2,17 @@
 
 const client = Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
 
+/** Samples stand in the line of the browser, not of the tab: the browser keeps what has the same address next time. */
+const browser = (() => {
+  try {
+    const kept = localStorage.getItem("higan-studio-client") ?? client;
+    localStorage.setItem("higan-studio-client", kept);
+    return kept;
+  } catch {
+    return client; // private windows may refuse
+  }
+})();
+
 const PATIENCE = { 0: 2000, 429: 300, 503: 300 }; // milliseconds before the same is asked again
 const LONGEST = 60000; // milliseconds, after which the server cancels a job that nobody asks about
 
@@ -56,7 +67,7 @@ export async function insist(question) {
   }
 }
 
-export const thumbnail = (seed, version) => `api/samples/${seed}?v=${version}&client=${client}`;
+export const thumbnail = (seed, version) => `api/samples/${seed}?v=${version}&client=${browser}`;
 
 /**
  * One question on its way, the newest waiting behind it, everything between forgotten. Answers arrive in the order of
