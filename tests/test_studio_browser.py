@@ -517,6 +517,9 @@ def test_amounts_are_the_measured_response_and_not_a_straight_line(open_page):
     assert output.inner_text() == f"−{abs(wanted):.1f} σ"
     assert page.inner_text("#caption").endswith(f"view yaw −{abs(wanted):.1f} σ")
     assert curve["steps"][-1] == pytest.approx(limit)
+    small = float(np.interp(drag(page, "view_yaw", 0.02), curve["steps"], curve["sigmas"]))
+    assert 0.005 < small < 0.095  # and one digit would say 0.0
+    assert output.inner_text() == f"+{small:.2f} σ"
 
 
 def test_a_length_is_told_as_a_length_and_not_as_times_the_step(open_page):

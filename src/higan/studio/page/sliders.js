@@ -124,10 +124,13 @@ export class Sliders {
 
 const named = (layers) => `layer${layers.length > 1 ? "s" : ""} ${span(layers)}`;
 
+/** A small move is not none: with one digit it would read 0.0. */
+const short = (value) => signed(value, Math.abs(value) < 0.1 ? 2 : 1);
+
 /** An edit in words: the standard deviations by which it moves the score on average where that is known, else its length. */
 export function amount(concept, edit, responses) {
   const sigmas = responses.at(concept, edit);
-  return sigmas === null ? `λ = ${signed(edit.strength, 1)}` : `${signed(sigmas, 1)} σ`;
+  return sigmas === null ? `λ = ${short(edit.strength)}` : `${short(sigmas)} σ`;
 }
 
 /** Δs as a bar with its interval. */
