@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import shutil
 
 import numpy as np
@@ -195,6 +194,7 @@ def test_data_set_resumes_and_refuses_others(tmp_path):
 
 def test_a_full_disk_is_told_and_rooms_go_on(tmp_path, monkeypatch):
     """A limit stands for it: with files in mapped memory either would kill the process."""
+    resource = pytest.importorskip("resource")  # Not on Windows.
     monkeypatch.setattr("higan.rooms.dataset.Processes", lambda workers: InProcess())
     whole = write_data(tmp_path / "a", 3, 32)
     before = [array.tobytes() for array in (whole.images, whole.masks, whole.factors)]

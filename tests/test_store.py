@@ -112,7 +112,6 @@ from higan import population, store
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
 from higan.store.files import load_tensors, save_tensors
-from higan.weights import read_weights, write_weights
 
 class Slow(ToyScorer):
     def score(self, images):
