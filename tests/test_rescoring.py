@@ -335,6 +335,25 @@ def test_what_the_null_gains_is_told_sample_by_sample(study):
     torch.testing.assert_close(made["null_changes"].mean(-1), rescoring.null.mean(0).T)
 
 
+def test_the_null_is_what_meaningless_directions_gain(study):
+    """Mean over samples of max(change, 0) along each, drawn again by hand at all layers and at single ones."""
+    generator, scorer, boundaries, rescoring = study
+    plan = rs.plan_of(
+        generator, scorer, boundaries, num=2, step=2.0, seed=0, places=None, num_random=40, permuted=(),
+        step_mode="official", batch_size=2,
+    )  # fmt: skip
+    codes = pop.sample(generator, rescoring.seeds)
+    before = scorer.score(pop.render(generator, codes))
+    for p in range(0, len(plan.places), 3):
+        layers = list(plan.places[p].layers)
+        for r in (0, 7):
+            moved = codes.clone()
+            moved[:, layers] += 2.0 * plan.directions[len(boundaries) + r].normal.expand(codes.shape[1:])[layers]
+            change = scorer.score(pop.render(generator, moved)) - before
+            assert bool((change < 0).any())
+            torch.testing.assert_close(rescoring.null[r, p], change.clamp(min=0).mean(0), atol=1e-4, rtol=1e-4)
+
+
 def test_units_of_another_truncation_are_not_taken(study):
     generator, scorer, boundaries, _ = study
     keys = {

@@ -475,13 +475,13 @@ def test_a_step_beyond_the_codes_is_told_of(tmp_path):
     run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=400)
     study.sample_step(run, GENERATOR, SCORER)
     with pytest.raises(RunError, match="has not been done"):
-        study.far(run, 2.0)
+        study.far_or_short(run, 2.0)
     boundaries = study.fit_step(run, num_permuted=0)
     codes = store.read_population(run).codes.numpy()
     spread = np.mean([np.einsum("nld,ld->nl", codes, b.normal.numpy()).std(0).mean() for b in boundaries])
-    assert study.far(run, 2.0) == study.far(run, float(19.5 * spread)) == ()
-    assert study.far(run, float(-500 * spread))
-    (said,) = study.far(run, float(500 * spread))
+    assert study.far_or_short(run, 2.0) == study.far_or_short(run, float(19.5 * spread)) == ()
+    assert study.far_or_short(run, float(-500 * spread))
+    (said,) = study.far_or_short(run, float(500 * spread))
     assert "is 500 standard deviations of the codes along the boundaries' normals" in said
     assert float(re.search(r"--step ([\d.]+)\.$", said)[1]) == pytest.approx(3 * spread, rel=0.05)
 
@@ -492,8 +492,8 @@ def test_a_step_within_the_codes_is_told_of(tmp_path):
     boundaries = study.fit_step(run, num_permuted=0)
     codes = store.read_population(run).codes.numpy()
     spread = np.mean([np.einsum("nld,ld->nl", codes, b.normal.numpy()).std(0).mean() for b in boundaries])
-    assert study.short(run, 2.0) == study.short(run, float(0.26 * spread)) == ()
-    (said,) = study.short(run, float(0.024 * spread))
+    assert study.far_or_short(run, 2.0) == study.far_or_short(run, float(0.26 * spread)) == ()
+    (said,) = study.far_or_short(run, float(0.024 * spread))
     assert "is 0.024 standard deviations of the codes along the boundaries' normals" in said
     assert float(re.search(r"--step ([\d.]+)\.$", said)[1]) == pytest.approx(3 * spread, rel=0.05)
 
@@ -504,8 +504,8 @@ def test_equal_steps_are_told_of_as_long_as_they_are(tmp_path):
     run = study.open_study(tmp_path / "run", generator, ToyScorer(4), num=400)
     study.sample_step(run, generator, ToyScorer(4))
     study.fit_step(run, num_permuted=0)
-    assert study.far(run, 12.0) == study.short(run, 0.5, "equal_step") == ()
-    assert re.search(r"λ = 12 is (29|30|31) standard deviations", study.far(run, 12.0, "equal_step")[0])
+    assert study.far_or_short(run, 12.0) == study.far_or_short(run, 0.5, "equal_step") == ()
+    assert re.search(r"λ = 12 is (29|30|31) standard deviations", study.far_or_short(run, 12.0, "equal_step")[0])
     rescoring = study.rescore_step(run, generator, ToyScorer(4), num=4, num_random=3, step=12.0, step_mode="equal_step")
     official = study.making_of(run, dataclasses.replace(rescoring, step_mode="official"))
     assert study.making_of(run, rescoring).sigmas == pytest.approx(official.sigmas * 2.5)

@@ -198,8 +198,7 @@ def rescore(
     generator, scorer = models(device_here(device, workforce))
     boundaries, permuted = store.load_boundaries(opened), store.load_permuted(opened)
     left = study.unscored(opened, generator, scorer, **rescoring)
-    far, short = (doubt(opened, step, step_mode) for doubt in (study.far, study.short))
-    say_doubts([*study.few_verified(verify), *far, *short])
+    say_doubts([*study.few_verified(verify), *study.far_or_short(opened, step, step_mode)])
     say_scanty(num_random, len(permuted))
     if left:
         cost = study.estimate(

@@ -6,7 +6,7 @@ where it was interrupted.
 
 from higan.study.comparing import Comparison, compare_cost, compare_step, comparison
 from higan.study.cost import Cost, estimate, unsampled
-from higan.study.doubts import far, few_probed, few_verified, short
+from higan.study.doubts import far_or_short, few_probed, few_verified
 from higan.study.fitting import fit_step, is_fitted, was_fitted
 from higan.study.making import Making, cautions, making_of
 from higan.study.opening import check, open_study
@@ -27,7 +27,7 @@ __all__ = [
     "compare_step",
     "comparison",
     "estimate",
-    "far",
+    "far_or_short",
     "few_probed",
     "few_verified",
     "fit_step",
@@ -37,7 +37,6 @@ __all__ = [
     "rescore_step",
     "sample_step",
     "scanty",
-    "short",
     "steps_of",
     "unsampled",
     "unscored",

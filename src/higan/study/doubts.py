@@ -10,7 +10,7 @@ from higan.boundaries import held_out
 from higan.editing import StepMode
 from higan.study.making import in_sigmas
 
-__all__ = ["far", "few_probed", "few_verified", "short"]
+__all__ = ["far_or_short", "few_probed", "few_verified"]
 
 _HELD_OUT = 10
 """Samples held out from which on hardly a boundary of mere chance, one in 2^10, is right about all of them."""
@@ -50,39 +50,21 @@ def few_verified(num: int) -> tuple[str, ...]:
     )
 
 
-def far(run: store.Run, step: float, mode: StepMode = "official") -> tuple[str, ...]:
-    """What to say of a λ that takes codes to where no sample lies; mostly nothing.
+def far_or_short(run: store.Run, step: float, mode: StepMode = "official") -> tuple[str, ...]:
+    """What to say of a λ that takes codes to where no sample lies, or hardly from where they are; mostly nothing.
 
     Raises:
         RunError: boundaries have not been fitted, or their file is damaged.
     """
-    sigmas = in_sigmas(run, step, mode)
-    if not abs(sigmas) > _FAR:
+    sigmas = abs(in_sigmas(run, step, mode))
+    if sigmas > _FAR:
+        meaning = "no sample lies there, and pictures need not mean anything"
+    elif sigmas < _SHORT:
+        meaning = "a score that follows its boundary to the letter hardly moves, and effects may pass for chance"
+    else:
         return ()
+    size = f"{sigmas:,.0f}" if sigmas >= 1 else f"{sigmas:.2g}"
     return (
-        f"{_length(step, sigmas)}: no sample lies there, and pictures need not mean anything. {_usual(step, sigmas)}",
+        f"λ = {step:g} is {size} standard deviations of the codes along the boundaries' normals, mean over concepts: "
+        f"{meaning}. Three standard deviations are --step {3 * step / sigmas:.2g}.",
     )
-
-
-def short(run: store.Run, step: float, mode: StepMode = "official") -> tuple[str, ...]:
-    """What to say of a λ that hardly takes codes from where they are; mostly nothing.
-
-    Raises:
-        RunError: boundaries have not been fitted, or their file is damaged.
-    """
-    sigmas = in_sigmas(run, step, mode)
-    if not abs(sigmas) < _SHORT:
-        return ()
-    return (
-        f"{_length(step, sigmas)}: even a score that follows its boundary to the letter hardly moves, and what is "
-        f"there may pass for chance. {_usual(step, sigmas)}",
-    )
-
-
-def _length(step: float, sigmas: float) -> str:
-    size = f"{abs(sigmas):,.0f}" if abs(sigmas) >= 1 else f"{abs(sigmas):.2g}"
-    return f"λ = {step:g} is {size} standard deviations of the codes along the boundaries' normals, mean over concepts"
-
-
-def _usual(step: float, sigmas: float) -> str:
-    return f"Three standard deviations are --step {3 * step / abs(sigmas):.2g}."
