@@ -21,6 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from higan.generators.checks import check_config, check_picture
+from higan.generators.convolution import convolve
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import keep_layout, parameter, round_to, widened
 
@@ -137,7 +138,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, outputs, h, w)."""
-        return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[2] // 2)
+        return convolve(x, self.weight, self.bias, padding=self.weight.shape[2] // 2)
 
 
 class Block(nn.Module):

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from higan.generators.checks import check_config, check_picture
+from higan.generators.convolution import convolve
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, check_resolution, faded_levels, keep_layout, parameter, pixel_norm, round_to
 
@@ -61,7 +62,7 @@ class NormalisedLayer(nn.Module):
         if self.up:
             x = F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
         else:
-            x = F.conv2d(x, self.weight, self.bias, padding=1)
+            x = convolve(x, self.weight, self.bias, padding=1)
         return pixel_norm(F.leaky_relu_(x, SLOPE))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from higan.generators.checks import check_config, check_picture
+from higan.generators.convolution import convolve
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import (
     SLOPE,
@@ -104,7 +105,7 @@ class StyleLayer(nn.Module):
             x = F.conv_transpose2d(x, self.weight, stride=2, padding=1)
             x = depthwise(x, self.blur, self.bias, padding=1)
         else:
-            x = F.conv2d(x, self.weight, self.bias, padding=1)
+            x = convolve(x, self.weight, self.bias, padding=1)
         if noise:
             x = x.addcmul_(self.noise, self.noise_strength)
         return F.leaky_relu_(x, SLOPE)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from higan.generators.checks import check_clamp, check_config, check_picture
+from higan.generators.convolution import convolve
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, check_resolution, depthwise, keep_layout, parameter, round_to
 
@@ -108,7 +109,7 @@ class ModulatedLayer(nn.Module):
         if self.up:
             x = depthwise(F.conv_transpose2d(x, self.weight, stride=2), self.fir, padding=1)
         else:
-            x = F.conv2d(x, self.weight, padding=1)
+            x = convolve(x, self.weight, padding=1)
         x = _in_place_without_graph(x, demodulation[:, :, None, None]).add_(self.bias[:, None, None])
         if noise and self.noise is not None:
             x = x.add_(self.noise)

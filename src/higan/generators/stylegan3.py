@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from higan.generators.checks import check_clamp, check_config, check_picture
+from higan.generators.convolution import convolve
 from higan.generators.family import FamilyNetwork
 from higan.generators.layers import SLOPE, Mapping, keep_layout, parameter, round_to, widened
 
@@ -216,7 +217,7 @@ class AliasFreeLayer(nn.Module):
             style = style * torch.rsqrt(style.square().mean(1, keepdim=True))
             gain = gain * torch.rsqrt(style.square() @ self.energy + _EPSILON)[:, :, None, None]
         x = x.to(self.weight.dtype)
-        x = F.conv2d(x * style[:, :, None, None].to(x.dtype), self.weight, padding=self.kernel - 1)
+        x = convolve(x * style[:, :, None, None].to(x.dtype), self.weight, padding=self.kernel - 1)
         x = torch.addcmul(self.bias[:, None, None], x, gain.to(x.dtype))
         x = self._resampled_up(x)
         if not self.rgb:
