@@ -24,6 +24,12 @@ def rms(x):
     return float(x.square().mean().sqrt())
 
 
+@pytest.fixture(autouse=True)
+def _as_with_avx2(monkeypatch):
+    """The same layers on every processor."""
+    monkeypatch.setattr(convolution, "_FEWEST_CHANNELS", 128)
+
+
 @pytest.fixture
 def in_tiles(monkeypatch):
     """Count what is computed in tiles, the real way."""
