@@ -22,7 +22,7 @@ from higan import load_boundary, load_generator, load_scorer, store, study
 from higan.boundaries import fit
 from higan.checkpoints.official import export_official
 from higan.cli import telling
-from higan.cli.app import VERBS, app, console, link, minutes, progress_bars
+from higan.cli.app import RESUMED, VERBS, app, console, link, minutes, progress_bars
 from higan.cli.models import digests_of
 from higan.generators.loading import ROOMS, save_generator
 from higan.generators.pretrained import wrap
@@ -57,6 +57,7 @@ REFUSED = [
     (["--device", "cuda:99"], "device cuda:99 is a GPU, and torch"),
 ]
 """What a whole study refuses before anything is sampled."""
+GOES_ON = "The same command goes on where it stopped."
 
 
 @pytest.fixture(scope="module")
@@ -433,7 +434,10 @@ def test_version_and_help(higan):
     code, printed = higan("--help")
     assert code == 0
     listed = [verb for verbs in VERBS.values() for verb in verbs]
-    assert sorted(listed) == sorted(typer.main.get_command(app).commands)
+    known = typer.main.get_command(app).commands
+    assert sorted(listed) == sorted(known)
+    nested = {f"{group} {verb}" for group in ("rooms", "user-study") for verb in known[group].commands}
+    assert set(listed) | nested >= RESUMED
     found = [printed.index(f"│ {line} ") for heading, verbs in VERBS.items() for line in verbs]
     assert found == sorted(found)
     assert all(f"─ {heading} ─" in printed for heading in VERBS)
@@ -548,6 +552,28 @@ def test_a_lack_of_memory_is_one_line(higan, tmp_path, monkeypatch, engine, rais
     code, printed = higan("sample", *line, "--out", tmp_path / "own")
     assert code == 1
     assert f"Error: {told}; take fewer images or samples at a time" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sample", "--scorer", "toy", "--out", "own", "--generator"], " " + GOES_ON),
+        (["check-generator"], ""),
+        (["rooms", "train-generator", "--out", "own", "--data"], " " + GOES_ON),
+        (["rooms", "train-scorers", "--out", "own", "--data"], ""),
+    ],
+)
+def test_ctrl_c_outside_a_bar_is_one_line(higan, tmp_path, monkeypatch, words, told):
+    (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def stopped(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("higan.rooms.dataset.open_data", stopped)
+    code, printed = higan(*words, "stopped:made")
+    assert (code, printed) == (130, f"Interrupted.{told}")
 
 
 def test_scorer_of_ones_own(higan, tmp_path, monkeypatch):

@@ -42,7 +42,33 @@ VERBS = {
 """All verbs, as the help groups and orders them."""
 
 
-class _Grouped(TyperGroup):
+RESUMED = frozenset((
+    "demo", "run", "sample", "rescore", "invert", "pull", "benchmark", "rooms write", "rooms train-generator",
+    "user-study build", "user-study serve",
+))  # fmt: skip
+"""Verbs whose same line goes on where it stopped, at whatever moment that was."""
+
+_GOES_ON = "The same command goes on where it stopped."
+
+
+class Group(TyperGroup):
+    """Verbs that say so when they are interrupted, be it while models are loaded or checked."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """As any group does, but that Ctrl-C is one line and status 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            verb = ctx.invoked_subcommand if ctx.parent is None else f"{ctx.info_name} {ctx.invoked_subcommand}"
+            _interrupted(_GOES_ON if verb in RESUMED else "")
+
+
+def _interrupted(told: str) -> NoReturn:
+    errors.print(Text.assemble(("Interrupted.", "yellow"), f" {told}" if told else ""))
+    raise typer.Exit(130) from None
+
+
+class _Grouped(Group):
     """Lists verbs in the order of `VERBS`, under its headings."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -65,7 +91,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-rooms = typer.Typer(help="The embedded world: rendered rooms with known ground truth.", no_args_is_help=True)
+rooms = typer.Typer(cls=Group, help="The embedded world: rendered rooms with known ground truth.", no_args_is_help=True)
 app.add_typer(rooms, name="rooms")
 
 # Names and paths may hold [b] or :smile:, and are printed as they are; what shall stand out is a Text or has a style.
@@ -220,7 +246,6 @@ _STEP_NAMES = {
 ANEW = "The same command begins this step anew; what was there before is as it was."
 """What to say of a step that is done in one piece."""
 
-_GOES_ON = "The same command goes on where it stopped."
 _NOTHING = "Nothing was written."
 
 
@@ -248,8 +273,7 @@ def progress_bars(*, resumes: bool = True, after: str | None = None) -> Iterator
             yield report
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(Text("Interrupted.", "yellow"), after or (_GOES_ON if resumes else _NOTHING))
-            raise typer.Exit(130) from None
+            _interrupted(after or (_GOES_ON if resumes else _NOTHING))
 
 
 def link(path: Path) -> Text:

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from higan import store
-from higan.cli.app import Device, app, console, minutes, progress_bars
+from higan.cli.app import Device, Group, app, console, minutes, progress_bars
 from higan.cli.outputs import check_folder, prepare, room_for
 from higan.cli.runs import models_of
 from higan.userstudy import Answers, open_study
 
-user_study = typer.Typer(help="Ask people what every stage of a generator changes (Fig. 3b).", no_args_is_help=True)
+user_study = typer.Typer(
+    cls=Group, help="Ask people what every stage of a generator changes (Fig. 3b).", no_args_is_help=True
+)
 app.add_typer(user_study, name="user-study")
 
 _TIMED = 8
