@@ -4,6 +4,7 @@ import io
 import math
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ from checkpoint_files import call, proto, text, write
 from higan import store
 from higan.checkpoints import npy, official
 from higan.errors import CheckpointError, CorruptFileError, MissingWeightsError, UnknownFormatError, UnsafePickleError
+from higan.scorers.callable import CallableScorer
 from higan.types import Boundary, Concept, Population
 
 SMALL = Path(__file__).parent / "data" / "directions"
@@ -365,6 +367,28 @@ def test_export_then_import(tmp_path):
         ("indoor_lighting", "w", True),
         ("view", "wp", True),
     ]
+
+
+def test_names_that_no_file_can_have_come_back(tmp_path):
+    """Windows refuses ``a:b.npy``, and the tool's list a colon anywhere; its scores and its list use one name."""
+    names = ("is it dark?", "colour: warm", 'a "room" <3', "con.fused", "50% grey", "warm, (nearly)")
+    concepts = tuple(Concept(name, "object") for name in names)
+    source = Population(torch.arange(6), torch.randn(6, 1, 8), torch.randn(6, 6), concepts, num_layers=4)
+    bounds = [replace(boundary(8), concept=concept) for concept in concepts]
+    written = official.export_official(tmp_path / "out", source, bounds)
+    kept = ["is_it_dark%3F", "colour%3A_warm", "a_%22room%22_%3C3", "%63on.fused", "50%_grey", "warm%2C_%28nearly%29"]
+    assert [path.name for path in written] == [
+        "w.npy", "category.npy", *(f"{name}_boundary.npy" for name in kept), "boundary_list.txt",
+    ]  # fmt: skip
+    assert official_parse(written[-1]) == {(name, "w"): f"{name}_boundary.npy" for name in kept}
+    assert list(official.read_scores(written[1]).names) == kept
+    run = official.import_official(tmp_path / "out", num_layers=4)
+    back = [name.replace(" ", "_") for name in names]
+    assert [concept.name for concept in run.population.concepts] == back
+    assert sorted(direction.boundary.concept.name for direction in run.directions) == sorted(back)
+    ours = official.named_by(CallableScorer(len, concepts), run)
+    assert ours.population.concepts == concepts
+    assert {direction.boundary.concept for direction in ours.directions} == {*concepts}
 
 
 def test_import_tells_layers_from_wp(tmp_path):

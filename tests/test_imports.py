@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src" / "higan"
 
 # From the ground up: a module imports from lower rows only. Names that do not exist yet bind nobody.
 ORDER = (
-    {"spelling"},
+    {"spelling", "filenames"},
     {"types", "errors", "devices", "files"},
     {"layers", "weights", "linear", "named", "blame"},
     {"checkpoints"},

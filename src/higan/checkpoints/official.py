@@ -30,6 +30,7 @@ from torch import Tensor
 from higan.checkpoints import npy
 from higan.checkpoints.pickles import Data
 from higan.errors import CorruptFileError, MissingWeightsError, UnknownFormatError
+from higan.filenames import file_name, named_by_file
 from higan.files import write_whole
 from higan.types import LEVELS, Boundary, Concept, Level, Population, Scorer
 
@@ -55,6 +56,8 @@ Space = Literal["z", "w", "wp"]
 
 _SUFFIX = "_boundary"
 _WRITTEN = ("w.npy", "wp.npy", "z.npy", "attribute.npy", "category.npy", f"*{_SUFFIX}.npy", "boundary_list.txt")
+_UNLISTED = ",()"
+"""What names in a boundary list must be free of, besides what files must."""
 _LINE = re.compile(r"\(\s*(?P<name>[^,()]+?)\s*,\s*(?P<space>\w+)\s*\)\s*:\s*(?P<path>\S.*)")
 _LEVEL_FILES: Mapping[str, Level] = {"attribute.npy": "attribute", "category.npy": "object"}
 
@@ -105,7 +108,7 @@ def read_boundary(path: str | Path, concept: Concept | None = None) -> Direction
     Args:
         path: the ``.npy`` file.
         concept: what the direction changes; by default named after the file (``wood_boundary.npy``: ``wood``), with
-            the level that the file gives, or ``attribute``.
+            the level that the file gives, or ``attribute``; see `higan.filenames`.
 
     Returns:
         The direction, its normal (D,) of unit length, or (L, D) if the file has one per layer, the longest of unit
@@ -133,7 +136,8 @@ def read_boundary(path: str | Path, concept: Concept | None = None) -> Direction
         raise CorruptFileError(f"{path} has a direction of length zero or without bound")
     if concept is None:
         level = advice.get("type")
-        concept = Concept(path.stem.removesuffix(_SUFFIX) or path.stem, level if level in LEVELS else "attribute")
+        name = _meant(path.stem.removesuffix(_SUFFIX) or path.stem)
+        concept = Concept(name, level if level in LEVELS else "attribute")
     layers = advice.get("manipulate_layers")
     unit = (normal / length).float()  # layers that it says little of stay short, those that it says nothing of zero
     boundary = Boundary(concept, unit, torch.zeros(unit.shape[:-1]), holdout_accuracy=math.nan)
@@ -292,7 +296,7 @@ def import_official(folder: str | Path, num_layers: int | None = None) -> Offici
         if len(part.values) != len(codes):
             raise CorruptFileError(f"{path} scores {len(part.values):,} samples, {code_files[0]} has {len(codes):,}")
         scores.append(part.values)
-        listed += [Concept(name, _LEVEL_FILES[path.name]) for name in part.names]
+        listed += [Concept(_meant(name), _LEVEL_FILES[path.name]) for name in part.names]
     concepts = _told_apart(listed)
     population = Population(
         seeds=torch.arange(len(codes)),
@@ -361,7 +365,8 @@ def export_official(
     """Write a population and boundaries so that the official tool can go on with them.
 
     Concepts of level ``object`` go to ``category.npy``, all others to ``attribute.npy``: its re-scoring accepts those
-    only. Blanks and slashes in names become underscores, as in the tool's own names.
+    only. Blanks and slashes in names become underscores, as in the tool's own names; other characters that no file can
+    have on some systems, nor its lists anywhere, are coded, and decoded by `import_official`.
 
     Args:
         folder: made if it does not exist; if the disk fills up, nothing is left in it.
@@ -447,7 +452,12 @@ def _file_of(concept: Concept) -> str:
 
 def official_name(name: str) -> str:
     """A concept's name as it stands in the tool's files and in their names."""
-    return name.replace("/", "__").replace(" ", "_")
+    return file_name(name.replace("/", "__").replace(" ", "_"), also=_UNLISTED)
+
+
+def _meant(official: str) -> str:
+    """The name that `official_name` coded; its blanks and slashes are not to be known again."""
+    return named_by_file(official, also=_UNLISTED)
 
 
 def check_names(names: Iterable[str]) -> None:
