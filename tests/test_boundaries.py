@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 
 import higan.boundaries
 from higan import population as pop
-from higan.boundaries import _extreme_labels, code_spread, fit, project_out, random_directions
+from higan.boundaries import _extreme_labels, code_spread, fit, project_out, random_directions, told_apart
 from higan.generators.toy import ToyGenerator
 from higan.linear import _Known, logistic, squared_hinge
 from higan.scorers.toy import ToyScorer
@@ -521,3 +521,24 @@ def test_what_cannot_be_meant_is_refused(toy):
         fit(population, ["noise", "constant", "noise"])
     with pytest.raises(ValueError, match="mode 'all' is a ridge regression"):
         fit(population, mode="all", loss="logistic")
+
+
+def test_samples_that_are_told_apart_are_counted():
+    ordered = torch.arange(20.0)
+    scores = {
+        "ordered": ordered,  # a class of 8 and one of 8
+        "three above": (ordered - 16).clamp(min=0),
+        "four below": (ordered - 4).clamp(max=0),
+        "five above, three below": (ordered - 14).clamp(min=0) - (3 - ordered).clamp(min=0),
+        "two values, alike": ordered % 2,
+        "constant": torch.zeros(20),
+    }
+    shuffled = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    concepts = tuple(Concept(name, "object") for name in scores)
+    population = Population(
+        torch.arange(20), torch.randn(20, 1, 4), torch.stack([*scores.values()], 1)[shuffled], concepts, num_layers=2
+    )
+    expected = dict(zip(scores, (8, 3, 4, 5, 8, 0), strict=True))
+    assert told_apart(population, num_extreme=8) == expected
+    assert told_apart(population, ["constant", "three above"], num_extreme=0.4) == {"constant": 0, "three above": 3}
+    assert told_apart(population, ["three above"], num_extreme=3) == {"three above": 3}

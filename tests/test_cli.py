@@ -202,6 +202,31 @@ def test_same_line_resumes_and_repeats_the_result(finished, higan):
     )
 
 
+def test_boundaries_of_a_handful_of_samples_are_told_of(higan, tmp_path, monkeypatch):
+    """Six of 200 samples are brighter on average than 148.3: of a class of 100 the other 94 are any."""
+    (tmp_path / "rare.py").write_text(
+        "import torch\n\ndef look(images):\n    mean = images.float().mean((1, 2, 3))\n"
+        "    return torch.stack([mean, (mean - 148.3).clamp(min=0)], 1)\n\nlook.concepts = ['bright', 'glaring']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    told = "Mind: In classes of 100 samples most have one and the same score"
+    line = ["--generator", "toy", "--scorer", "rare:look", "--num", 200, "--random", 2, "--permuted", 3]
+    code, printed = higan("run", *line, "--verify", 2, "--out", "run")
+    assert code == 0, printed
+    assert told in printed
+    assert ": glaring (6). Take smaller classes (--num-extreme)" in printed
+    assert "bright (" not in printed
+    assert told.removeprefix("Mind: ") in (tmp_path / "run" / "report.html").read_text()
+    assert told in higan("fit", "run", "--permuted", 3)[1]  # though nothing is fitted again
+    code, printed = higan("fit", "run", "--num-extreme", 6, "--discard", "--permuted", 3)
+    assert code == 0, printed
+    assert "most have one and the same" not in printed
+    code, printed = higan("fit", "run", "--num-extreme", 50, "--discard", "--permuted", 3)
+    assert told.replace("100", "50") in printed
+    assert "most have one and the same" not in higan("fit", "run", "--fit", "all", "--discard", "--permuted", 3)[1]
+
+
 def test_steps_lead_to_the_same_digest(finished, higan, tmp_path):
     code, _ = higan("sample", *TOY, "--out", tmp_path / "steps", "--num", 600)
     assert code == 0

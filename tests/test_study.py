@@ -2,9 +2,12 @@
 
 import dataclasses
 import importlib
+import itertools
+import json
 import math
 import re
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -101,6 +104,60 @@ def test_interrupted_rescoring_goes_on_with_identical_results(tmp_path):
     for name in ("originals", "changes", "seeds"):
         assert torch.equal(getattr(whole, name), getattr(again, name))
     assert study.unscored(run, GENERATOR, SCORER, num=120, num_random=20, batch_size=16) == 0
+
+
+def test_seconds_are_those_of_all_calls(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.clock, "_EVERY", 0.1)
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=300, shard_size=100)
+    notes, how = run.path / ".unfinished.json", {"num": 8, "num_random": 2}
+
+    def stopped():
+        """Progress that takes its time once, and ends the third time."""
+        calls = itertools.count(1)
+
+        def report(step, done, total):
+            match next(calls):
+                case 1:
+                    time.sleep(0.2)
+                case 3:
+                    raise KeyboardInterrupt
+
+        return report
+
+    def noted(step):
+        return json.loads(notes.read_text())[step]["seconds"]
+
+    def seconds(step):
+        return study.steps_of(run)[step]["seconds"]
+
+    with pytest.raises(KeyboardInterrupt):
+        study.sample_step(run, GENERATOR, SCORER, report=stopped())
+    assert noted("sample") >= 0.2
+    notes.write_text(notes.read_text().replace(f"{noted('sample')}", "1000.0"))
+    study.sample_step(run, GENERATOR, SCORER)
+    assert not notes.exists()
+    assert 1000 <= seconds("sample") < 1060
+    study.sample_step(run, GENERATOR, SCORER)
+    assert 1000 <= seconds("sample") < 1060
+    (run.path / "population" / "shard-00002.sha256").unlink()  # to be made again
+    study.sample_step(run, GENERATOR, SCORER, report=lambda *_: time.sleep(0.05))
+    assert 1000.1 <= seconds("sample") < 1060
+
+    study.fit_step(run, num_permuted=0)
+    for step in (1.5, 2.0):
+        with pytest.raises(KeyboardInterrupt):
+            study.rescore_step(run, GENERATOR, SCORER, step=step, report=stopped(), **how)
+        assert 0.2 <= noted("rescore") < 60  # Of other steps no time is taken over.
+        notes.write_text(notes.read_text().replace(f"{noted('rescore')}", "1000.0"))
+    study.rescore_step(run, GENERATOR, SCORER, step=2.0, **how)
+    assert not notes.exists()
+    assert 1000 <= seconds("rescore") < 1060
+
+    notes.write_text('{"sample": 3}')  # damaged: counts for nothing, and is in nobody's way
+    (run.path / "population" / "shard-00002.sha256").unlink()
+    study.sample_step(run, GENERATOR, SCORER)
+    assert not notes.exists()
+    assert 1000 <= seconds("sample") < 1060
 
 
 def test_another_run_is_not_overwritten(tmp_path):

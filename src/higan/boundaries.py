@@ -23,7 +23,7 @@ from higan.linear import Loss, Metric, metric_of, needs_metric, solve
 from higan.samples import Samples, columns_of, samples_of
 from higan.types import Boundary, Population
 
-__all__ = ["Mode", "check_fit", "code_spread", "fit", "held_out", "project_out", "random_directions"]
+__all__ = ["Mode", "check_fit", "code_spread", "fit", "held_out", "project_out", "random_directions", "told_apart"]
 
 Mode = Literal["extreme", "all"]
 
@@ -151,6 +151,28 @@ def held_out(num_samples: int, *, num_extreme: int | float = 2000, train_fractio
     """
     n = _num_extreme(num_extreme, num_samples)
     return 2 * (n - _num_train(n, train_fraction))
+
+
+def told_apart(
+    population: Population | Samples, concepts: Sequence[str] | None = None, *, num_extreme: int | float = 2000
+) -> dict[str, int]:
+    """By concept, how many samples of a class of mode ``extreme`` have a score that none of the other class has.
+
+    Of the class that has more of them. All of it, but where both classes end in samples of one and the same score:
+    which of these are in which is chance, and nothing for a boundary to learn.
+
+    Raises:
+        ValueError: unknown concept, or as for `fit`.
+    """
+    samples = samples_of(population)
+    n = _num_extreme(num_extreme, len(samples))
+    found: dict[str, int] = {}
+    for some in _split(columns_of(samples, concepts), max(1, _GATHER // (8 * len(samples)))):
+        for column, scores in zip(some, samples.scores(some).unbind(1), strict=True):
+            least, most = scores.topk(n).values[-1], scores.topk(n, largest=False).values[-1]
+            apart = n if least > most else max(int((scores > most).sum()), int((scores < least).sum()))
+            found[samples.concepts[column].name] = apart
+    return found
 
 
 def _split(columns: list[int], size: int) -> Iterator[list[int]]:

@@ -139,6 +139,7 @@ def fit_(
         table.add_row(b.concept.name, b.concept.level, known(b.holdout_accuracy, 3), known(b.stability, 3))
     console.print(table)
     say_constant(boundaries)
+    say_doubts(study.mostly_ties(opened))
 
 
 def _bytes(megabytes: float | None) -> int | None:

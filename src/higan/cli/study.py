@@ -212,7 +212,8 @@ def _study(
             folder, generator, scorer, batch_size=batch_size, engine=engine, open_models=models, report=bars
         )
         boundaries = study.fit_step(folder, **fitting, report=bars)
-    say_doubts(study.far_or_short(folder, step, step_mode))  # Between bars, and before the hours that it may save.
+    # Between bars, and before the hours that it may save.
+    say_doubts([*study.mostly_ties(folder), *study.far_or_short(folder, step, step_mode)])
     with progress_bars() as bars:
         found = study.rescore_step(
             folder, generator, scorer, **rescoring, engine=engine, open_models=models, report=bars

@@ -22,7 +22,7 @@ from higan.report.curves import MODE_NAMES, mode_chart, response_chart
 from higan.report.pictures import Easel
 from higan.report.study import LIMIT, TARGET, Entry, Study, study
 from higan.store import Run
-from higan.study import steps_of
+from higan.study import mostly_ties, steps_of
 from higan.trial import check_same
 from higan.types import LEVELS, Generator, Level, Scorer, Segmenter
 
@@ -163,6 +163,7 @@ def _render(found: Study, generator: Generator, scorer: Scorer, drawn: Mapping[s
         stage_chart=Markup(stage_chart(found.profile)),
         layer_map=Markup(_layer_map(found)),
         rows=_rows(found),
+        doubts=mostly_ties(found.run),
         side_effects_shown=_MOST_SIDE_EFFECTS,
         side_effects=[Markup(chart) for chart in _side_effects(found)],
         curves=_curves(found),

@@ -12,6 +12,7 @@
     rescoring-equal_change.safetensors   … and other step modes, for comparison
     responses.safetensors             mean change of scores against the step, both ways
     rescoring.units/…                 finished units of a re-scoring under way
+    .unfinished.json                  seconds that steps under way have taken in earlier calls
 
 Every file is written under a temporary name, synced and renamed, so that it is there whole or not at all. Everything
 that is read is checked against a SHA-256; Parquet pages carry checksums besides, for readers that are not ours.
@@ -40,7 +41,7 @@ from higan.store.results import (
     save_rescoring,
     save_responses,
 )
-from higan.store.run import Run, complete, is_run, load_run, writing
+from higan.store.run import UNFINISHED, Run, complete, is_run, load_run, writing
 from higan.store.shards import (
     encode_shard,
     keep_shard,
@@ -54,6 +55,7 @@ from higan.store.shards import (
 )
 
 __all__ = [
+    "UNFINISHED",
     "Run",
     "Units",
     "complete",

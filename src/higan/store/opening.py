@@ -9,7 +9,7 @@ from typing import Any
 
 from higan.errors import RunMismatchError
 from higan.store.files import temporary, write_json
-from higan.store.run import FORMAT, LOCK, MANIFEST, Run, identity, load_run, writing, wrong_setting
+from higan.store.run import FORMAT, LOCK, MANIFEST, UNFINISHED, Run, identity, load_run, writing, wrong_setting
 from higan.store.shards import is_whole, settings_of
 
 __all__ = ["open_run"]
@@ -69,8 +69,8 @@ def _check_name(path: Path) -> None:
 
 
 def _beside_manifest(path: Path) -> list[str]:
-    """What lies in a folder besides a manifest, finished or not, and the lock."""
-    ours = {MANIFEST, temporary(path / MANIFEST).name, LOCK}
+    """What lies in a folder besides a manifest, finished or not, the lock and the clock."""
+    ours = {LOCK, *(name for file in (MANIFEST, UNFINISHED) for name in (file, temporary(path / file).name))}
     return sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "FORMAT",
     "LOCK",
     "MANIFEST",
+    "UNFINISHED",
     "Run",
     "complete",
     "identity",
@@ -32,6 +33,8 @@ __all__ = [
 FORMAT = "higan-run-1"
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+UNFINISHED = ".unfinished.json"
+"""What steps under way have taken so far."""
 
 
 @dataclass(frozen=True, slots=True)

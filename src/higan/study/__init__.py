@@ -6,7 +6,7 @@ where it was interrupted.
 
 from higan.study.comparing import Comparison, compare_cost, compare_step, comparison
 from higan.study.cost import Cost, estimate, unsampled
-from higan.study.doubts import far_or_short, few_probed, few_verified
+from higan.study.doubts import far_or_short, few_probed, few_verified, mostly_ties
 from higan.study.fitting import fit_step, is_fitted, was_fitted
 from higan.study.making import Making, cautions, making_of
 from higan.study.opening import check, open_study
@@ -33,6 +33,7 @@ __all__ = [
     "fit_step",
     "is_fitted",
     "making_of",
+    "mostly_ties",
     "open_study",
     "rescore_step",
     "sample_step",

@@ -9,8 +9,12 @@ from higan import store
 from higan.boundaries import held_out
 from higan.editing import StepMode
 from higan.study.making import in_sigmas
+from higan.study.record import steps_of
 
-__all__ = ["far_or_short", "few_probed", "few_verified"]
+__all__ = ["far_or_short", "few_probed", "few_verified", "mostly_ties"]
+
+_TOLD = 10
+"""Names in a sentence."""
 
 _HELD_OUT = 10
 """Samples held out from which on hardly a boundary of mere chance, one in 2^10, is right about all of them."""
@@ -47,6 +51,25 @@ def few_verified(num: int) -> tuple[str, ...]:
     return (
         f"95 % intervals from {num} re-scored samples are too short, and may hold the truth in two cases of three "
         f"only; give --verify {_VERIFIED} or more, better {10 * _VERIFIED}.",
+    )
+
+
+def mostly_ties(run: store.Run) -> tuple[str, ...]:
+    """What to say of boundaries for which most of either class was chosen among equal scores; mostly nothing.
+
+    With so few samples that have any of a concept the classes differ by less than half, and even who knew the scores
+    would be wrong about a quarter of their samples. Classes of those samples alone give better directions.
+    """
+    outcome = steps_of(run).get("fit", {}).get("outcome") or {}
+    mixed = outcome.get("mixed") or {}
+    if not mixed:
+        return ()
+    names = ", ".join(f"{name} ({count:,})" for name, count in list(mixed.items())[:_TOLD])
+    more = f" and {len(mixed) - _TOLD} more" if len(mixed) > _TOLD else ""
+    return (
+        f"In classes of {outcome['class']:,} samples most have one and the same score, so that it is chance which are "
+        f"in which, and boundaries learn from the others alone: {names}{more}. Take smaller classes (--num-extreme), "
+        "or probe more samples (--num).",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from higan import store
-from higan.boundaries import Mode, check_fit, fit
+from higan.boundaries import Mode, check_fit, fit, told_apart
 from higan.errors import CorruptRunError
 from higan.linear import Loss
 from higan.refits import check_permuted, permuted, stabilities
@@ -53,7 +53,7 @@ def fit_step(
     )
     if is_done(run, "fit", settings) and (kept := load_whole(_load_fit, run)) is not None:
         return kept
-    check_fit(run.num_samples, mode=mode, num_extreme=num_extreme, loss=loss, C=C)
+    n = check_fit(run.num_samples, mode=mode, num_extreme=num_extreme, loss=loss, C=C)
     check_permuted(num_permuted)
     start = time.monotonic()
     tell = of_step(report, "fit") or (lambda done, total: None)
@@ -64,6 +64,7 @@ def fit_step(
     with store.writing(run):
         population = OnDisk.open(run, device)
         fitted = fit(population, concepts, **how)
+        apart = told_apart(population, concepts, num_extreme=n) if mode == "extreme" else {}
         tell(1, 3)
         stable = stabilities(population, concepts, **how)
         boundaries = tuple(replace(b, stability=s) for b, s in zip(fitted, stable.tolist(), strict=True))
@@ -79,7 +80,9 @@ def fit_step(
         store.drop_boundaries(run)  # Should only one of the two find room, an old one would be taken for its partner.
         store.save_permuted(run, null)
         store.save_boundaries(run, boundaries)
-        record(run, "fit", settings, time.monotonic() - start)
+        mixed = {name: count for name, count in apart.items() if 0 < 2 * count < n}
+        outcome = {"class": n, "mixed": mixed} if mixed else None
+        record(run, "fit", settings, time.monotonic() - start, outcome)
     tell(3, 3)
     return boundaries
 

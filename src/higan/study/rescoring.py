@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from higan.engines import Engine, InProcess
 from higan.population import OpenModels
 from higan.rescoring import check_counts, key_of, plan_of, rescore
 from higan.spread import spread
+from higan.study.clock import Clock
 from higan.study.opening import check_models
 from higan.study.record import digest, forget, is_done, load_whole, record
 from higan.study.reports import Report, of_step
@@ -93,7 +93,6 @@ def rescore_step(
     if is_done(run, "rescore", settings) and (kept := load_whole(store.load_rescoring, run)) is not None:
         return kept
     check_same(run, generator, scorer)
-    start = time.monotonic()
     here = engine is None or isinstance(engine, InProcess)
     workforce: dict[str, Any] = {} if here else {"engine": engine, "open_models": open_models}
     if workforce and open_models is None:
@@ -102,6 +101,7 @@ def rescore_step(
         # Again, for another process may have fitted before the folder was this one's.
         boundaries, null = store.load_boundaries(run), store.load_permuted(run)
         settings = _rescore_settings([*boundaries, *null], num, step, num_random, step_mode, seed, adaptive)
+        clock = Clock(run, "rescore", settings)
         how: dict[str, Any] = {
             "num": num,
             "step": step,
@@ -111,7 +111,7 @@ def rescore_step(
             "seed": seed,
             "images_at_once": images_at_once,
             "checkpoint": store.Units(run),
-            "progress": of_step(report, "rescore"),
+            "progress": clock.ticking(of_step(report, "rescore")),
         }
         if adaptive is not None:
             found = rescore_adaptively(generator, scorer, boundaries, **asdict(adaptive), **how, **workforce)
@@ -123,7 +123,7 @@ def rescore_step(
             rescoring, outcome = rescore(generator, scorer, boundaries, batch_size=batch_size, **how), None
         forget(run, "rescore")
         store.save_rescoring(run, rescoring)
-        record(run, "rescore", settings, time.monotonic() - start, outcome)
+        record(run, "rescore", settings, clock.stop(), outcome)
         how["checkpoint"].remove()
     return rescoring
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from higan import store
 from higan.engines import Engine, InProcess
 from higan.population import OpenModels, distribute, fill
+from higan.study.clock import Clock
 from higan.study.opening import check_models
 from higan.study.record import record, steps_of
 from higan.study.reports import Report, of_step
@@ -47,14 +46,16 @@ def sample_step(
     check_models(run, generator, scorer)
     if store.missing_shards(run):
         check_same(run, generator, scorer)
-    start = time.monotonic()
-    progress = of_step(report, "sample")
+    clock = Clock(run, "sample", {})
+    progress = clock.ticking(of_step(report, "sample"))
     if engine is None or isinstance(engine, InProcess):
         made = fill(run, generator, scorer, batch_size=batch_size, progress=progress)
     elif open_models is None:
         raise ValueError(NO_MODELS)
     else:
         made = distribute(run, open_models, engine, batch_size=batch_size, progress=progress)
-    if made or "sample" not in steps_of(run):
+    before = steps_of(run).get("sample")
+    if made or clock.goes_on or before is None:
         with store.writing(run):
-            record(run, "sample", {"batch_size": batch_size}, time.monotonic() - start)
+            seconds = clock.stop() + (before or {}).get("seconds", 0.0)  # of shards that were made again, both times
+            record(run, "sample", {"batch_size": batch_size}, seconds)
