@@ -462,13 +462,13 @@ def test_quick_benchmark_from_the_command_line_and_again(higan, tmp_path):
     assert "run the same line again" in printed
 
 
-def test_command_refuses_no_seeds(higan, tmp_path):
-    code, printed = higan("benchmark", "--seeds", 0, "--out", tmp_path / "b")
+def test_command_refuses_no_worlds(higan, tmp_path):
+    code, printed = higan("benchmark", "--worlds", 0, "--out", tmp_path / "b")
     assert code == 2
-    assert "--seeds must be at least 1; got 0" in printed
+    assert "--worlds must be at least 1; got 0" in printed
 
 
-@pytest.mark.parametrize(("words", "worlds"), [(["--quick"], "1 world"), (["--quick", "--seeds", 2], "2 worlds")])
+@pytest.mark.parametrize(("words", "worlds"), [(["--quick"], "1 world"), (["--quick", "--worlds", 2], "2 worlds")])
 def test_a_quick_benchmark_has_as_many_worlds_as_are_asked_for(higan, tmp_path, words, worlds):
     """Told before the work, of which there is none in the folder of a run."""
     (tmp_path / "manifest.json").write_text("{}")

@@ -426,7 +426,7 @@ def test_an_attribute_with_a_category_s_name_keeps_its_scores(tmp_path, higan):
     meta = {"type": "object", "manipulate_layers": "6-11"}
     np.save(folder / "ocean_boundary.npy", {"boundary": np.ones((1, 8)), "meta_data": meta})
     assert official.import_official(folder, 14).directions[1].boundary.concept == expected[3]
-    assert higan("import-official", folder, "--out", tmp_path / "run", "--layers", 14)[0] == 0
+    assert higan("import-official", folder, "--out", tmp_path / "run", "--num-layers", 14)[0] == 0
     kept = store.read_population(store.load_run(tmp_path / "run"))
     assert kept.concepts == expected
     assert torch.equal(kept.scores, torch.from_numpy(scores))

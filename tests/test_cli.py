@@ -1,5 +1,6 @@
 """The command line as a person uses it, in process; one check that the installed program starts."""
 
+import inspect
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -407,15 +409,15 @@ def test_rooms_contact_sheet(higan, tmp_path):
 
 
 def test_rooms_data_set(higan, tmp_path):
-    code, _ = higan("rooms", "write", "--num", 3, "--resolution", 32, "--processes", 1, "--out", tmp_path / "d")
+    code, _ = higan("rooms", "write", "--num", 3, "--resolution", 32, "--workers", 1, "--out", tmp_path / "d")
     assert code == 0
     assert len(open_data(tmp_path / "d")) == 3
 
 
 def test_a_sibling_is_trained_from_the_command_line(higan, tmp_path):
-    code, _ = higan("rooms", "write", "--num", 4, "--resolution", 32, "--processes", 1, "--out", tmp_path / "data")
+    code, _ = higan("rooms", "write", "--num", 4, "--resolution", 32, "--workers", 1, "--out", tmp_path / "data")
     assert code == 0
-    words = ["--data", tmp_path / "data", "--out", tmp_path / "out", "--resolution", 32, "--processes", 1]
+    words = ["--data", tmp_path / "data", "--out", tmp_path / "out", "--resolution", 32, "--workers", 1]
     words += ["--stage-images", 16, "--stage-images", 32, "--architecture", "skip", "--mixing", 0, "--seed", 5]
     words += [word for width in (8, 6, 5, 4) for word in ("--channels", width)]
     code, printed = higan("rooms", "train-generator", *words, "--fade-images", 24)
@@ -433,9 +435,9 @@ def test_a_sibling_is_trained_from_the_command_line(higan, tmp_path):
 
 
 def test_a_checkpoint_tells_its_widths(higan, tmp_path):
-    code, _ = higan("rooms", "write", "--num", 4, "--resolution", 32, "--processes", 1, "--out", tmp_path / "data")
+    code, _ = higan("rooms", "write", "--num", 4, "--resolution", 32, "--workers", 1, "--out", tmp_path / "data")
     assert code == 0
-    words = ["rooms", "train-generator", "--data", tmp_path / "data", "--resolution", 32, "--processes", 1]
+    words = ["rooms", "train-generator", "--data", tmp_path / "data", "--resolution", 32, "--workers", 1]
     first = [word for width in (8, 6, 5, 4) for word in ("--channels", width)]
     wider = [word for width in (8, 8, 7, 6) for word in ("--channels", width)]
 
@@ -468,6 +470,30 @@ def test_version_and_help(higan):
     assert all(f"─ {heading} ─" in printed for heading in VERBS)
 
 
+def kind(hint):
+    """What an option takes: of ``list[int] | None`` a number, of all choices among words the same."""
+    if get_origin(hint) is Literal:
+        return "choice"
+    inner = [kind(part) for part in get_args(hint) if part is not type(None)]
+    return inner[0] if inner else hint
+
+
+def test_options_of_one_name_take_the_same_kind_of_value():
+    taken = {}
+
+    def look(command):
+        for inner in getattr(command, "commands", {}).values():
+            look(inner)
+        hints = {} if hasattr(command, "commands") else get_type_hints(inspect.unwrap(command.callback))
+        for parameter in command.params:
+            for option in parameter.opts if parameter.name in hints else ():
+                taken.setdefault(option, {}).setdefault(kind(hints[parameter.name]), []).append(command.name)
+
+    look(typer.main.get_command(app))
+    assert taken["--num"].keys() == {int}
+    assert {option: kinds for option, kinds in taken.items() if len(kinds) > 1 and option.startswith("--")} == {}
+
+
 def test_official_files(finished, higan, tmp_path):
     code, printed = higan("export-official", finished[0], tmp_path / "official")
     assert code == 2  # the toy has one code per layer, which the official tool cannot keep
@@ -483,7 +509,7 @@ def test_imported_boundaries_are_not_fitted_over(higan, tmp_path):
     made = ["run", "--generator", "rooms-32-s0", "--scorer", "rooms", "--num", 60, "--verify", 4, "--random", 3]
     assert higan(*made, "--permuted", 0, "--fit", "all", "--out", tmp_path / "made")[0] == 0
     assert higan("export-official", tmp_path / "made", official)[0] == 0
-    line = ("import-official", official, "--out", out, "--layers", 8)
+    line = ("import-official", official, "--out", out, "--num-layers", 8)
     assert higan(*line)[0] == 0
     imported = (out / "boundaries.safetensors").read_bytes()
     code, printed = higan("fit", out, "--fit", "all", "--permuted", 0)
@@ -521,7 +547,7 @@ def test_a_run_of_the_official_tool_goes_on_here(higan, tmp_path):
     assert higan("report", out)[0] == 0
     for words, told in (
         (["--generator", "rooms-32-s1", "--scorer", "rooms"], "standard deviations off where the samples are drawn"),
-        (["--generator", "rooms", "--scorer", "rooms", "--layers", 8], "the samples have 8 layers with codes of"),
+        (["--generator", "rooms", "--scorer", "rooms", "--num-layers", 8], "the samples have 8 layers with codes of"),
         (["--generator", "rooms-32-s0", "--scorer", "colour"], "scorer 'colour' does not know"),
         (["--generator", "rooms-32-s0"], "--generator and --scorer go together"),
     ):
@@ -906,7 +932,7 @@ def test_another_folder_of_the_official_tool_is_another_run(higan, tmp_path):
         population = measure(ToyGenerator(shared_code=True), load_scorer("toy"), range(100 * k, 100 * k + 60))
         export_official(tmp_path / name, population, fit(population))
     out = tmp_path / "run"
-    line = ["--layers", 6, "--out", out]
+    line = ["--num-layers", 6, "--out", out]
     assert higan("import-official", tmp_path / "a", *line)[0] == 0
     code, printed = higan("fit", out, "--permuted", 3, "--discard")
     assert code == 0, printed

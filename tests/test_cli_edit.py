@@ -717,7 +717,7 @@ def test_sigma_is_that_of_the_samples_of_the_run(higan, planted, tmp_path, monke
     sampled = tmp_path / "sampled"
     assert higan("sample", "--generator", "toy", "--scorer", "toy", "--num", 300, "--out", sampled)[0] == 0
     for run in (planted, sampled):
-        assert higan("discover", "--run", run, "--method", "pca", "--num", 1, "--samples", 4)[0] == 0
+        assert higan("discover", "--run", run, "--method", "pca", "--per-stage", 1, "--num", 4)[0] == 0
     expected = store.read_population(store.load_run(planted)).scores.double().std(0).float()
     assert len(told) == 6
     for std in told:
@@ -727,7 +727,7 @@ def test_sigma_is_that_of_the_samples_of_the_run(higan, planted, tmp_path, monke
 @pytest.mark.parametrize("kept", ["found.safetensors", "found"])
 def test_directions_are_edited_along_once_they_are_found(higan, planted, tmp_path, kept):
     out, line = tmp_path / kept, ("edit", "--run", planted, "--seed", 3, "--directions", tmp_path / kept)
-    assert higan("discover", "--run", planted, "--method", "pca", "--num", 1, "--samples", 8, "--out", out)[0] == 0
+    assert higan("discover", "--run", planted, "--method", "pca", "--per-stage", 1, "--num", 8, "--out", out)[0] == 0
     directions, advice = load_directions(out)
     direction = directions[0]
     name = direction.concept.name
@@ -872,7 +872,7 @@ def test_a_line_that_fails_leaves_no_folder(higan, finished, tmp_path):
 
 
 def test_a_folder_of_directions_holds_one_search(higan, planted, tmp_path):
-    line = ("discover", "--run", planted, "--method", "pca", "--samples", 4, "--out", tmp_path / "found")
+    line = ("discover", "--run", planted, "--method", "pca", "--num", 4, "--out", tmp_path / "found")
     assert higan(*line, "--num", 1)[0] == 0
     before = sorted(path.name for path in (tmp_path / "found").iterdir())
     code, printed = higan(*line, "--num", 2)
@@ -939,7 +939,7 @@ def test_side_effects_are_asked_for_properly(higan, tmp_path, words):
 @pytest.mark.parametrize("method", ["sefa", "pca"])
 def test_discovery_names_and_saves(higan, finished, tmp_path, method):
     path = tmp_path / "found.safetensors"
-    line = ["discover", "--run", finished, "--method", method, "--num", 1, "--samples", 6, "--out", path]
+    line = ["discover", "--run", finished, "--method", method, "--per-stage", 1, "--num", 6, "--out", path]
     code, printed = higan(*line)
     assert code == 0, printed
     assert "4 directions" in printed

@@ -198,7 +198,7 @@ def test_a_whole_study_and_all_that_is_made_of_it(device, run):
     )
     run("invert", "photo.png", *WORLD[:2], "--steps", 4, "--scorer", "rooms", "--out", "photo.safetensors", *there)
     run("edit", *of, "--codes", "photo.safetensors", "--set", "wood=+1", "--out", "edited.png", *there)
-    run("discover", *of, "--num", 2, *there)
+    run("discover", *of, "--per-stage", 2, *there)
     run("draw", "--generator", "rooms-32-s0", "--seeds", "0-2", "--frames", 2, "--out", "walk.gif", *there)
     run("user-study", "build", device, "--out", "people", *there)
     run(

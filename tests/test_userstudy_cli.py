@@ -85,7 +85,7 @@ def test_from_a_run_to_an_analysis(user_study, run, tmp_path):
         (["build", "NOWHERE", "--out", "OUT"], 1, "is no run folder"),
         (["build", "RUN", "--out", "OUT", "--repeats", "0"], 2, "repeats must be at least 1; got 0"),
         (["build", "RUN", "--out", "STUDY/manifest.json/x"], 2, "is a file, no folder"),
-        (["build", "RUN", "--out", "OUT", "--directions", "up"], 2, "'up' is not one of"),
+        (["build", "RUN", "--out", "OUT", "--along", "up"], 2, "'up' is not one of"),
         (["serve", "OUT"], 1, "is no study folder"),
         (["forget", "STUDY", "1"], 2, "there is no rater 1"),
         (["serve", "STUDY", "--port", "99999"], 2, "a port lies between 0 and 65535"),

@@ -278,7 +278,7 @@ def test_a_run_without_verified_concepts_is_told_of_random_directions(toy, tmp_p
     copy = store.load_run(tmp_path / "run")
     found = store.load_rescoring(copy)
     store.save_rescoring(copy, replace(found, changes=torch.zeros_like(found.changes)))
-    with pytest.raises(ValueError, match=r"use random directions \(--directions random\)"):
+    with pytest.raises(ValueError, match=r"use random directions \(--along random\)"):
         build(copy, *rest, tmp_path / "study")
 
 

@@ -480,8 +480,8 @@ def _num_layers(folder: Path, given: int | None) -> int:
     found = read_codes(path).shape[1] if path.is_file() else given
     if found is None:
         raise ValueError(
-            f"{folder} has no wp.npy to tell the number of layers; give it, as num_layers or with --layers (14 at 256 "
-            "pixels)"
+            f"{folder} has no wp.npy to tell the number of layers; give it, as num_layers or with --num-layers (14 at "
+            "256 pixels)"
         )
     if given is not None and given != found:
         raise ValueError(f"the number of layers is given as {given}, but {path} has {found}")

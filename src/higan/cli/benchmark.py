@@ -47,18 +47,18 @@ _QUICK = ((0.4, "paper"),)
 def benchmark(
     out: Annotated[Path, typer.Option("--out", help="Folder; the same line again resumes.")] = Path("benchmark"),
     quick: Annotated[bool, typer.Option("--quick", help="A minute's worth: fewer samples, no embedded world.")] = False,
-    seeds: Annotated[
-        int | None, typer.Option("--seeds", help="Transparent generators per setting; 3, or 1 with --quick.")
+    worlds: Annotated[
+        int | None, typer.Option("--worlds", help="Transparent generators per setting; 3, or 1 with --quick.")
     ] = None,
     rooms: Annotated[bool, typer.Option("--rooms/--no-rooms", help="The embedded generator besides.")] = True,
     device: Device = "cpu",
 ) -> None:
     """Five tasks with known answers for every way to find directions; ends with a table, a picture and a page."""
-    if seeds is None:
-        seeds = 1 if quick else 3
-    if seeds < 1:
-        raise ValueError(f"--seeds must be at least 1; got {seeds}")
-    settings = [_exact(e, a, range(seeds), device, quick=quick) for e, a in (_QUICK if quick else _FULL)]
+    if worlds is None:
+        worlds = 1 if quick else 3
+    if worlds < 1:
+        raise ValueError(f"--worlds must be at least 1; got {worlds}")
+    settings = [_exact(e, a, range(worlds), device, quick=quick) for e, a in (_QUICK if quick else _FULL)]
     if rooms and not quick:
         settings.append(_rooms(device))
     console.print(f"{len(METHODS)} methods in {_left(out, settings)}")

@@ -34,8 +34,8 @@ def discover_(
     run: Run,
     out: Annotated[Path | None, typer.Option("--out", help="safetensors file, or a folder for .npy.")] = None,
     method: Annotated[Method, typer.Option(help="sefa: from the weights; pca: from the codes.")] = "sefa",
-    num: Annotated[int, typer.Option(help="Directions per stage.")] = 3,
-    samples: Annotated[int, typer.Option(help="Samples moved along each.")] = 32,
+    per_stage: Annotated[int, typer.Option(help="Directions per stage.")] = 3,
+    num: Annotated[int, typer.Option(help="Samples moved along each.")] = 32,
     device: Device = "cpu",
 ) -> None:
     """Finds directions without labels and names each by what it changes."""
@@ -50,7 +50,7 @@ def discover_(
     std = _spreads(opened, scorer)
     with progress_bars(resumes=False) as bars:
         found = discover(
-            generator, scorer, method=method, num=num, num_samples=samples, std=std, progress=of_step(bars, "Moving")
+            generator, scorer, method=method, num=per_stage, num_samples=num, std=std, progress=of_step(bars, "Moving")
         )
     told = None
     if out is not None:

@@ -124,7 +124,7 @@ def convert(
 def import_official(
     folder: Annotated[Path, typer.Argument(help="Folder that the official tool wrote.")],
     out: Out,
-    num_layers: Annotated[int | None, typer.Option("--layers", help="L, where the folder has no wp.npy.")] = None,
+    num_layers: Annotated[int | None, typer.Option("--num-layers", help="L, where the folder has no wp.npy.")] = None,
     generator: Annotated[
         str | None, typer.Option(help="That the codes are of; with it and a scorer, all verbs work on the run.")
     ] = None,

@@ -51,13 +51,13 @@ def rooms_write(
     num: Annotated[int, typer.Option(help="How many rooms.")] = 40_000,
     resolution: Annotated[int, typer.Option(help="Pixels, 32 … 256.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the first room.")] = 0,
-    processes: Annotated[int, typer.Option(help="Renderers side by side.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
 ) -> None:
     """Writes rendered rooms with masks and ground truth to a folder."""
     from higan.rooms.dataset import write_data
 
     with progress_bars() as bars:
-        write_data(out, num, resolution, seed, processes, lambda done: bars("Rendering", done, num))
+        write_data(out, num, resolution, seed, workers, lambda done: bars("Rendering", done, num))
     console.print(f"{num:,} rooms in {out}")
 
 
@@ -79,7 +79,7 @@ def rooms_pack_study(
 def rooms_train_generator(
     out: Annotated[Path, typer.Option(help="Folder of the training; the same line again goes on.")],
     data: Annotated[Path | None, typer.Option(help="Rooms from `higan rooms write`; rendered first if absent.")] = None,
-    processes: Annotated[int, typer.Option(help="Training processes on a CPU.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes that render, and on a CPU train.")] = 2,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long; otherwise train to the end.")] = None,
     stage_minutes: Annotated[
         list[float] | None, typer.Option(help="Minutes at 16, 32, … pixels; give it once per stage.")
@@ -160,7 +160,7 @@ def rooms_train_generator(
     folder = data or out / "data"
     if data is None:
         with progress_bars() as bars:
-            write_data(folder, 40_000, resolution, processes=processes, progress=lambda d: bars("Rendering", d, 40_000))
+            write_data(folder, 40_000, resolution, processes=workers, progress=lambda d: bars("Rendering", d, 40_000))
     pixels = open_data(folder).images.shape[-1]
     if pixels < resolution or pixels % resolution:
         raise ValueError(
@@ -177,7 +177,7 @@ def rooms_train_generator(
         folder / "images.npy",
         out,
         settings,
-        processes=processes if device == "cpu" else 1,
+        processes=workers if device == "cpu" else 1,
         minutes=minutes,
         device=device,
         report=say,

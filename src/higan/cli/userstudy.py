@@ -29,8 +29,8 @@ Folder = Annotated[Path, typer.Argument(help="Folder of a study.", metavar="STUD
 def build(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the study, new.")],
-    directions: Annotated[
-        Literal["concepts", "random"], typer.Option(help="Follow verified concepts, or random directions.")
+    along: Annotated[
+        Literal["concepts", "random"], typer.Option(help="Edits: along verified concepts, or random directions.")
     ] = "concepts",
     repeats: Annotated[
         int | None, typer.Option(help="Trials of a rater per stage and level (default 2); random: per stage (8).")
@@ -63,7 +63,7 @@ def build(
             opened,
             generator,
             out,
-            directions=directions,
+            directions=along,
             repeats=repeats,
             num_catches=catches,
             overlap=overlap,

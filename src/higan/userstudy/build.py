@@ -154,7 +154,7 @@ def _verified(rescoring: Rescoring, boundaries: Sequence[Boundary]) -> dict[str,
     if not found:
         raise ValueError(
             "no concept of this run is verified, so that there is none to follow; use random directions "
-            "(--directions random)"
+            "(--along random)"
         )
     return {str(level): members for level, members in found.items()}
 
