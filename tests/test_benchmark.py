@@ -248,6 +248,34 @@ def test_conditional_edits_are_purer_where_directions_mix():
     assert mean_purity("InterFaceGAN (conditional)") > mean_purity("InterFaceGAN") + 0.03
 
 
+def test_one_layer_is_a_generator_too(tmp_path):
+    """Codes of 8 numbers, fewer than a method chooses candidates from, and one direction that was planted."""
+
+    def tell(world, seed):
+        return estimate_truth(
+            world.generator, world.scorer, nulls=("noise", "constant"), disturbances=80, num=4, seed=seed
+        )
+
+    def opened(seed):
+        return World(ToyGenerator(1, 8, shared_code=True), ToyScorer(1))
+
+    single = Setting("single", "one layer", False, (0,), opened, tell, Budget(200, 6, 3), {})
+    names = ("ours", "ours (conditional)", "official code", "InterFaceGAN", "PCA (GANSpace)", "random directions")
+    methods = {name: METHODS[name] for name in names}
+    found = run_benchmark(tmp_path, [single], methods=methods)
+    value = {(row.method, row.task): row.value for row in found.rows}
+    assert {method for method, _ in value} == {*methods}
+    for name in names[:4]:
+        assert value[name, "directions"] > 0.95
+    assert value["ours", "layers"] == 1
+    assert write_benchmark(tmp_path, found).is_file()
+
+
+def test_layers_with_codes_of_their_own_are_refused():
+    with pytest.raises(ValueError, match="the layers of 'toy' have codes of their own; methods are compared where all"):
+        Lab(ToyGenerator(), ToyScorer())
+
+
 def test_sefa_sits_out_where_weights_are_not_told(tmp_path):
     assert "SeFa" not in usable(METHODS, ToyGenerator(shared_code=True))
     assert usable(METHODS, TransparentGenerator()).keys() == METHODS.keys()

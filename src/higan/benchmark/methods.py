@@ -70,13 +70,16 @@ class Lab:
     """What a method works with: a generator, a scorer, and how much it may look at.
 
     Args:
-        generator: all of its layers share their code.
+        generator: all of its layers share their code, or there is one.
         scorer: predicts the concepts.
         num: N, samples to probe.
         verify: K, samples to move.
         num_random: R, random directions for a null.
         step: λ.
         seed: chooses all samples and random directions.
+
+    Raises:
+        ValueError: layers have codes of their own.
     """
 
     generator: Generator
@@ -87,6 +90,13 @@ class Lab:
     step: float = 2.0
     seed: int = 0
     _kept: dict[str, object] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (self.generator.shared_code or self.generator.num_layers == 1):
+            raise ValueError(
+                f"the layers of {self.generator.name!r} have codes of their own; methods are compared where all layers "
+                "share one: take such a generator"
+            )
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
@@ -102,9 +112,20 @@ class Lab:
         """N scored samples; measured once."""
         return self._once("population", lambda: measure(self.generator, self.scorer, self._seeds()))
 
+    @property
+    def candidates(self) -> int:
+        """How many directions a method without labels chooses from at every range of layers."""
+        return min(_CANDIDATES, self.generator.code_dim)
+
     def boundaries(self, mode: Mode = "extreme") -> tuple[Boundary, ...]:
-        """A boundary per concept, `higan.boundaries.fit`; fitted once."""
-        return self._once(f"fit {mode}", lambda: fit(self.population(), mode=mode, seed=self.seed))
+        """A boundary per concept, `higan.boundaries.fit`, its normal (D,); fitted once."""
+        return self._once(f"fit {mode}", lambda: self._fit(mode))
+
+    def _fit(self, mode: Mode) -> tuple[Boundary, ...]:
+        found = fit(self.population(), mode=mode, seed=self.seed)
+        # Of a single layer the fit does not know that it shares its code with all: they are it.
+        D = self.generator.code_dim
+        return tuple(dataclasses.replace(b, normal=b.normal.reshape(D), bias=b.bias.reshape(())) for b in found)
 
     def rescored(
         self,
@@ -273,19 +294,19 @@ def interfacegan_conditional(lab: Lab) -> Answer:
 
 def sefa_named(lab: Lab) -> Answer:
     """SeFa (Shen & Zhou 2021): eigenvectors of the style weights, stage by stage and overall, named by effect."""
-    found = [c for layers in _ranges(lab) for c in sefa(lab.generator, layers, _CANDIDATES)]
+    found = [c for layers in _ranges(lab) for c in sefa(lab.generator, layers, lab.candidates)]
     return _named(lab, found)
 
 
 def pca_named(lab: Lab) -> Answer:
     """GANSpace (Härkönen et al. 2020): principal axes of the codes, stage by stage and overall, named by effect."""
     codes = lab.population().codes.expand(-1, lab.generator.num_layers, -1)
-    return _named(lab, [c for layers in _ranges(lab) for c in pca(codes, layers, _CANDIDATES)])
+    return _named(lab, [c for layers in _ranges(lab) for c in pca(codes, layers, lab.candidates)])
 
 
 def random_named(lab: Lab) -> Answer:
     """As many random directions as SeFa and PCA have candidates, named by effect as they are: what luck gives."""
-    rows = random_directions(_CANDIDATES, lab.generator.code_dim, seed=lab.seed + 1)
+    rows = random_directions(lab.candidates, lab.generator.code_dim, seed=lab.seed + 1)
     return _named(lab, [Candidate(row, 0.0, tuple(layers)) for layers in _ranges(lab) for row in rows])
 
 
