@@ -375,28 +375,19 @@ def rescore_adaptively(
         if progress is not None:
             progress(done + images, most)
 
-    batches = list(zip(range(0, num, batch_size), torch.split(seeds, batch_size), strict=True))
+    batches = torch.split(seeds, batch_size)
     wanted = torch.ones(len(plan.directions), len(plan.places), dtype=torch.bool)
     with crew_of(plan, engine, open_models) as crew:
-        todo: dict[Piece, int] = {}
-        for start, batch in batches:
-            unit = _load(checkpoint, f"{key}-originals", start // batch_size)
-            if unit is None:
-                todo[Piece.of(batch, torch.zeros_like(wanted))] = start
-            else:
-                ledger.originals[start:][: len(batch)] = unit["originals"]
-                done += len(batch)
-        for piece, made in gather(crew, plan, list(todo), tell):
-            _save(checkpoint, f"{key}-originals", todo[piece] // batch_size, made)
-            ledger.originals[todo[piece] :][: len(piece.seeds)] = made["originals"]
+        ledger.originals[:] = _originals(crew, plan, batches, checkpoint, f"{key}-originals", tell)
         done = num
         std = plan.score_std(ledger.originals)
-        for start, batch in batches:
+        for index, batch in enumerate(batches):
+            start = index * batch_size
             n = start + len(batch)
-            unit = _load(checkpoint, key, start // batch_size)
+            unit = _load(checkpoint, key, index)
             if unit is None or not torch.equal(unit["wanted"], wanted):
                 unit = _look(crew, plan, batch, ledger.originals[start:n], wanted, tell) | {"wanted": wanted}
-                _save(checkpoint, key, start // batch_size, unit)
+                _save(checkpoint, key, index, unit)
             done += len(batch) * plan.num_edits(wanted)
             tell(0)
             ledger.add(unit, wanted, start, len(batch))
@@ -419,6 +410,25 @@ def rescore_adaptively(
         images=done,
         budget=budget,
     )
+
+
+def _originals(
+    crew: Crew[Piece],
+    plan: Plan,
+    batches: Sequence[Tensor],
+    checkpoint: Checkpoint | None,
+    key: str,
+    tell: Callable[[int], None],
+) -> Float[Tensor, "K C"]:
+    """Scores of all samples as they are; batches that the checkpoint knows are not drawn again."""
+    units = {index: unit for index in range(len(batches)) if (unit := _load(checkpoint, key, index)) is not None}
+    kept = sum(len(batches[index]) for index in units)
+    nothing = torch.zeros(len(plan.directions), len(plan.places), dtype=torch.bool)
+    todo = {Piece.of(batch, nothing): index for index, batch in enumerate(batches) if index not in units}
+    for piece, made in gather(crew, plan, list(todo), lambda images: tell(kept + images)):
+        _save(checkpoint, key, todo[piece], made)
+        units[todo[piece]] = made
+    return torch.cat([units[index]["originals"] for index in range(len(batches))])
 
 
 def _look(

@@ -122,75 +122,92 @@ def check_scorer(scorer: Scorer, images: UInt8[Tensor, "n 3 H W"] | None = None)
         return _run(_scorer_checks(scorer, pictures))
 
 
-def _scorer_checks(scorer: Scorer, images: Tensor) -> Iterator[_Check]:
-    def concepts() -> str | None:
-        listed = tuple(scorer.concepts)
+@dataclass(frozen=True, slots=True)
+class _ScorerTrial:
+    """What is tried on a scorer; every method but ``scores`` gives the problem it found."""
+
+    scorer: Scorer
+    images: Tensor
+
+    def scores(self) -> Tensor:
+        return self.scorer.score(self.images.clone())
+
+    def concepts(self) -> str | None:
+        listed = tuple(self.scorer.concepts)
         names = [concept.name for concept in listed if isinstance(concept, Concept)]
         if not listed or len(names) != len(listed):
-            return f"concepts must be a non-empty tuple of higan.Concept; got {scorer.concepts!r}"
+            return f"concepts must be a non-empty tuple of higan.Concept; got {self.scorer.concepts!r}"
         twice = sorted({name for name in names if names.count(name) > 1})
         return f"names appear twice: {', '.join(twice)}" if twice else None
 
-    def shape() -> str | None:
-        scores = scorer.score(images.clone())
-        wanted = (len(images), len(scorer.concepts))
+    def shape(self) -> str | None:
+        scores = self.scores()
+        wanted = (len(self.images), len(self.scorer.concepts))
         if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted or not scores.is_floating_point():
             return f"score must return floats of shape {wanted}, a row per image and a column per concept; " + (
                 f"got {_shape(scores)}"
             )
         return None
 
-    def finite() -> str | None:
-        bad = ~torch.isfinite(scorer.score(images.clone()))
-        names = [scorer.concepts[k].name for k in bad.any(0).nonzero().flatten().tolist()]
+    def finite(self) -> str | None:
+        bad = ~torch.isfinite(self.scores())
+        names = [self.scorer.concepts[k].name for k in bad.any(0).nonzero().flatten().tolist()]
         count = int(bad.any(1).sum())
         return f"NaN or infinity for {', '.join(names)} in {count} of {len(bad)} pictures" if names else None
 
-    def repeatable() -> str | None:
-        first, second = (_at_random_state(seed, lambda: scorer.score(images.clone())) for seed in (1, 2))
+    def repeatable(self) -> str | None:
+        first, second = (_at_random_state(seed, self.scores) for seed in (1, 2))
         off = (first - second).abs().max().item()
         return f"the same images scored twice differ by up to {off:.3g}" if off else None
 
-    def batches() -> str | None:
-        together = scorer.score(images.clone()).cpu().double()
-        alone = torch.cat([scorer.score(image[None].clone()) for image in images]).cpu().double()
+    def batches(self) -> str | None:
+        together = self.scores().cpu().double()
+        alone = torch.cat([self.scorer.score(image[None].clone()) for image in self.images]).cpu().double()
         spread = together.std(0).clamp(min=1e-6) + 1e-3 * together.abs().amax(0)
         off = ((together - alone).abs() / spread).amax(0)
         worst = int(off.argmax())
         if off[worst] <= TOLERANCE:
             return None
+        name = self.scorer.concepts[worst].name
         if not bool(torch.isfinite(off[worst])):
-            return f"{scorer.concepts[worst].name} is NaN or infinite when images come one by one"
-        return f"{scorer.concepts[worst].name} differs by {off[worst]:.2g} of its spread when images come one by one"
+            return f"{name} is NaN or infinite when images come one by one"
+        return f"{name} differs by {off[worst]:.2g} of its spread when images come one by one"
 
-    def device() -> str | None:
-        scores = scorer.score(images.clone())
-        return None if scores.device == images.device else f"images on {images.device}, scores on {scores.device}"
+    def device(self) -> str | None:
+        given, found = self.images.device, self.scores().device
+        return None if found == given else f"images on {given}, scores on {found}"
 
-    def untouched() -> str | None:
-        given = images.clone()
-        scorer.score(given)
-        return None if torch.equal(given, images) else "the images are changed by scoring them"
+    def untouched(self) -> str | None:
+        given = self.images.clone()
+        self.scorer.score(given)
+        return None if torch.equal(given, self.images) else "the images are changed by scoring them"
 
-    def sensitive() -> str | None:
-        spread = scorer.score(images.clone()).cpu().double().std(0)
-        flat = [scorer.concepts[k].name for k in (spread == 0).nonzero().flatten().tolist()]
+    def sensitive(self) -> str | None:
+        spread = self.scores().cpu().double().std(0)
+        flat = [self.scorer.concepts[k].name for k in (spread == 0).nonzero().flatten().tolist()]
         return f"the same score for every image: {', '.join(flat)}" if flat else None
 
-    yield _Check("concepts", "name every column once: concepts = (Concept('wood', 'attribute'), …)", concepts, True)
-    yield _Check("shape", "return a float tensor (n, C); C is the number of concepts", shape, True)
-    yield _Check("finite", "guard logarithms and divisions, or drop the concept", finite, True)
-    yield _Check("repeatable", "call .eval() on the network and draw no random numbers", repeatable)
-    yield _Check("batches", "call .eval(); normalise every image by itself, never by figures of the batch", batches)
-    yield _Check("device", "return scores.to(images.device)", device)
+
+def _scorer_checks(scorer: Scorer, images: Tensor) -> Iterator[_Check]:
+    trial = _ScorerTrial(scorer, images)
     yield _Check(
-        "untouched", "work on a copy: images.float() makes one, in-place operations on uint8 do not", untouched
+        "concepts", "name every column once: concepts = (Concept('wood', 'attribute'), …)", trial.concepts, True
+    )
+    yield _Check("shape", "return a float tensor (n, C); C is the number of concepts", trial.shape, True)
+    yield _Check("finite", "guard logarithms and divisions, or drop the concept", trial.finite, True)
+    yield _Check("repeatable", "call .eval() on the network and draw no random numbers", trial.repeatable)
+    yield _Check(
+        "batches", "call .eval(); normalise every image by itself, never by figures of the batch", trial.batches
+    )
+    yield _Check("device", "return scores.to(images.device)", trial.device)
+    yield _Check(
+        "untouched", "work on a copy: images.float() makes one, in-place operations on uint8 do not", trial.untouched
     )
     yield _Check(
         "sensitive",
         "check that images reach the network as it expects them (range, channel order, size), or pass pictures that "
         "differ in the concept",
-        sensitive,
+        trial.sensitive,
     )
 
 
@@ -220,7 +237,7 @@ def strange_range(images: Float[Tensor, "n 3 H W"]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class _GeneratorTrial:
     """What is tried on a generator; every method but ``codes`` and ``draw`` gives the problem it found."""
 
     generator: Generator
@@ -344,7 +361,7 @@ class _Trial:
 
 
 def _generator_checks(generator: Generator) -> Iterator[_Check]:
-    trial = _Trial(generator)
+    trial = _GeneratorTrial(generator)
     seeded = "draw every row from its own torch.Generator().manual_seed(seed)"
     yield _Check(
         "sizes",
