@@ -873,9 +873,9 @@ def test_a_line_that_fails_leaves_no_folder(higan, finished, tmp_path):
 
 def test_a_folder_of_directions_holds_one_search(higan, planted, tmp_path):
     line = ("discover", "--run", planted, "--method", "pca", "--num", 4, "--out", tmp_path / "found")
-    assert higan(*line, "--num", 1)[0] == 0
+    assert higan(*line, "--per-stage", 1)[0] == 0
     before = sorted(path.name for path in (tmp_path / "found").iterdir())
-    code, printed = higan(*line, "--num", 2)
+    code, printed = higan(*line, "--per-stage", 2)
     assert (code, "holds directions of an earlier search" in printed) == (2, True)
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == before
 
