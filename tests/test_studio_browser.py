@@ -60,7 +60,7 @@ class Heard(list):
 def open_page(browser, address):
     contexts = []
 
-    def opened(hash_="", **options):
+    def opened(hash_="", lost=None, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         contexts.append(context)
         context.set_default_timeout(60_000)
@@ -71,6 +71,8 @@ def open_page(browser, address):
         page.on(
             "request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else page.heard.append(r.url)
         )
+        if lost:
+            page.route(lost, lambda route: route.abort())
         page.goto(address + hash_)
         page.wait_for_selector("#frame[data-drawn]")
         return page
@@ -564,6 +566,61 @@ def test_a_page_left_open_while_another_study_is_served_in_its_place_says_so(bro
         shows(page, {"seed": SAMPLE + 1, "mix": [], "edits": []})
         assert "9 layers" in page.inner_text("#about")
     context.close()
+
+
+def test_while_everything_is_slow_the_picture_has_a_connection_and_waiting_is_shown(open_page):
+    """Browsers open six connections to a server: thumbnails, or curves of many sliders, took them all for minutes."""
+    page = open_page()
+    held = []
+
+    def hold(route):
+        held.append(route)
+
+    for path in ("samples/*", "response", "changes", "strip"):
+        page.route(f"**/api/{path}*", hold)
+    page.locator("#thumbs").evaluate("t => t.scrollTo(0, 900)")
+    page.evaluate("location.hash = 'seed=7&edit=natural_light~0.5~9&edit=wood~1~6-9&edit=warm_colours~1~10-11'")
+    edited = page.locator("#frame[aria-busy=false]")
+    edited.wait_for()
+    assert len(json.loads(edited.get_attribute("data-shows"))["edits"]) == 3
+    page.wait_for_function("() => document.querySelector('#panel-changes').innerText === 'Measuring …'")
+    page.click("#tab-sweep")
+    page.wait_for_function("() => document.querySelector('#panel-sweep').innerText === 'Drawing …'")
+    page.wait_for_timeout(600)  # curves are asked for a little later
+    asked = [re.search(r"api/(\w+)", route.request.url)[1] for route in held]
+    assert len(asked) <= 5
+    assert {"samples", "response", "changes", "strip"} <= set(asked)
+    page.route("**/api/picture", hold)
+    page.keyboard.press("n")
+    page.locator("#frame[aria-busy=true]").wait_for()
+    page.unroute_all()  # which lets them go
+    edited.wait_for()
+    page.wait_for_selector("#panel-sweep[aria-busy=false] img")
+    page.wait_for_function("() => [...document.querySelectorAll('.thumb img')].filter(i => i.naturalWidth).length > 20")
+
+
+def test_thumbnails_come_once_the_server_is_back(open_page):
+    page = open_page(lost="**/api/samples/*")
+    page.wait_for_timeout(500)
+    assert page.locator(".thumb img[src]").count() == 0  # or it would be drawn as broken
+    assert 0 < len(page.heard) < 12  # and not all of them, again and again
+    page.unroute_all()
+    page.heard.clear()
+    page.wait_for_function("() => [...document.querySelectorAll('.thumb img')].some(i => i.naturalWidth)")
+
+
+def test_a_message_that_stands_is_not_read_out_again(open_page):
+    page = open_page()
+    page.evaluate("""async () => {
+        const { toast } = await import('/page/dom.js');
+        window.said = 0;
+        new MutationObserver(() => said++).observe(document.querySelector('#toast'), { childList: true });
+        for (let k = 0; k < 3; k++) {
+            toast('The server does not answer');
+            await new Promise((resolve) => setTimeout(resolve));
+        }
+    }""")
+    assert page.evaluate("said") == 1
 
 
 def test_a_forgotten_photograph_is_told_where_the_caption_stands(open_page):

@@ -44,7 +44,7 @@ export function span(layers) {
 
 let fading;
 export function toast(words) {
-  $("toast").textContent = words;
+  say($("toast"), words);
   clearTimeout(fading);
   fading = setTimeout(() => ($("toast").textContent = ""), 4000);
 }

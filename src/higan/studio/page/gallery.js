@@ -4,12 +4,16 @@ import { $, h, roving } from "./dom.js";
 import { thumbnail } from "./api.js";
 
 const AT_ONCE = 30;
+const UNDER_WAY = 2; // thumbnails: browsers keep six connections to a server, and the picture must not wait for one
+const AGAIN = 2000; // milliseconds
 const MOST = 2 ** 32 - 1;
 
 export class Gallery {
   #first = 0;
   #next = 0;
   #shown = null;
+  #wanted = new Set(); // thumbs in sight that have no picture yet
+  #loading = 0;
 
   constructor(looks, study) {
     this.looks = looks;
@@ -21,6 +25,10 @@ export class Gallery {
     this.watch = new IntersectionObserver((seen) => seen.some((s) => s.isIntersecting) && this.more(), {
       root: this.thumbs, rootMargin: "300px",
     });
+    this.sight = new IntersectionObserver((seen) => {
+      for (const { target, isIntersecting } of seen) this.#wanted[isIntersecting ? "add" : "delete"](target);
+      this.#load();
+    }, { root: this.thumbs, rootMargin: "100px" });
     const columns = () => getComputedStyle(this.thumbs).gridTemplateColumns.split(" ").length || 1;
     roving(this.thumbs, ".thumb", { columns });
     this.thumbs.addEventListener("click", (event) => {
@@ -55,17 +63,37 @@ export class Gallery {
   }
 
   #thumb(seed) {
-    const picture = h("img", {
-      src: thumbnail(seed, this.study.version), alt: "", loading: "lazy", decoding: "async", width: 64, height: 64,
-    });
-    // A server that has too much to do refuses; asked again a little later, it answers.
-    let tries = 0;
-    picture.addEventListener("error", () => {
-      if (++tries < 6) setTimeout(() => (picture.src = `${thumbnail(seed, this.study.version)}&again=${tries}`), 400 * tries);
-    });
-    return h("button", {
+    const picture = h("img", { alt: "", decoding: "async", width: 64, height: 64 });
+    const thumb = h("button", {
       class: "thumb", role: "option", "data-seed": seed, "aria-label": `Sample ${seed}`, "aria-selected": "false", tabindex: -1,
     }, picture);
+    this.sight.observe(thumb);
+    return thumb;
+  }
+
+  /** A few thumbnails under way at a time, of those in sight. */
+  #load() {
+    for (const thumb of this.#wanted) {
+      if (this.#loading >= UNDER_WAY) return;
+      this.#wanted.delete(thumb);
+      this.sight.unobserve(thumb);
+      this.#loading++;
+      const picture = thumb.firstChild;
+      const over = () => {
+        this.#loading--;
+        this.#load();
+      };
+      picture.onload = over;
+      picture.onerror = () => {
+        // A server that has too much to do refuses, and one that is gone may come back.
+        picture.removeAttribute("src");
+        setTimeout(() => {
+          this.sight.observe(thumb);
+          over();
+        }, AGAIN);
+      };
+      picture.src = thumbnail(thumb.dataset.seed, this.study.version);
+    }
   }
 
   choose(seed) {

@@ -15,12 +15,12 @@ export class Panels {
     this.changes = new Pump(
       async (look) => (await ask("api/changes", { body: { look } })).json(),
       (found, look) => this.#showChanges(found, look),
-      (error) => this.open === "changes" && this.#fill(h("p", { class: "soft" }, error.message)),
+      (error) => this.open === "changes" && this.#fill("changes", h("p", { class: "soft" }, error.message)),
     );
     this.strips = new Pump(
       async (question) => ({ ...(await (await ask("api/strip", { body: question })).json()), question }),
       (found) => this.#showStrip(found),
-      (error, question) => question === this.wanted && $(`panel-${question.kind}`).replaceChildren(h("p", { class: "soft" }, error.message)),
+      (error, question) => question === this.wanted && this.#fill(question.kind, h("p", { class: "soft" }, error.message)),
     );
     $("tab-changes").hidden = !study.scored;
     $("tab-transition").hidden = study.categories.length < 2;
@@ -48,19 +48,18 @@ export class Panels {
   refresh() {
     const look = this.looks.now;
     const body = sent(look);
-    const panel = $(`panel-${this.open}`);
     const say = (words) => {
       this.wanted = null;
-      panel.replaceChildren(h("p", { class: "soft" }, words));
-      panel.setAttribute("aria-busy", false);
+      this.#fill(this.open, h("p", { class: "soft" }, words));
     };
     const strip = (question) => {
       this.wanted = question;
+      this.#wait("Drawing …");
       this.strips.want(question);
     };
     if (this.open === "changes") {
       if (touched(look)) {
-        panel.setAttribute("aria-busy", true); // what is there is of another picture
+        this.#wait("Measuring …");
         this.changes.want(body);
       } else say("Move a slider: here you will see how far every score really moved in this picture, not only the one you asked for.");
     } else if (this.open === "sweep") {
@@ -87,12 +86,19 @@ export class Panels {
     return this.study.concepts.find((concept) => concept.name === name)?.label ?? name.replaceAll("_", " ");
   }
 
-  // --- what changed -------------------------------------------------------------------------------------------------
-
-  #fill(...content) {
-    $("panel-changes").replaceChildren(...content);
-    $("panel-changes").setAttribute("aria-busy", false);
+  #fill(name, ...content) {
+    $(`panel-${name}`).replaceChildren(...content);
+    $(`panel-${name}`).setAttribute("aria-busy", false);
   }
+
+  /** What is there is of another picture, and fades; where nothing is, words say that it is being made. */
+  #wait(words) {
+    const panel = $(`panel-${this.open}`);
+    if (!panel.querySelector(".bars, .pictures")) panel.replaceChildren(h("p", { class: "soft" }, words));
+    panel.setAttribute("aria-busy", true);
+  }
+
+  // --- what changed -------------------------------------------------------------------------------------------------
 
   #showChanges(found, look) {
     if (this.open !== "changes" || JSON.stringify(look) !== JSON.stringify(sent(this.looks.now))) return;
@@ -111,7 +117,7 @@ export class Panels {
         h("span", { class: "value" }, `${signed(value, 2)} σ`),
       ];
     });
-    this.#fill(
+    this.#fill("changes",
       h("p", { class: "soft small" }, "Measured by the scorer on this picture, in standard deviations of each score; what you asked for is bold."),
       h("div", { class: "bars" }, ...bars),
     );
@@ -126,7 +132,7 @@ export class Panels {
       joint: () => "The sample, each edit alone, then all together.",
       grid: () => `${this.#label(question.concept)}, the same step, λ = ${signed(question.look.edits[0].strength, 1)}, at all layers, at every single layer and at every stage (Fig. 3c of the paper).`,
     }[kind]();
-    $(`panel-${kind}`).replaceChildren(
+    this.#fill(kind,
       h("p", { class: "soft small" }, words),
       h("div", { class: "pictures" }, ...pictures.map(({ uri, caption }) => h("figure", {}, h("img", { src: uri, alt: caption.split("\n")[0] }), h("figcaption", {}, caption.replaceAll(" sd", " σ"))))),
     );

@@ -7,6 +7,7 @@ import { sent } from "./look.js";
 /** Listeners hear "change" when another curve is known. */
 export class Responses extends EventTarget {
   #curves = new Map();
+  #line = Promise.resolve(); // one at a time: each may hold one of the browser's few connections for minutes
 
   constructor(looks, study) {
     super();
@@ -28,10 +29,14 @@ export class Responses extends EventTarget {
     return curve.sigmas[k - 1] + share * (curve.sigmas[k] - curve.sigmas[k - 1]);
   }
 
-  async #want(name, layers) {
+  #want(name, layers) {
     const concept = this.study.concepts.find((known) => known.name === name);
     if (this.#curves.has(name) || span(layers) !== span(concept.layers)) return;
     this.#curves.set(name, {});
+    this.#line = this.#line.then(() => this.#measure(name));
+  }
+
+  async #measure(name) {
     await new Promise((resolve) => setTimeout(resolve, 400)); // after what this picture's own panels ask for
     try {
       this.#curves.set(name, await (await ask("api/response", { body: { concept: name } })).json());

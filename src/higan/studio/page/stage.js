@@ -22,6 +22,7 @@ export class Stage {
       },
       (bitmap, question, asked) => this.#show(bitmap, question, asked),
       (error) => {
+        $("frame").setAttribute("aria-busy", error.status === 0); // then it is asked again
         if (!this.shown) $("caption").textContent = error.message;
         fail(error);
       },
@@ -44,6 +45,7 @@ export class Stage {
 
   draw() {
     const look = this.looks.now;
+    $("frame").setAttribute("aria-busy", true);
     this.pictures.want({ look: sent(look), moved: performance.now() });
     if (this.overlay === "segments") this.masks.want(sent(look));
   }
@@ -69,6 +71,7 @@ export class Stage {
   async #show(bitmap, question) {
     paint($("picture"), bitmap);
     this.#tell(question.look);
+    $("frame").setAttribute("aria-busy", JSON.stringify(question.look) !== JSON.stringify(sent(this.looks.now)));
     if (this.holding) this.hold(true);
     if (this.overlay === "difference") await this.#difference();
     const took = performance.now() - question.moved;
