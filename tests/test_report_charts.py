@@ -187,6 +187,19 @@ def test_a_heat_map_of_150_concepts_stays_small():
     assert len(svg) < 1_500_000
 
 
+def test_in_a_long_heat_map_the_layers_stand_near_every_row_and_nothing_overlaps():
+    rows = [HeatRow(f"concept {k}", "object", (1.0,) * 3, (True,) * 3) for k in range(100)]
+    svg = ET.fromstring(heat_map(rows, ["0", "1", "2"], ""))
+    told = [(float(text.get("y")), text.get("class")) for text in svg.iter("text")]
+    heads = sorted({y for y, kind in told if kind == "tick"})
+    names = sorted(y for y, kind in told if kind == "name")
+    assert len(names) == 100
+    assert all(any(0 < y - head < 750 for head in heads) for y in names)
+    lines = sorted([*heads, *names])
+    assert min(b - a for a, b in pairwise(lines)) > 12
+    assert lines[-1] < float(svg.get("viewBox").split()[3])
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

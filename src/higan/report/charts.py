@@ -250,6 +250,8 @@ def effect_bar(effect: _Number, low: _Number, high: _Number, null: _Number, long
 
 _LETTERS = 36
 """Of a name in a heat map: as many as the longest of Places365 and SUN have, and a few more."""
+_BLOCK = 30
+"""Rows after which short column names stand again: of hundreds of rows, the first ones are out of sight."""
 _FAINT = 0.2
 _FULL = 0.92
 """Above that shade the colour is dark enough, in the dark bright enough, for numbers in the colour of the paper."""
@@ -281,11 +283,17 @@ def heat_map(rows: Sequence[HeatRow], columns: Sequence[str], label: str, *, div
     left = 12 + 6.7 * max((_wide(_short(row.label)) for row in rows), default=0)
     head = 14 + (5.4 * max(_wide(_short(name)) for name in columns) if long else 8)
     overhang = 3.6 * _wide(_short(columns[-1])) if long and columns else 4
-    width, height = left + cell * len(columns) + overhang, head + tall * len(rows) + 4
+    block = len(rows) if long else _BLOCK
+    heads = max(math.ceil(len(rows) / max(block, 1)), 1)
+    width, height = left + cell * len(columns) + overhang, head * heads + tall * len(rows) + 4
     largest = [max((abs(value) for value in row.values), default=0.0) for row in rows]
-    parts = [_column_name(name, left + (k + 0.5) * cell, head, slanted=long) for k, name in enumerate(columns)]
+    parts = [
+        _column_name(name, left + (k + 0.5) * cell, h * (head + block * tall) + head, slanted=long)
+        for h in range(heads)
+        for k, name in enumerate(columns)
+    ]
     for r, row in enumerate(rows):
-        y, most = head + r * tall, max(largest) if diverging else largest[r]
+        y, most = head * (1 + r // block) + r * tall, max(largest) if diverging else largest[r]
         cells = [_name(row.label, x=left - 8, y=y + tall / 2 + 4, text_anchor="end", class_="name")]
         for c, (value, found) in enumerate(zip(row.values, row.found, strict=True)):
             tip = f"{row.label}, {columns[c]}: {signed(value, 2)}" + ("" if found else ", may be chance")
