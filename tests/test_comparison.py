@@ -279,6 +279,7 @@ def test_the_page_needs_nothing_else_and_shows_every_level():
     assert "red: not in &lt;other&gt;" in page
     assert not re.search(r'(src|href)="', page)
     assert page.index("<svg") < page.index("<table")
+    assert page.count('scroll"') == page.count('scroll" tabindex="0" role="group" aria-label="') == 5
 
 
 def test_the_page_marks_where_random_directions_end_in_each_run():

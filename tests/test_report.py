@@ -104,6 +104,12 @@ def test_the_page_is_one_file_that_fetches_nothing(html):
     assert page.open == []
 
 
+def test_what_is_wider_than_the_page_scrolls_by_keys_too(html):
+    assert html.count('<div class="scroll') == len(
+        re.findall(r'<div class="scroll(?: tall)?" tabindex="0" role="group" aria-label=', html)
+    )
+
+
 def test_every_picture_decodes_and_has_words_for_those_who_cannot_see_it(html):
     page = Page(html)
     assert len(page.images) > 80

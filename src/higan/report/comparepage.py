@@ -10,7 +10,7 @@ from statistics import fmean
 from higan.comparison import Agreement, Compared, ConceptRow, LevelRow, Pair, Reach
 from higan.report.charts import effect_bar
 from higan.report.depths import depth_chart, why_missing
-from higan.report.flows import page
+from higan.report.flows import page, scrolling
 from higan.report.words import LEVEL_NAMES, count, listing, number, readable, signed
 from higan.study import Making
 
@@ -94,15 +94,16 @@ def pairing(found: Compared) -> str:
 
 def _picture(found: Compared) -> str:
     return (
-        f'<figure class="wide"><div class="scroll">{depth_chart(found.profiles)}</div>'
+        f'<figure class="wide">{scrolling(depth_chart(found.profiles), "Share of effect over the layers")}'
         "<figcaption>Share of each level’s effect over the layers; areas are shares, whiskers 95 % intervals. The "
         "diamond is the mean layer with its interval.</figcaption></figure>"
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[str], left: int = 1) -> str:
+def _table(label: str, heads: Sequence[str], rows: Sequence[str], left: int = 1) -> str:
     head = "".join(f"<th{' class=left' if k < left else ''}>{escape(words)}</th>" for k, words in enumerate(heads))
-    return f'<div class="wide scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return scrolling(table, label, wide=True)
 
 
 def _interval(reach: Reach, decimals: int = 2) -> str:
@@ -129,7 +130,7 @@ def _levels(found: Compared) -> str:
         "<p>Mean relative depth of each level: 0 the first layer, 1 the last, over the concepts verified in that run. "
         f"A difference is over the concepts verified in both; {escape(pairing(found))}. Differences whose 95 % "
         "interval leaves zero out are bold.</p>"
-        + _table(["level", *_heads(found)], [_level(row, found) for row in found.levels])
+        + _table("Levels", ["level", *_heads(found)], [_level(row, found) for row in found.levels])
     )
 
 
@@ -160,7 +161,9 @@ def _concepts(found: Compared) -> str:
         "<p>Effect of the edit at all layers, in standard deviations of the score in that run, with its 95 % interval; "
         "dashed where random directions end on average, faint where it is not verified. Intervals are each for one "
         "concept chosen beforehand: of many differences one in twenty leaves zero out by chance.</p>"
-        + _table(["concept", "level", *_heads(found)], [_concept(row, longest) for row in found.concepts], left=2)
+        + _table(
+            "Concepts", ["concept", "level", *_heads(found)], [_concept(row, longest) for row in found.concepts], 2
+        )
         + left_out
     )
 
@@ -183,7 +186,8 @@ def _agreement(found: Compared) -> str:
     return (
         "<p>Correlation of the level profiles over eighths of depth, and of the mean depths of the concepts that both "
         "have verified. Two halves of the samples of one run are the most that two runs can agree; profiles with the "
-        "names of the levels exchanged are the least.</p>" + _table(heads, [_pair(pair) for pair in found.pairs])
+        "names of the levels exchanged are the least.</p>"
+        + _table("Agreement", heads, [_pair(pair) for pair in found.pairs])
     )
 
 
@@ -204,4 +208,4 @@ def _made(makings: Mapping[str, Making]) -> str:
         f"<tr><th>{escape(head)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
         for head, cells in made_rows(makings)
     ]
-    return _table(["", *makings], rows)
+    return _table("How they were made", ["", *makings], rows)

@@ -9,7 +9,7 @@ import torch
 
 from higan.effects import Effects, mean_effects, off_target
 from higan.recipes import format_layers
-from higan.report.flows import effects_chart, flow_table, kept_table, page, sankey
+from higan.report.flows import effects_chart, flow_table, kept_table, page, sankey, scrolling
 from higan.report.pictures import mask_uri, picture_uri
 from higan.report.words import layer_span, listing, number, percent, readable, signed
 from higan.transitions import Journey, ObjectMapping, flows, kept
@@ -94,7 +94,7 @@ def _leg(mapping: ObjectMapping) -> str:
         f"<td class='interval'>{percent(f.low)} – {percent(f.high)}</td></tr>"
         for f in changed
     )
-    largest = f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    largest = scrolling(f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>", "The largest changes")
     return (
         f'<div class="charts halves"><div><h3>What stayed in its class</h3>{kept_table(mapping)}</div>'
         f"<div><h3>The largest changes</h3>{largest}</div></div>"
@@ -117,7 +117,7 @@ def side_effects_page(
         label = f"Change of every score under every edit, in standard deviations: {title.lower()}"
         left = missing.get(title, ())
         note = f"<p>Out of reach: {escape(listing([readable(n) for n in left]))}.</p>" if left else ""
-        sections.append((title, f'<div class="scroll">{effects_chart(effects, label)}</div>{note}'))
+        sections.append((title, scrolling(effects_chart(effects, label), title) + note))
     return page("What else an edit changes", *sections)
 
 
@@ -140,11 +140,14 @@ def _summary(variants: Mapping[str, tuple[Effects, Mapping[str, Edit]]], target:
             f"<tr><th>{escape(readable(name))}</th><td class='left'>{layers}</td><td>{signed(steps.strength)}</td>"
             f"{shares}</tr>"
         )
+    table = (
+        "<table><thead><tr><th>edit</th><th class='left'>layers</th><th>steps</th>"
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
     return (
         f"<p>Every edit moves its own score by {target:g} standard deviations on average. The last columns are "
         "how far it moves the others (root mean square of their mean changes) for every standard deviation of its own. "
         "In the maps below, rows are edits and columns are scores; numbers are standard deviations, outlined cells are "
         "the edit’s own score, and what is faded may be chance: its 95% interval over samples holds zero.</p>"
-        "<div class='scroll'><table><thead><tr><th>edit</th><th class='left'>layers</th><th>steps</th>"
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        + scrolling(table, "How little else changes")
     )

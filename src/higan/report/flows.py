@@ -11,7 +11,7 @@ from higan.report.charts import HeatRow, heat_map, tag
 from higan.report.words import number, percent, readable
 from higan.transitions import Flow, ObjectMapping, flows, kept
 
-__all__ = ["effects_chart", "flow_table", "kept_table", "page", "sankey"]
+__all__ = ["effects_chart", "flow_table", "kept_table", "page", "sankey", "scrolling"]
 
 _HEIGHT, _COLUMN, _BAR, _GAP, _TOP = 420.0, 300.0, 16.0, 7.0, 34.0
 
@@ -111,7 +111,7 @@ def flow_table(mapping: ObjectMapping, *, least: float = 0.002) -> str:
     """Who became whom, as an HTML table with 95 % intervals over samples."""
     rows = [_flow_row(flow) for flow in flows(mapping, least=least)]
     head = "<tr><th>was</th><th class='left'>became</th><th>pixels per picture</th><th>share</th><th>95 %</th></tr>"
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return scrolling(f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>", "Who became whom")
 
 
 def _flow_row(flow: Flow) -> str:
@@ -132,7 +132,7 @@ def kept_table(mapping: ObjectMapping) -> str:
         for row in kept(mapping)
     ]
     head = "<tr><th>class</th><th>kept</th><th>95 %</th></tr>"
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return scrolling(f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>", "What stayed in its class")
 
 
 def effects_chart(effects: Effects, label: str) -> str:
@@ -150,6 +150,12 @@ def effects_chart(effects: Effects, label: str) -> str:
         for e, name in enumerate(effects.names)
     ]
     return heat_map(rows, [readable(c.name) for c in effects.concepts], label, diverging=True)
+
+
+def scrolling(markup: str, label: str, *, wide: bool = False) -> str:
+    """What may be wider than the page in a box that scrolls by itself: by keys too, and with a name to be read out."""
+    names = "wide scroll" if wide else "scroll"
+    return f'<div class="{names}" tabindex="0" role="group" aria-label="{escape(label)}">{markup}</div>'
 
 
 def page(title: str, *sections: tuple[str, str]) -> str:
