@@ -17,8 +17,10 @@ from higan import load_generator, load_scorer, load_segmenter
 from higan.export import read_recipe
 from higan.photographs import open_photograph
 from higan.recipes import Recipe
+from higan.scorers.toy import ToyScorer
 from higan.statistics import rank
 from higan.studio import create_app, shipped_study
+from higan.types import Concept
 from higan.web.serve import running
 from higan.workbench import edit, open_workbench, repeat
 from userstudies import make_run
@@ -728,6 +730,57 @@ def test_every_tab_and_every_download_can_be_got_at_whatever_the_width(open_page
         box = button.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("count", [18, 40])
+def test_many_layers_have_room_for_their_numbers_and_arrows_walk_among_them(open_page, count):
+    page = open_page(viewport={"width": 375, "height": 720})
+    page.evaluate(
+        """async (layers) => {
+            const { layerStrip } = await import('/page/layers.js');
+            const all = [...Array(layers).keys()];
+            const stages = { lower: all.slice(0, -8), upper: all.slice(-8) };
+            const made = layerStrip({ generator: { layers }, stages }, { label: 'many', change: () => {} });
+            made.set(all);
+            document.querySelector('#levels').prepend(made.element);
+        }""",
+        count,
+    )
+    strip = page.locator("[aria-label=many]")
+    cut = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+    assert strip.locator(".cell").evaluate_all(cut) == []
+    if count > 18:
+        strip.locator("[data-layer='0']").focus()
+        above = strip.locator("[data-layer='0']").bounding_box()
+        page.keyboard.press("ArrowDown")
+        below = page.locator(":focus").bounding_box()
+        assert below["x"] == pytest.approx(above["x"], abs=5)
+        assert below["y"] > above["y"] + 20
+
+
+def test_names_in_other_scripts_and_without_blanks_keep_to_their_place(browser, tmp_path):
+    names, scorer = ("x" * 120, "غرفة_نوم", "<b>x</b>"), ToyScorer()
+    told = zip(names, scorer.concepts[:3], strict=True)
+    scorer.concepts = (*(Concept(name, c.level) for name, c in told), *scorer.concepts[3:])
+    run, generator = make_run(tmp_path / "run", scorer=scorer)
+    context = browser.new_context(viewport={"width": 375, "height": 720})
+    page = context.new_page()
+    with running(create_app(run, generator, scorer)) as address:
+        page.goto(address + "#seed=7&" + "&".join(f"edit={name}~1~{k}" for k, name in enumerate(names)))
+        page.wait_for_selector("#panel-changes .bars")
+        page.wait_for_function("() => document.querySelector('#caption').textContent.split('σ').length === 4")
+        assert page.evaluate("document.documentElement.scrollWidth") == 375
+        assert page.locator("b:text-is('x')").count() == 0
+        # The number stands after the name, where one reads from the left.
+        left = """part => {
+            const text = document.querySelector('#caption').firstChild, range = document.createRange();
+            const at = text.data.indexOf('غرفة');
+            range.setStart(text, part ? text.data.indexOf('+', at) : at);
+            range.setEnd(text, range.startOffset + 1);
+            return range.getBoundingClientRect().left;
+        }"""
+        assert page.evaluate(left, 0) < page.evaluate(left, 1)
+    context.close()
 
 
 def test_two_people_do_not_see_each_others_photographs(address):

@@ -34,8 +34,8 @@ def make_study(path, expected=DIAGONAL, **options):
     )
 
 
-def make_run(path, *, num=400, K=24, R=30, num_layers=6):
-    generator, scorer = ToyGenerator(num_layers), ToyScorer(num_layers)
+def make_run(path, *, num=400, K=24, R=30, num_layers=6, scorer=None):
+    generator, scorer = ToyGenerator(num_layers), scorer or ToyScorer(num_layers)
     settings = {"num_samples": num, "shard_size": 500, "seed": 0, "generator": generator.name, "scorer": scorer.name}
     run = store.open_run(path, settings, provenance={"generator": "toy", "scorer": "toy", "segmenter": None})
     population.fill(run, generator, scorer)

@@ -32,6 +32,9 @@ export const signed = (value, digits = 2) => {
   return (Number(text) === 0 ? "" : value > 0 ? "+" : "−") + text;
 };
 
+/** A name among other words: a number after one in Arabic or Hebrew would move to its other side. */
+export const isolated = (name) => (/[\u0590-\u08ff\u202a-\u202e\ufb1d-\ufefc]/.test(name) ? `\u2068${name}\u2069` : name);
+
 /** Layers as 0–3, 5. */
 export function span(layers) {
   const runs = [];

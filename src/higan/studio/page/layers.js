@@ -2,6 +2,7 @@
 
 import { h, roving } from "./dom.js";
 
+const MOST_IN_A_ROW = 18; // or their numbers would be cut off
 const AFTERWARDS = 500; // milliseconds within which the click that ends a press comes
 
 /**
@@ -26,7 +27,8 @@ export function layerStrip(study, { label, profile = null, change }) {
     }, h("span", { class: "cell" }, `${layer}`), h("span", { class: "depth" }, profile ? bar : ""));
   });
   const element = h("div", { class: "layers", role: "group", "aria-label": label }, ...buttons);
-  element.style.setProperty("--n", count);
+  const inRow = Math.ceil(count / Math.ceil(count / MOST_IN_A_ROW));
+  element.style.setProperty("--n", inRow);
 
   function put(layer, on, over) {
     if (chosen.has(layer) !== on) {
@@ -69,7 +71,7 @@ export function layerStrip(study, { label, profile = null, change }) {
     const layer = +button.dataset.layer;
     put(layer, !chosen.has(layer), true);
   });
-  roving(element, "button");
+  roving(element, "button", { columns: () => inRow });
 
   return {
     element,

@@ -1,10 +1,13 @@
 // Under the picture: what changed, strips, mixing, transitions. A panel asks only while it is open.
 
-import { $, h, roving, say as tell, signed, span } from "./dom.js";
+import { $, h, isolated, roving, say as tell, signed, span } from "./dom.js";
 import { ask, Pump, thumbnail } from "./api.js";
 import { sent, touched } from "./look.js";
 import { layerStrip } from "./layers.js";
 import { cancelling, follow, stopped } from "./jobs.js";
+
+/** The server writes for a font that has neither a minus sign nor σ. */
+const measured = (caption) => caption.replace(/^(.+) ([+-]\d+\.\d) sd$/gm, (_, name, value) => `${isolated(name)} ${signed(+value, 1)} σ`);
 
 const NAMES = ["changes", "sweep", "grid", "joint", "mix", "transition"];
 
@@ -134,7 +137,7 @@ export class Panels {
     }[kind]();
     this.#fill(kind,
       h("p", { class: "soft small" }, words),
-      h("div", { class: "pictures" }, ...pictures.map(({ uri, caption }) => h("figure", {}, h("img", { src: uri, alt: caption.split("\n")[0] }), h("figcaption", {}, caption.replaceAll(" sd", " σ"))))),
+      h("div", { class: "pictures" }, ...pictures.map(({ uri, caption }) => h("figure", {}, h("img", { src: uri, alt: measured(caption).split("\n")[0] }), h("figcaption", {}, measured(caption))))),
     );
   }
 

@@ -1,6 +1,6 @@
 // The picture: as it is, before, where it changed, which pixel belongs to what.
 
-import { $, h, span } from "./dom.js";
+import { $, h, isolated, span } from "./dom.js";
 import { ask, insist, Pump } from "./api.js";
 import { plain, sent, touched } from "./look.js";
 import { amount } from "./sliders.js";
@@ -55,7 +55,7 @@ export class Stage {
     this.shown = look;
     const edits = look.edits.map((e) => {
       const concept = this.study.concepts.find((c) => c.name === e.concept);
-      return `${concept.label} ${amount(concept, e, this.responses)}`;
+      return `${isolated(concept.label)} ${amount(concept, e, this.responses)}`;
     });
     const mix = look.mix.map(({ seed, layers }) => `layers ${span(layers)} of sample ${seed}`);
     const words = [look.upload ? "Photograph" : `Sample ${look.seed}`, ...mix, ...edits];
