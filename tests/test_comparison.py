@@ -282,6 +282,14 @@ def test_the_page_needs_nothing_else_and_shows_every_level():
     assert page.count('scroll"') == page.count('scroll" tabindex="0" role="group" aria-label="') == 5
 
 
+def test_runs_whose_long_names_differ_at_the_end_are_told_apart_in_the_picture():
+    names = [f"a-folder-of-some-generator-seed-{seed}" for seed in (1, 2)]
+    found = compare({name: record(first=99 * k) for k, name in enumerate(names)})
+    shown = set(re.findall(r">(a-fold[^<]*)<title>", depth_chart(found.profiles)))
+    assert len(shown) == 2
+    assert max(map(len, shown)) < min(map(len, names))
+
+
 def test_the_page_marks_where_random_directions_end_in_each_run():
     one, other = record([[1.0, 1]], ["bed"]), record([[1.0, 1]], ["bed"], first=99)
     found = compare({"one": one, "other": replace(other, null=other.null + 0.5)})

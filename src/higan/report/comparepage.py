@@ -102,7 +102,7 @@ def _picture(found: Compared) -> str:
 
 def _table(label: str, heads: Sequence[str], rows: Sequence[str], left: int = 1) -> str:
     head = "".join(f"<th{' class=left' if k < left else ''}>{escape(words)}</th>" for k, words in enumerate(heads))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return scrolling(table, label, wide=True)
 
 
@@ -205,7 +205,7 @@ def _agreement_cells(found: Agreement) -> list[str]:
 
 def _made(makings: Mapping[str, Making]) -> str:
     rows = [
-        f"<tr><th>{escape(head)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        f"<tr><th>{escape(head)}</th>{''.join(f'<td class=told>{escape(cell)}</td>' for cell in cells)}</tr>"
         for head, cells in made_rows(makings)
     ]
     return _table("How they were made", ["", *makings], rows)

@@ -31,7 +31,8 @@ def depth_chart(profiles: Mapping[str, Profile]) -> str:
         for name, profile in profiles.items():
             base = y + _BARS + 6
             rows.append(tag("line", x1=_LEFT, x2=_LEFT + _PLOT, y1=base, y2=base, class_="axis"))
-            label = name if len(name) <= _LETTERS else f"{name[:_LETTERS]}…"
+            # Names of runs often differ at their ends alone.
+            label = name if len(name) <= _LETTERS else f"{name[: _LETTERS // 2]}…{name[-_LETTERS // 2 :]}"
             rows.append(tag("text", escape(label), tag("title", escape(name)), x=_LEFT + _PLOT + 12, y=base - 8))
             if name in found:
                 rows += _bars(profile, level, base, _BARS / top)
