@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import runpy
 from dataclasses import replace
 from functools import partial
@@ -333,6 +334,10 @@ def test_a_method_of_ones_own_is_one_function(tmp_path):
     assert not results.alarms
     page = write_benchmark(tmp_path, results, plates=[Plate("x", torch.zeros(2, 3, 8, 8, dtype=torch.uint8))])
     assert "guess" in page.read_text()
+    drawings = re.findall(r"<svg[^>]*>", page.read_text())
+    assert len(drawings) == 6
+    assert all('role="img" aria-label="' in drawing for drawing in drawings)
+    assert not re.search(r">-\d", page.read_text())
     assert dict(headline(results))
     assert [line.method for line in table(results, results.settings[0])] == ["guess"]
     # What the headline is over does not hang on which setting comes first.

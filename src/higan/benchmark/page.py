@@ -164,14 +164,15 @@ def _page(results: Results, plates: Sequence[Plate], provenance: Mapping[str, An
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("higan.benchmark") / "template.html").read_text("utf-8"))
     key = legend(results.settings)
-    height = 60 + 20 * len(results.settings)
+    shape = {"class_": "chart", "viewBox": f"0 0 440 {60 + 20 * len(results.settings)}", "style": "--w:440px"}
+    told = f"Settings, a mark for each: {', '.join(setting.title for setting in results.settings)}"
     return template.render(
         headline=headline(results),
         counts=f"{len(results.methods)} ways to find directions, {len(TASKS)} tasks, known answers",
         style=Markup((files("higan.report") / "style.css").read_text("utf-8") + MARK_STYLE),
         plates=[{"caption": p.caption, "uris": [_uri(image) for image in p.images]} for p in plates],
         panels=[Markup(panel(results, task)) for task in TASKS.values()],
-        legend=Markup(tag("svg", key, class_="chart", viewBox=f"0 0 440 {height}", style="--w:440px", role="img")),
+        legend=Markup(tag("svg", key, **shape, role="img", aria_label=told)),
         settings=results.settings,
         tables={s.name: table(results, s) for s in results.settings},
         tasks=list(TASKS.values()),

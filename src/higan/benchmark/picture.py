@@ -101,7 +101,7 @@ def _panel(results: Results, task: Task) -> tuple[str, float, float]:
     end = _TOP + row * len(results.methods)
     for value in ticks:
         parts.append(tag("line", x1=x(value), x2=x(value), y1=_TOP, y2=end, class_="grid"))
-        parts.append(_text(x(value), end + 15, f"{value:g}", "middle", "tick"))
+        parts.append(_text(x(value), end + 15, f"{value:g}".replace("-", "\N{MINUS SIGN}"), "middle", "tick"))
     for m, method in enumerate(results.methods):
         y = _TOP + m * row
         marks = [_text(4, y + row / 2 + 4, method)]
