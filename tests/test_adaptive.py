@@ -275,6 +275,105 @@ def test_a_concept_that_has_not_risen_yet_goes_on():
         assert bool(race.wanted()[0][0, : 1 + race.num_layers].all())
 
 
+N, K, CONFIDENCE = 40, 200, 0.9
+NOISE = torch.randn(N, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+NOISE = (NOISE - NOISE.mean()) / NOISE.std()
+"""Of mean 0 and variance 1, so that a constant beside it differs by a mean and a variance that are known."""
+
+
+def raced(changes, nulls, num_layers, **how):
+    """A race after one look at ``changes``, where concept, place → values; 10 elsewhere."""
+    C = nulls[0].shape[1]
+    places = placements(num_layers)
+    race = adaptive.Race(places, C, K, num_layers, confidence=CONFIDENCE, **how)
+    record = torch.full((C, len(places), N), 10.0, dtype=torch.float64)
+    for (c, p), values in changes.items():
+        record[c, p] = values
+    race.update(record, torch.ones(C), nulls)
+    return race
+
+
+def bound(comparisons, *, questions=3):
+    """What a difference of variance 1 must exceed where the error is shared by three questions, and theirs by each."""
+    alpha = (1 - CONFIDENCE) / questions / comparisons
+    return float(adaptive.half_width(torch.ones((), dtype=torch.float64), N, K, alpha))
+
+
+def silent(C, R=20):
+    """Directions that no concept gains by."""
+    return torch.zeros(R, C, N, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("order", [False, True])
+@pytest.mark.parametrize("times", [0.99, 1.01])
+def test_ranks_are_decided_where_all_pairs_together_keep_their_third_of_the_error(order, times):
+    """Two of five: the strongest against three others, the second against the same; in order, against each other."""
+    second = 10 + times * bound(7 if order else 6) + NOISE
+    race = raced({(0, 0): 20.0, (1, 0): second}, [silent(5)], 1, top=2, order=order)
+    assert race.inside.tolist() == [True, times > 1, False, False, False]
+    assert race.outside.tolist() == [False, False] + 3 * [times > 1]
+    assert race.top_decided == (times > 1)
+
+
+@pytest.mark.parametrize("times", [0.99, 1.01])
+def test_layers_are_decided_where_all_comparisons_together_keep_their_third_of_the_error(times):
+    """The strongest of four layers against three others, for each of two concepts."""
+    race = raced({(1, 2): 10 + times * bound(2 * 3) + NOISE}, [silent(2)], 4, top=2)
+    assert race.candidates.tolist() == [4 * [True], [times < 1, True, times < 1, times < 1]]
+    assert race.peaks_decided.tolist() == [False, times > 1]
+
+
+@pytest.mark.parametrize("times", [0.99, 1.01])
+def test_concepts_are_left_where_all_directions_together_keep_their_third_of_the_error(times):
+    """Two of twenty directions are more than a twentieth, one is not; concept 1 gains more than all but one."""
+    random, permuted = silent(2), silent(2, 5)
+    edge = times * bound(2 * (20 + 5))
+    random[:2, 0], random[2:, 1], random[:1, 1] = 10 + edge, 10 - edge, 30.0
+    race = raced({(0, 0): 10 + NOISE, (1, 0): 10 + NOISE}, [random, permuted], 1, top=2)
+    assert race.left.tolist() == [times > 1, False]
+    assert race.clear.tolist() == [False, times > 1]
+    assert race.wanted()[0][:, 0].tolist() == [times < 1, times < 1]
+
+
+def test_a_concept_is_clear_of_the_null_only_if_it_is_of_both():
+    permuted = silent(2, 5)
+    permuted[:, 1] = 10.0
+    race = raced({(0, 0): 10 + NOISE, (1, 0): 10 + NOISE}, [silent(2), permuted], 1, top=2)
+    assert race.clear.tolist() == [True, False]
+    assert race.left.tolist() == [False, False]
+
+
+@pytest.mark.parametrize("times", [0.99, 1.01])
+def test_stages_are_left_where_all_of_them_together_keep_an_error_of_their_own(times):
+    """Two concepts at four stages of eight layers; `upper` of concept 0 falls short of what is worthwhile."""
+    short = 10 - times * bound(2 * 4, questions=1) + NOISE
+    race = raced({(0, 0): 10 / statistics.WORTHWHILE, (0, 11): short}, [silent(2)], 8, top=2)
+    assert [race.places[p].name for p in race.stages] == ["bottom", "lower", "upper", "top"]
+    assert race.worthwhile.tolist() == [[True, True, times < 1, True], 4 * [True]]
+
+
+def test_concepts_are_ranked_in_standard_deviations_of_their_scores():
+    """The second changes less, but its score varies by a tenth."""
+    places = placements(1)
+    changes = torch.tensor([5.0, 1.0])[:, None, None] + 0.01 * NOISE.float().expand(2, len(places), N)
+    race = adaptive.Race(places, 2, K, 1, top=1)
+    race.update(changes, torch.tensor([1.0, 0.1]), [silent(2)])
+    assert race.inside.tolist() == [False, True]
+    assert race.verdict(changes, torch.tensor([1.0, 0.1]))[0] == [1]
+
+
+def test_what_lowers_most_samples_is_as_strong_as_what_it_gains():
+    """Eq. (1) counts gains alone: 2 in one sample of four and -9 in the others is a half, more than a fifth in all."""
+    places = placements(2)
+    gains = torch.tensor([2.0, -9.0, -9.0, -9.0]).repeat(N // 4)
+    changes = torch.stack([gains, torch.full((N,), 0.2)])[:, None].repeat(1, len(places), 1)
+    changes[:, 2] = torch.stack([torch.full((N,), 0.4), gains])
+    race = adaptive.Race(places, 2, N, 2, top=1)
+    race.update(changes, torch.ones(2), [silent(2)])
+    assert race.inside.tolist() == [True, False]
+    assert race.verdict(changes, torch.ones(2)) == ([0], [0, 1])
+
+
 def test_order_takes_more_samples():
     """Set and order: the second question keeps the strongest two in the race."""
     generator = torch.Generator().manual_seed(0)

@@ -155,6 +155,12 @@ def test_pooled_p_values_by_their_definition():
     np.testing.assert_allclose(statistics.p_values(record(changes, null), pooled=True).flatten(), wanted, rtol=1e-6)
 
 
+def test_pooled_directions_that_gain_just_as_much_count_as_reached():
+    """Of 0, 1, 2, 3 and 4 the third is the mean of the others, and Δs that of all: both are 0 when studentised."""
+    null = torch.arange(5.0)[:, None, None]
+    assert float(statistics.p_values(record(torch.full((1, 1, 2), 2.0), null), pooled=True)) == pytest.approx(4 / 6)
+
+
 def test_pooling_finds_in_a_large_table_what_single_cells_cannot():
     generator = torch.Generator().manual_seed(0)
     changes = torch.rand(20, 20, 1, generator=generator)
@@ -206,6 +212,42 @@ def test_scores_that_never_vary_are_no_hypotheses():
     torch.testing.assert_close(found.q[:12], alone.q)
     assert bool((found.q[12:] == 1).all())
     assert not bool(found.verified[12:].any())
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_p_values_are_the_same_in_any_unit_of_the_scores(unit, pooled):
+    draw = torch.Generator().manual_seed(0)
+    changes, null = torch.rand(4, 3, 1, generator=draw), torch.rand(9, 3, 4, generator=draw)
+    found = statistics.p_values(record(changes * unit, null * unit), pooled=pooled)
+    torch.testing.assert_close(found, statistics.p_values(record(changes, null), pooled=pooled))
+
+
+def test_of_three_directions_two_that_gain_the_same_are_no_scale():
+    """Three quarters of three are two, and not all three: such a cell keeps its exact p-value and lends nothing."""
+    draw = torch.Generator().manual_seed(0)
+    changes, null = torch.rand(9, 4, 1, generator=draw), torch.rand(3, 4, 9, generator=draw)
+    null[:2, :, 8] = 0.0
+    alone, beside = record(changes[:8], null[..., :8]), record(changes, null)
+    p = statistics.p_values(beside, pooled=True)
+    torch.testing.assert_close(p[:8], statistics.p_values(alone, pooled=True))
+    assert torch.equal(p[8], statistics.p_values(beside)[8])
+
+
+def test_what_raises_some_samples_and_lowers_others_more_is_not_verified():
+    """Half of them by 1, the other half by -2: Δs is 1/2, far beyond its null, and the mean change -1/2."""
+    changes = torch.tensor([1.0, -2.0]).repeat(10).expand(2, 1, 20).clone()
+    changes[1] = changes[1].abs()
+    table = statistics.table(record(changes, 0.01 * torch.rand(40, 1, 2)), num_resamples=2)
+    assert bool((table.q < 0.05).all())
+    assert table.verified[:, 0].tolist() == [False, True]
+
+
+def test_the_ranking_is_by_effects_in_standard_deviations():
+    """Half the change of a score that varies a quarter as much is twice the effect."""
+    changes = torch.tensor([1.0, 0.5])[:, None, None].expand(2, 1, 8)
+    rows = statistics.rank(record(changes, torch.zeros(5, 1, 2), std=torch.tensor([4.0, 1.0])), num_resamples=2)
+    assert [(row.concept.name, row.effect) for row in rows] == [("c1", 0.5), ("c0", 0.25)]
 
 
 def test_placements_of_the_same_layers_are_pooled_once():
@@ -295,10 +337,35 @@ def test_the_table_says_what_its_parts_say():
     assert not bool(table.verified[2].any())
 
 
+def test_rows_of_the_ranking_are_cells_of_the_table():
+    draw = torch.Generator().manual_seed(0)
+    changes, null = torch.randn(3, 4, 25, generator=draw), torch.rand(20, 4, 3, generator=draw)
+    permuted = torch.tensor([3.0, 0.2, 1.0]) * torch.rand(20, 4, 3, generator=draw)
+    rescoring = record(changes, null, torch.tensor([1.0, 2.0, 4.0]), permuted=permuted)
+    table = statistics.table(rescoring, num_resamples=50)
+    rows = statistics.ranking(rescoring, table, "layer 1")
+    assert [row.effect for row in rows] == table.effect[:, 2].sort(descending=True).values.tolist()
+    for row in rows:
+        assert row.placement == "layer 1"
+        for name in {field.name for field in dataclasses.fields(row)} - {"concept", "placement"}:
+            cell = getattr(table, name)[rescoring.concepts.index(row.concept), 2]
+            assert getattr(row, name) == cell.item(), name
+    # No two of them are the same here, so that none can stand for another.
+    told = [part[:, 2] for part in (table.p, table.p_random, table.p_permuted, table.null, table.signed, table.delta)]
+    assert not any(torch.equal(one, other) for k, one in enumerate(told) for other in told[:k])
+
+
 def test_a_score_that_never_varies_is_not_verified():
     rescoring = record(torch.zeros(2, 1, 10), torch.zeros(20, 1, 2), std=torch.zeros(2))
     for row in statistics.rank(rescoring):
         assert (row.effect, row.p, row.q, row.verified) == (0, 1, 1, False)
+
+
+def test_what_else_changes_by_hand():
+    """Root mean square of 3 and 4, and a tenth of the error of a mean over 25 samples of variance 1."""
+    found = statistics.beside(torch.tensor([[3.0, 0.0], [4.0, 0.0]]), 25)
+    torch.testing.assert_close(found, torch.tensor([12.5**0.5 + 0.02, 0.02]))
+    assert statistics.beside(torch.zeros(0, 1), 100).tolist() == pytest.approx([0.01])
 
 
 def test_bad_statistics_are_refused():
