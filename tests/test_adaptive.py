@@ -276,17 +276,19 @@ def test_a_concept_that_has_not_risen_yet_goes_on():
 
 
 N, K, CONFIDENCE = 40, 200, 0.9
-NOISE = torch.randn(N, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+NOISE, SHARED = torch.randn(2, N, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 NOISE = (NOISE - NOISE.mean()) / NOISE.std()
-"""Of mean 0 and variance 1, so that a constant beside it differs by a mean and a variance that are known."""
+"""Of mean 0 and variance 1: with it a change differs from another by a mean and a variance that are known."""
+BASE = 20 + 3 * SHARED
+"""What all gain from a sample alike, which is no difference."""
 
 
 def raced(changes, nulls, num_layers, **how):
-    """A race after one look at ``changes``, where concept, place → values; 10 elsewhere."""
+    """A race after one look at ``changes``, where concept, place → values; as everywhere elsewhere."""
     C = nulls[0].shape[1]
     places = placements(num_layers)
     race = adaptive.Race(places, C, K, num_layers, confidence=CONFIDENCE, **how)
-    record = torch.full((C, len(places), N), 10.0, dtype=torch.float64)
+    record = BASE.repeat(C, len(places), 1)
     for (c, p), values in changes.items():
         record[c, p] = values
     race.update(record, torch.ones(C), nulls)
@@ -308,8 +310,8 @@ def silent(C, R=20):
 @pytest.mark.parametrize("times", [0.99, 1.01])
 def test_ranks_are_decided_where_all_pairs_together_keep_their_third_of_the_error(order, times):
     """Two of five: the strongest against three others, the second against the same; in order, against each other."""
-    second = 10 + times * bound(7 if order else 6) + NOISE
-    race = raced({(0, 0): 20.0, (1, 0): second}, [silent(5)], 1, top=2, order=order)
+    second = BASE + times * bound(7 if order else 6) + NOISE
+    race = raced({(0, 0): BASE + 10, (1, 0): second}, [silent(5)], 1, top=2, order=order)
     assert race.inside.tolist() == [True, times > 1, False, False, False]
     assert race.outside.tolist() == [False, False] + 3 * [times > 1]
     assert race.top_decided == (times > 1)
@@ -318,7 +320,7 @@ def test_ranks_are_decided_where_all_pairs_together_keep_their_third_of_the_erro
 @pytest.mark.parametrize("times", [0.99, 1.01])
 def test_layers_are_decided_where_all_comparisons_together_keep_their_third_of_the_error(times):
     """The strongest of four layers against three others, for each of two concepts."""
-    race = raced({(1, 2): 10 + times * bound(2 * 3) + NOISE}, [silent(2)], 4, top=2)
+    race = raced({(1, 2): BASE + times * bound(2 * 3) + NOISE}, [silent(2)], 4, top=2)
     assert race.candidates.tolist() == [4 * [True], [times < 1, True, times < 1, times < 1]]
     assert race.peaks_decided.tolist() == [False, times > 1]
 
@@ -328,8 +330,8 @@ def test_concepts_are_left_where_all_directions_together_keep_their_third_of_the
     """Two of twenty directions are more than a twentieth, one is not; concept 1 gains more than all but one."""
     random, permuted = silent(2), silent(2, 5)
     edge = times * bound(2 * (20 + 5))
-    random[:2, 0], random[2:, 1], random[:1, 1] = 10 + edge, 10 - edge, 30.0
-    race = raced({(0, 0): 10 + NOISE, (1, 0): 10 + NOISE}, [random, permuted], 1, top=2)
+    random[:2, 0], random[2:, 1], random[:1, 1] = BASE + edge, BASE - edge, BASE + 20
+    race = raced({(0, 0): BASE + NOISE, (1, 0): BASE + NOISE}, [random, permuted], 1, top=2)
     assert race.left.tolist() == [times > 1, False]
     assert race.clear.tolist() == [False, times > 1]
     assert race.wanted()[0][:, 0].tolist() == [times < 1, times < 1]
@@ -337,8 +339,8 @@ def test_concepts_are_left_where_all_directions_together_keep_their_third_of_the
 
 def test_a_concept_is_clear_of_the_null_only_if_it_is_of_both():
     permuted = silent(2, 5)
-    permuted[:, 1] = 10.0
-    race = raced({(0, 0): 10 + NOISE, (1, 0): 10 + NOISE}, [silent(2), permuted], 1, top=2)
+    permuted[:, 1] = BASE
+    race = raced({(0, 0): BASE + NOISE, (1, 0): BASE + NOISE}, [silent(2), permuted], 1, top=2)
     assert race.clear.tolist() == [True, False]
     assert race.left.tolist() == [False, False]
 
@@ -346,8 +348,8 @@ def test_a_concept_is_clear_of_the_null_only_if_it_is_of_both():
 @pytest.mark.parametrize("times", [0.99, 1.01])
 def test_stages_are_left_where_all_of_them_together_keep_an_error_of_their_own(times):
     """Two concepts at four stages of eight layers; `upper` of concept 0 falls short of what is worthwhile."""
-    short = 10 - times * bound(2 * 4, questions=1) + NOISE
-    race = raced({(0, 0): 10 / statistics.WORTHWHILE, (0, 11): short}, [silent(2)], 8, top=2)
+    short = BASE - times * bound(2 * 4, questions=1) + NOISE
+    race = raced({(0, 0): BASE / statistics.WORTHWHILE, (0, 11): short}, [silent(2)], 8, top=2)
     assert [race.places[p].name for p in race.stages] == ["bottom", "lower", "upper", "top"]
     assert race.worthwhile.tolist() == [[True, True, times < 1, True], 4 * [True]]
 
@@ -369,9 +371,34 @@ def test_what_lowers_most_samples_is_as_strong_as_what_it_gains():
     changes = torch.stack([gains, torch.full((N,), 0.2)])[:, None].repeat(1, len(places), 1)
     changes[:, 2] = torch.stack([torch.full((N,), 0.4), gains])
     race = adaptive.Race(places, 2, N, 2, top=1)
+    assert race.verdict(changes, torch.ones(2)) == ([0], [0, 1])
     race.update(changes, torch.ones(2), [silent(2)])
     assert race.inside.tolist() == [True, False]
-    assert race.verdict(changes, torch.ones(2)) == ([0], [0, 1])
+    assert race.candidates.tolist() == [[True, False], [False, True]]
+    # The last sample settles everything, but not before the last sample.
+    assert (race.top_decided, race.peaks_decided.tolist()) == (False, [False, False])
+
+
+def test_what_is_decided_comes_first_whatever_the_means_of_cells_that_stopped_early():
+    """By hand: of effects 1, 2, 3 and 4, all layers alike, the first is in and the last is out."""
+    places = placements(2)
+    changes = torch.arange(1.0, 5.0)[:, None, None].repeat(1, len(places), N)
+    race = adaptive.Race(places, 4, K, 2, top=2)
+    assert race.verdict(changes, torch.ones(4))[0] == [3, 2]
+    race.inside[0], race.outside[3], race.candidates[1, 0], race.left[2] = True, True, False, True
+    assert race.verdict(changes, torch.ones(4)) == ([2, 0], [0, 1, -1, 0])
+    # Where a concept is left, its layer no longer matters.
+    race.candidates[2, 0] = False
+    race.update(changes, torch.ones(4), [silent(4)])
+    assert race.peaks_decided.tolist() == [False, True, False, False]
+
+
+def test_of_what_is_in_only_the_order_among_the_strongest_stays_open():
+    race = adaptive.Race(placements(1), 3, K, 1, top=2, order=True)
+    race.inside[:2], race.outside[2], race.clear[:] = True, True, True
+    assert race.wanted()[0][:, 0].tolist() == [True, True, False]
+    race.settled[0, 1] = race.settled[1, 0] = True
+    assert not bool(race.wanted()[0].any())
 
 
 def test_order_takes_more_samples():
