@@ -19,6 +19,14 @@ def test_groups_keep_resolutions_together():
     assert groups(10) == {"bottom": (0, 1), "lower": (2, 3), "upper": (4, 5, 6, 7), "top": (8, 9)}
 
 
+def test_groups_of_other_depths_are_cut_at_the_same_fractions():
+    """By hand: of 9 resolutions 9/7, 27/7 and 54/7 are nearest to 1, 4 and 8; of 7 layers 1, 3 and 6 are exact."""
+    assert [len(layers) for layers in groups(18).values()] == [2, 6, 8, 2]
+    assert [len(layers) for layers in groups(8).values()] == [2, 2, 2, 2]
+    assert [len(layers) for layers in groups(7).values()] == [1, 2, 3, 1]
+    assert [len(layers) for layers in groups(6).values()] == [1, 2, 2, 1]
+
+
 @settings(deadline=None)
 @given(st.integers(1, 64))
 def test_groups_cover_every_layer_once(num_layers):

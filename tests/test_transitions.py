@@ -121,6 +121,28 @@ def test_intervals_are_over_the_samples_that_hold_the_class():
     assert (bed.share, bed.low, bed.high) == (0.25, 0, 1)
 
 
+def test_intervals_by_their_definition():
+    """Cochran 1977, section 6.3, in NumPy: of the samples that hold the class, a ratio of means and Student's t."""
+    draw = torch.Generator().manual_seed(0)
+    counts = torch.randint(1, 9, (12, 3, 3), generator=draw)
+    counts[:, 1] += 10 * torch.eye(3, dtype=torch.int64)[1]
+    counts[:5, 1] = 0
+    mapping = ObjectMapping(AB, counts)
+    held = counts[5:, 1].double().numpy()
+    wholes = held.sum(1)
+    for flow in (row for row in flows(mapping, confidence=0.9) if row.source.name == "bed"):
+        parts = held[:, AB.index(flow.target)]
+        share = parts.sum() / wholes.sum()
+        error = np.std(parts - share * wholes, ddof=1) / len(held) ** 0.5 / wholes.mean()
+        half = scipy.stats.t.ppf(0.95, len(held) - 1) * error
+        assert 0 < share - half < share + half < 1
+        assert (flow.share, flow.low, flow.high) == pytest.approx((share, share - half, share + half))
+        assert flow.pixels == pytest.approx(parts.sum() / 12)
+        if flow.target.name == "bed":
+            (bed,) = (row for row in kept(mapping, confidence=0.9) if row.name == "bed")
+            assert (bed.share, bed.low, bed.high) == pytest.approx((flow.share, flow.low, flow.high))
+
+
 def test_intervals_of_few_samples_hold_the_truth():
     """Of beds of all sizes every sample keeps a share of its own, half on average."""
     held = []

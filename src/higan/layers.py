@@ -31,10 +31,8 @@ def groups(num_layers: int) -> dict[str, tuple[int, ...]]:
         return {name: (layer,) for layer, name in enumerate(_STAGES[num_layers])}
     unit = 2 if num_layers % 2 == 0 and num_layers >= 8 else 1
     total = num_layers // unit
-    starts = [0]
-    for k in range(1, 4):
-        nearest = int(_STAGE_STARTS[k] * total + 0.5)
-        starts.append(min(max(nearest, starts[-1] + 1), total - (4 - k)))
+    # From four on these are four different ones.
+    starts = [int(fraction * total + 0.5) for fraction in _STAGE_STARTS]
     ends = [*starts[1:], total]
     return {
         name: tuple(range(start * unit, end * unit))
