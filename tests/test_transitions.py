@@ -261,6 +261,26 @@ def test_a_journey_starts_where_it_should_and_maps_what_was_planted():
     assert row.share > 0.8
 
 
+class Scaled(ToyScorer):
+    """The same scores in other units, from other zeros."""
+
+    def score(self, images):
+        scores = super().score(images)
+        return scores * torch.logspace(-2, 2, scores.shape[1]) + 100 * torch.arange(scores.shape[1])
+
+
+def test_journeys_start_from_the_same_samples_in_any_unit_of_the_scores():
+    concepts = ToyScorer(4).concepts[:3]
+    boundaries = {c.name: Boundary(c, G.directions[k], torch.tensor(0.0), 1.0) for k, c in enumerate(concepts)}
+    one, other = (
+        travel(Workbench(G, boundaries, scorer), SEG, [*boundaries], num=8, steps=1, strength=1.0, layers=[1])
+        for scorer in (ToyScorer(4), Scaled(4))
+    )
+    assert torch.equal(one.seeds, other.seeds)
+    # Nothing was verified, nor any effect measured, on these.
+    assert int(one.seeds.min()) >= int(population.sample_seeds(1, purpose="verify", first=2**22))
+
+
 class TurningScorer(ToyScorer):
     """Of a planted value v it tells 4v - v², which rises up to v = 2: pictures that fall apart, by hand."""
 
