@@ -68,6 +68,21 @@ def test_by_hand():
     assert torch.equal(change, expected)
 
 
+def test_a_step_is_as_long_as_the_normal_at_each_layer():
+    """Directions with a part at every layer are longer at some than at others, and nothing at a few."""
+    lengths = torch.tensor([1.0, 0.5, 0.25, 0.0, 1.0])
+    normal = random_directions(L, D) * lengths[:, None]
+    edit = Edit(Boundary(Concept("x", "object"), normal, torch.zeros(L), 1.0), 2.0, (0, 1, 2, 3))
+    change = editing.apply(codes(), [edit]) - codes()
+    torch.testing.assert_close(change, 2 * (normal * torch.tensor([1.0, 1, 1, 1, 0])[:, None]).expand(3, -1, -1))
+
+
+def test_steps_may_differ_from_layer_to_layer():
+    found = editing.offset(boundary(0), torch.arange(1.0, L + 1), (1, 3), D)
+    expected = torch.tensor([0.0, 2.0, 0.0, 4.0, 0.0])[:, None] * boundary(0).normal
+    torch.testing.assert_close(found, expected)
+
+
 def test_sweep_is_apply_at_every_strength():
     found = editing.sweep(codes(), boundary(0), [-1.0, 0.0, 2.0], [0, 4])
     assert found.shape == (3, 3, L, D)

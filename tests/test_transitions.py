@@ -167,6 +167,10 @@ def test_small_flows_can_be_left_out():
     assert [f.share for f in flows(mapping)] == pytest.approx([0.97, 0.03])
     assert [f.share for f in flows(mapping, least=0.05)] == pytest.approx([0.97])
     assert [row.name for row in kept(mapping)] == ["stuff", "wall"]
+    # A share of all pixels, not of the source's own.
+    rare = map_objects(AB, after, before)
+    assert [(f.source.name, f.share) for f in flows(rare, least=0.05)] == [("wall", 1.0)]
+    assert [f.share for f in flows(rare)] == [1.0, 1.0]
 
 
 def test_rooms_furnished_in_two_ways():
