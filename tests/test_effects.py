@@ -6,20 +6,24 @@ import math
 import pytest
 import torch
 
-from higan.boundaries import project_out
+from higan import population
+from higan.boundaries import project_out, random_directions
+from higan.editing import apply
 from higan.effects import (
     Effects,
     distinguishable,
     effect_interval,
     matched,
     mean_effects,
+    measure_changes,
     measure_effects,
     off_target,
     projected,
 )
+from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork
 from higan.generators.toy import ToyGenerator
 from higan.scorers.toy import ToyScorer
-from higan.types import Boundary, Concept, Edit
+from higan.types import Boundary, Concept, Edit, StagedGenerator
 
 G, S = ToyGenerator(4, 8, shared_code=True), ToyScorer(4)
 EVERYWHERE = (0, 1, 2, 3)
@@ -57,6 +61,42 @@ def test_units_are_standard_deviations(effects):
     torch.testing.assert_close(doubled.changes * 2, effects.changes)
     assert not bool(own.changes[:, 5].any())
     assert bool(torch.isfinite(own.changes).all())
+
+
+def test_by_default_the_unit_is_the_deviation_of_samples_that_nothing_else_has_used(effects):
+    seeds = population.sample_seeds(24, purpose="verify", first=2**21)
+    scores = population.score(S, population.render(G, population.sample(G, seeds)))
+    own = measure_effects(G, S, EDITS, num=24)
+    torch.testing.assert_close(own.changes * scores.std(0)[:, None], effects.changes * (scores.std(0) > 0)[:, None])
+
+
+class Means:
+    """Brightness of every colour."""
+
+    name = "means"
+    concepts = (Concept("red", "colour"), Concept("green", "colour"), Concept("blue", "colour"))
+
+    def score(self, images):
+        return images.float().mean((2, 3))
+
+
+def test_pictures_are_drawn_again_from_the_first_layer_that_an_edit_touches():
+    network = RoomsNetwork(RoomsConfig(resolution=16, latent_dim=8, code_dim=12, channels=(8, 8, 8)), seed=0)
+    generator = RoomsGenerator(network, torch.zeros(12))
+    assert isinstance(generator, StagedGenerator)
+    chosen = [(4, 1), (0,), (2, 3), (5, 0), (1,)]
+    edits = [
+        Edit(Boundary(Means.concepts[0], d, torch.tensor(0.0), 1.0), 3.0, layers)
+        for d, layers in zip(random_directions(len(chosen), 12), chosen, strict=True)
+    ]
+    found = measure_changes(generator, Means(), edits, std=torch.ones(3), num=4)
+    codes = population.sample(generator, population.sample_seeds(4, purpose="verify", first=2**21))
+    before, *after = (
+        Means().score(population.render(generator, apply(codes, some))) for some in ([], *([e] for e in edits))
+    )
+    expected = torch.stack([(scores - before).T for scores in after])
+    assert float(expected.abs().amax((1, 2)).min()) > 0.1
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
 
 
 def test_projection_takes_the_side_effect_away(effects):

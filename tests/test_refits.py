@@ -66,15 +66,17 @@ def test_a_boundary_of_signal_is_stable_and_one_of_noise_is_not(mode):
     assert abs(noise) < 0.5
 
 
-def test_stability_is_the_cosine_between_fits_to_the_halves():
-    population = a_population(num=100)
+@pytest.mark.parametrize(("num_extreme", "of_half"), [(2000, 25), (20, 10), (0.2, 10), (30, 15)])
+def test_stability_is_the_cosine_between_fits_to_the_halves(num_extreme, of_half):
+    """Each to half the samples, and to half as many extreme ones, or the same share."""
+    population = a_population(num=100, noise=1.0)
     halves = torch.randperm(100, generator=torch.Generator().manual_seed(3)).chunk(2)
     normals = []
     for half in halves:
         rows = half.sort().values
         part = Population(rows, population.codes[rows], population.scores[rows], population.concepts, 2)
-        normals.append(fit(part, ["first"], num_extreme=25)[0].normal)
-    found = refits.stabilities(population, ["first"], seed=3)
+        normals.append(fit(part, ["first"], num_extreme=of_half)[0].normal)
+    found = refits.stabilities(population, ["first"], num_extreme=num_extreme, seed=3)
     assert float(found) == pytest.approx(float(normals[0] @ normals[1]), abs=1e-6)
 
 

@@ -5,9 +5,11 @@ import torch
 
 from higan import rescoring as rs
 from higan import responses
+from higan.effects import measure_changes
 from higan.generators.toy import ToyGenerator
+from higan.layers import placements
 from higan.scorers.toy import ToyScorer
-from higan.types import Boundary, Placement
+from higan.types import Boundary, Concept, Edit, Placement, Rescoring
 
 GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
 BOUNDARIES = [
@@ -39,6 +41,32 @@ def test_planted_concepts_answer_in_a_straight_line_both_ways_at_their_layer_alo
     assert calls[-1] == (responses.responses_cost(pairs, num=16, num_random=5),) * 2
 
 
+class Squares(ToyScorer):
+    """Of a planted value v it tells v², which a step λ changes by 2λv + λ²: up for some samples, down for others."""
+
+    def score(self, images):
+        return super().score(images) ** 2
+
+
+def test_responses_by_their_definition():
+    """On samples that nothing else has used; each concept beside directions at its own placement."""
+    scorer, pairs = Squares(4), [(SCORER.concepts[0], PLACES[0]), (SCORER.concepts[1], PLACES[1])]
+    random = rs.meaningless_directions(BOUNDARIES[0], 3, 0)
+    how = {"num": 12, "seed": 3}
+    std = {"planted 0": 1.0, "planted 1": 2.0}
+    found = responses.respond(GENERATOR, scorer, BOUNDARIES, pairs, step=1.0, std=std, directions=random, **how)
+    for q, (concept, place) in enumerate(pairs):
+        edits = [Edit(d, step, place.layers) for d in (BOUNDARIES[q], *random) for step in responses.GRID]
+        changes = measure_changes(GENERATOR, scorer, edits, std=torch.ones(6), first=2**22 + 2**21, **how)[:, q]
+        own, *null = (changes / std[concept.name]).split(len(responses.GRID))
+        assert bool(((own > 0).any(1) & (own < 0).any(1)).any())
+        torch.testing.assert_close(found.mean[q], own.mean(1))
+        torch.testing.assert_close(found.truncated[q], own.clamp(min=0).mean(1))
+        along = torch.stack(null).mean(-1)
+        torch.testing.assert_close(found.null_low[q], along.amin(0))
+        torch.testing.assert_close(found.null_high[q], along.amax(0))
+
+
 def test_intervals_of_a_dozen_skewed_changes_hold_their_mean(monkeypatch):
     """Changes of 1 on average at every step; percentiles of a bootstrap hold it in 87 % of the cases."""
 
@@ -63,6 +91,28 @@ def test_the_strongest_verified_concepts_of_each_level_are_chosen_at_their_stage
     few = rs.rescore(GENERATOR, SCORER, BOUNDARIES, num=4, num_random=3, places=[PLACES[0], PLACES[3]])
     with pytest.raises(ValueError, match="missing: lower, upper"):
         responses.chosen(few)
+
+
+def test_what_is_chosen_moves_most_beyond_what_meaningless_directions_do():
+    """Three concepts of one level at four stages: the first gains 9 at a stage where random directions gain 8.5."""
+    gains = torch.tensor([[9.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])
+    null = torch.tensor([[8.5, 0.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4])
+    places = placements(4)
+    at = torch.tensor([[float(layer in place.layers) for layer in range(4)] for place in places])
+    record = Rescoring(
+        concepts=tuple(Concept(f"c{k}", "object") for k in range(3)),
+        placements=places,
+        step=2.0,
+        seeds=torch.arange(8),
+        originals=torch.zeros(8, 3),
+        changes=(gains @ at.T)[..., None].repeat(1, 1, 8),
+        effects=torch.zeros(3, len(places), 3),
+        null=(null @ at.T).T + 0.01 * torch.rand(40, len(places), 3, generator=torch.Generator().manual_seed(0)),
+        score_std=torch.ones(3),
+    )
+    one, two, three = ((record.concepts[c], PLACES[p]) for c, p in ((1, 1), (2, 2), (0, 1)))
+    assert responses.chosen(record) == (one, two)
+    assert responses.chosen(record, each=3) == (one, two, three)
 
 
 def test_nothing_to_answer_is_refused():

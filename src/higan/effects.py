@@ -157,7 +157,7 @@ def projected(edits: Mapping[str, Edit], conditions: Mapping[str, Sequence[Edit]
     """
     result = {}
     for name, edit in edits.items():
-        others = [o for n, o in edits.items() if n != name] if conditions is None else conditions.get(name, ())
+        others = edits.values() if conditions is None else conditions.get(name, ())
         boundaries = [o.boundary for o in others if o.boundary.concept.name != edit.boundary.concept.name]
         boundary = project_out(edit.boundary, boundaries) if boundaries else edit.boundary
         result[name] = dataclasses.replace(edit, boundary=boundary)
