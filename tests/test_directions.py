@@ -86,6 +86,7 @@ def test_pca_finds_planted_variances():
     for k, std in enumerate((5.0, 3.0)):
         assert abs(float(found[k].normal @ axes[:, k])) > 0.995
         assert found[k].value == pytest.approx(std**2, rel=0.1)
+        assert found[k].value == pytest.approx(np.var((shared @ found[k].normal).double().numpy(), ddof=1), rel=1e-5)
     layered = torch.randn(4000, 3, 6, generator=generator)
     layered[:, 1] += 4 * torch.randn(4000, 1, generator=generator) * axes[:, 4]
     (own,) = pca(layered, [1, 2], 1)
@@ -141,13 +142,17 @@ def test_the_interval_of_the_largest_of_many_changes_holds_the_truth():
     generator, scorer = ToyGenerator(4), NullScorer(25)
     candidate = pca(torch.randn(50, 1, generator.code_dim), (0,), 1)[0]
     trial = Edit(Boundary(scorer.concepts[0], candidate.normal, torch.zeros(()), 0.5), 1.0, (0,))
-    weights, held = resample_weights(32, 400, 0), []
+    weights, held, named = resample_weights(32, 400, 0), [], 0
     for seed in range(200):
         moved = torch.randn(2, 25, 32, generator=torch.Generator().manual_seed(seed))
         found = directions._named(candidate, trial, moved, scorer, weights)
         held.append(found.low <= 0 <= found.high)
         assert found.low < found.effect < found.high
+        assert found.chance == pytest.approx(float(moved[1].mean(-1).abs().max()))
+        named += found.named
     assert np.mean(held) > 0.92
+    # No better than the random direction, it moves a score further than that in every second case.
+    assert named <= 0.05 * 200
 
 
 def test_what_changes_nothing_is_not_named():
@@ -312,6 +317,7 @@ def test_an_axis_of_several_layers_moves_each_as_far_as_the_codes_vary_along_it(
     (found,) = pca(codes, [0, 1, 2], 1)
     flat = codes.double().flatten(1).numpy()
     values, vectors = np.linalg.eigh(np.cov(flat.T))
+    assert found.value == pytest.approx(values[-1], rel=1e-6)
     axis = torch.from_numpy(vectors[:, -1].reshape(3, 8).copy()).float()
     torch.testing.assert_close(found.normal, axis * (found.normal[0, 0] / axis[0, 0]), atol=1e-6, rtol=1e-3)
     assert float(found.normal.norm(dim=1).max()) == pytest.approx(1, abs=1e-6)
@@ -321,6 +327,18 @@ def test_an_axis_of_several_layers_moves_each_as_far_as_the_codes_vary_along_it(
     for other in random:
         torch.testing.assert_close((other.strength * other.boundary.normal).norm(dim=1), moved.norm(dim=1))
     assert bool((moved.norm(dim=1) <= 3.2 * SCALES).all())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_step_is_so_many_standard_deviations_of_the_codes_whatever_the_layers(shared):
+    """Along the direction as a whole, of whose length each of three layers has a part."""
+    generator = ToyGenerator(4, 8, shared_code=shared)
+    codes = population.sample(generator, range(200))
+    (found,) = pca(codes, [0, 1, 3], 1)
+    own, *_ = directions._trials(generator, found, codes, 3.0, 1, 0)
+    one = codes[:, 0] if shared else codes.flatten(1)
+    unit = found.normal.flatten() / found.normal.norm()
+    assert float(own.strength * found.normal.norm()) == pytest.approx(3 * np.std((one @ unit).numpy()), rel=1e-4)
 
 
 def test_a_layer_has_no_more_directions_than_it_is_wide():

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from higan.effects import (
     measure_effects,
     off_target,
     projected,
+    scaled,
 )
 from higan.generators.rooms import RoomsConfig, RoomsGenerator, RoomsNetwork
 from higan.generators.toy import ToyGenerator
@@ -107,9 +109,34 @@ def test_projection_takes_the_side_effect_away(effects):
     torch.testing.assert_close(mean[:, :2], torch.tensor([[1.0, 0.0], [-0.6, 0.8]]), atol=0.02, rtol=0)
     between = effect_interval(after, minus=effects)
     assert bool(distinguishable(between)[0, 1])
+    assert between[0, 1].tolist() == pytest.approx([-0.6, -0.6], abs=0.02)
     # In pairs every sample changes alike, so that the interval is as narrow as rounding to bytes allows.
     assert float(between[0, 1, 1] - between[0, 1, 0]) < 0.01
     assert not bool(distinguishable(between)[:, 2:4].all())
+
+
+def test_every_other_direction_is_projected_out():
+    """Of three that lean towards one another, by least squares in NumPy: what no sum of the others explains."""
+    normals = torch.nn.functional.normalize(G.directions[:3] + 0.5 * G.directions[[1, 2, 0]], dim=1)
+    found = projected({f"e{k}": edit(k, normals[k]) for k in range(3)})
+    for k in range(3):
+        others = np.delete(normals.double().numpy(), k, 0).T
+        rest = normals[k].double().numpy() - others @ np.linalg.lstsq(others, normals[k].double().numpy())[0]
+        np.testing.assert_allclose(found[f"e{k}"].boundary.normal, rest / np.linalg.norm(rest), atol=1e-5)
+
+
+def test_where_a_unit_is_unknown_it_is_that_of_the_samples(effects):
+    std = torch.tensor([2.0, math.nan, 2.0, 2.0, 2.0, 2.0])
+    found, own = (measure_effects(G, S, EDITS, std=unit, num=24) for unit in (std, None))
+    torch.testing.assert_close(found.changes[:, 1], own.changes[:, 1])
+    torch.testing.assert_close(found.changes[:, 0] * 2, effects.changes[:, 0])
+
+
+def test_what_else_changes_by_hand():
+    """The second edit's own score is the first of three: root mean squares of (3, 4) and of (0, 5)."""
+    changes = torch.tensor([[3.0, 4.0, 12.0], [13.0, 0.0, 5.0]])[..., None] + torch.tensor([-1.0, 1.0])
+    told = Effects(("a", "b"), tuple(Concept(name, "object") for name in "xyz"), (2, 0), changes)
+    torch.testing.assert_close(off_target(told), torch.tensor([12.5, 12.5]).sqrt())
 
 
 def test_conditions_can_be_chosen():
@@ -152,6 +179,49 @@ def test_matched_edits_move_their_own_score_alike():
     assert set(found) == {"leaning", "clean", "weak"}
     for name, steps in (("leaning", 1.25), ("clean", 1.0), ("weak", 1.0)):
         assert found[name].strength == pytest.approx(steps, abs=0.03)
+
+
+def test_steps_backwards_along_a_normal_that_points_back_are_steps_forwards():
+    (found,) = matched(G, S, {"back": edit(1, -G.directions[1], -0.5)}, std=ONES).values()
+    assert found.strength == pytest.approx(-1.0, abs=0.03)
+
+
+def test_strengths_are_found_on_samples_of_their_own():
+    seen = []
+
+    class Watched(ToyGenerator):
+        def latents(self, seeds):
+            seen.extend(seeds)
+            return super().latents(seeds)
+
+    watched = Watched(4, 8, shared_code=True)
+    measure_effects(watched, S, EDITS, num=24)
+    measured = set(seen)
+    seen.clear()
+    matched(watched, S, EDITS, std=ONES)
+    assert len(measured) == 24
+    assert not measured & set(seen)
+
+
+class Bending(ToyScorer):
+    """Of a planted value v it tells v³, so that one proportion of a step does not lead to where it should."""
+
+    def score(self, images):
+        return super().score(images) ** 3
+
+
+def test_what_is_near_enough_is_a_share_of_the_target():
+    """One proportion misses 40 by 6, which is more than a fifth and less than a fifth of 40."""
+    how, edits = {"std": ONES, "num": 32}, {"clean": edit(1, G.directions[1], 3.1)}
+    scorer = Bending(4)
+
+    def moved(edits):
+        return float(mean_effects(measure_effects(G, scorer, edits, first=2**22, **how))[0, 1])
+
+    once = {"clean": scaled(edits["clean"], 40 / moved(edits))}
+    assert 1 < abs(moved(once) - 40) < 7
+    (found,) = matched(G, scorer, edits, target=40.0, rounds=1, **how).values()
+    assert found.strength == pytest.approx(once["clean"].strength)
 
 
 class Saturating(ToyScorer):

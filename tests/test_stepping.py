@@ -51,6 +51,34 @@ def test_image_changes_double_from_layer_to_layer(uneven):
     torch.testing.assert_close(changes, expected, atol=0.26, rtol=0)
 
 
+def test_image_changes_are_means_over_directions(uneven):
+    """Half as much where one of two directions leads nowhere."""
+    generator, directions = uneven
+    nowhere = boundary(generator.directions[-1])
+    one, two = (
+        stepping.image_changes(generator, SINGLE, torch.full((4, 4), 4.0), some)
+        for some in (directions, [*directions, nowhere])
+    )
+    torch.testing.assert_close(two, one / 2)
+
+
+def test_a_step_is_stretched_sixteen_times_at_the_most():
+    """Layer 0 answers 128 times as weakly as the others: to be equal it would have to go 128^¾ = 38 times as far."""
+    dither = ((torch.arange(16) + 0.5) / 16 - 0.5) / 127.5
+
+    class Weak(ToyGenerator):
+        def synthesize(self, codes):
+            scale = torch.tensor([0.25, 32.0, 32.0, 32.0])
+            grey = (codes * scale[:, None] * self.directions[:-1]).sum(-1) / 64
+            return (grey.repeat_interleave(4, 1)[:, None, :, None] + dither).expand(-1, 3, -1, -1).clamp(-1, 1)
+
+    generator = Weak(4, 8, 16, shared_code=True)
+    directions = [boundary(generator.directions[:-1].sum(0) / 2)]
+    steps = stepping.placement_steps(generator, SINGLE, 1.0, "equal_change", directions=directions)
+    assert steps[:, 0].tolist() == pytest.approx([16, 128**-0.25, 128**-0.25, 128**-0.25], rel=0.1)
+    assert float(steps[0, 0]) == 16
+
+
 def test_equal_change_undoes_what_layers_differ_by(uneven):
     generator, directions = uneven
     steps = stepping.placement_steps(generator, SINGLE, 4.0, "equal_change", directions=directions)
