@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -90,6 +91,33 @@ def test_intervals_over_pictures_are_student_s_t(pictures):
     assert (row.low, row.high) == pytest.approx(expected)
     # Over samples that all answer with 1 the ratio is the numerator.
     assert (row.ratio_low, row.ratio_high) == pytest.approx(expected, abs=0.01)
+
+
+def test_ratios_vary_with_the_samples_too():
+    """Pictures that all answer with 1: the ends are those of SciPy's bootstrap of the samples' mean, turned around."""
+    sampled = 2 + torch.randn(1, 1, 48, generator=torch.Generator().manual_seed(0))
+    images = torch.zeros(3, 2, 3, 1, 1, dtype=torch.uint8)
+    trust = Trust(("a",), (Concept("a", "object"),), (0,), sampled, torch.ones(1, 1, 3), (), images)
+    (row,) = successes(trust, num_resamples=20_000)
+    values = sampled[0, 0].double().numpy()
+    mean = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0))
+    low, high = mean.confidence_interval
+    assert (row.ratio_low, row.ratio_high) == pytest.approx((1 / high, 1 / low), abs=0.005)
+    assert (row.low, row.high) == (1, 1)
+
+
+def test_samples_are_such_as_nothing_else_has_used():
+    seen = set()
+
+    class Watched(ToyGenerator):
+        def latents(self, seeds):
+            seen.update(seeds)
+            return super().latents(seeds)
+
+    compare(Watched(num_layers=3), S, EDITS, population.render(G, population.sample(G, [1])), num=4, steps=2)
+    first, used = (int(population.sample_seeds(1, purpose="verify", first=k)) for k in (0, 2**23))
+    assert any(seed >= used for seed in seen)
+    assert not any(first <= seed < used for seed in seen)
 
 
 @pytest.mark.parametrize("pictures", [2, 3])
