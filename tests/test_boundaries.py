@@ -384,6 +384,8 @@ def test_codes_spread_as_far_as_those_of_the_layers_asked_for():
     layered = boundary([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
     found = [code_spread(layered, codes, layers) for layers in ([0], [1], [0, 1], None)]
     assert found == pytest.approx([5, 0.1, 2.55, 2.55], rel=0.05)
+    along = codes[:5, 0] @ torch.tensor([0.6, 0.8, 0.0])
+    assert code_spread(layered, codes[:5], [0]) == pytest.approx(np.std(along.numpy()), rel=1e-5)
     # Layers that share their codes have one spread, however many are edited.
     assert code_spread(boundary([0.6, 0.8, 0.0]), codes[:, :1], [0, 1]) == pytest.approx(5, rel=0.05)
 

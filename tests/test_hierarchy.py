@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,12 +70,21 @@ def test_profile_by_hand():
     torch.testing.assert_close(profile.centre, torch.tensor([1.0]), atol=0.01, rtol=0)
     torch.testing.assert_close(profile.by_layer.mean.sum(1), torch.ones(1), atol=0.003, rtol=0)
     assert profile.by_group.names == ("bottom", "lower", "upper", "top")
+    # Four layers make four stages of one.
+    torch.testing.assert_close(profile.by_group.mean, profile.by_layer.mean, atol=0.003, rtol=0)
 
 
 def test_the_null_is_taken_off():
     rescoring = record([[1.0, 3.0, 1.0, 1.0]], ["object"], null=1.0)
     mean = hierarchy.profile(rescoring).by_layer.mean
     torch.testing.assert_close(mean, torch.tensor([[0.0, 1.0, 0.0, 0.0]]), atol=0.01, rtol=0)
+
+
+def test_shares_beyond_none_and_all_are_cut_off():
+    """Against a null of 1.2 three layers lose 0.2 each and one gains 1.8 of the 1.2 that all gain together."""
+    shares = hierarchy.profile(record([[1.0, 3.0, 1.0, 1.0]], ["object"], null=1.2)).by_layer
+    for part in (shares.mean, shares.low, shares.high):
+        assert part.tolist() == [[0, 1, 0, 0]]
 
 
 def test_intervals_hold_the_mean_and_ties_are_uncertain():
@@ -226,6 +236,29 @@ def test_reliability_is_one_without_noise_and_nothing_where_all_is_noise():
     scatter = torch.randn(rescoring.changes.shape, generator=torch.Generator().manual_seed(0))
     noise = dataclasses.replace(rescoring, changes=scatter, null=torch.zeros_like(rescoring.null))
     assert float(hierarchy.reliabilities(noise).max()) < 0.9
+    # The seed chooses the cuts.
+    assert not torch.equal(hierarchy.reliabilities(noise), hierarchy.reliabilities(noise, seed=1))
+
+
+def test_reliability_of_a_level_is_that_of_the_mean_over_its_concepts():
+    """One concept is the same in every sample, the other noisy: NumPy cuts the samples on its own."""
+    rescoring = record([[1.2, 1.1, 1.0, 0.9], [1.2, 0.9, 1.1, 0.8]], ["object"] * 2, num=60)
+    scatter = torch.randn(rescoring.changes.shape, generator=torch.Generator().manual_seed(0))
+    scatter[0] = scatter[:, 0] = 0
+    noisy = dataclasses.replace(rescoring, changes=rescoring.changes + 2 * scatter)
+    draw, correlations = np.random.default_rng(0), []
+    gained = noisy.changes[:, 1:5].clamp(min=0).double().numpy()
+    null = noisy.null.mean(0).T[:, 1:5, None].double().numpy()
+    for _ in range(400):
+        order = draw.permutation(60)
+        halves = [(gained[..., some] - null).mean(-1).clip(0) for some in (order[:30], order[30:])]
+        one, other = ((half / half.sum(1, keepdims=True)).mean(0) for half in halves)
+        correlations.append(np.corrcoef(one, other)[0, 1])
+    expected = hierarchy.spearman_brown(float(np.mean(correlations)))
+    found = float(hierarchy.profile(noisy, concepts=["c0", "c1"]).reliability[0])
+    alone = hierarchy.reliabilities(noisy).tolist()
+    assert found == pytest.approx(expected, abs=0.03)
+    assert found < alone[0] - 0.05
 
 
 def test_reliability_predicts_how_well_fresh_samples_agree():
@@ -247,6 +280,27 @@ def test_reliability_predicts_how_well_fresh_samples_agree():
         wanted.append(float(torch.corrcoef(torch.stack([one, other]))[0, 1]))
     assert sum(found) / reps == pytest.approx(sum(wanted) / len(wanted), abs=0.15)
     assert 0.2 < sum(found) / reps < 0.95
+
+
+def test_shares_and_mean_layers_by_hand():
+    gains = torch.tensor([[3.0, -1.0, 1.0], [-1.0, -2.0, -1.0]])
+    torch.testing.assert_close(hierarchy.positive_shares(gains), torch.tensor([[0.75, 0.0, 0.25], [1 / 3] * 3]))
+    # Where all gain less than nothing together, nothing is anybody's share.
+    torch.testing.assert_close(hierarchy._signed_shares(torch.tensor([[1.0, -2.0, 0.0]])), torch.full((1, 3), 1 / 3))
+    # Chances cancel only if a resample's mean layer may lie beyond the layers, though not by more than their depth.
+    gains = torch.tensor([[1.0, 2.0, 1.0], [2.0, 1.0, -1.0], [-1.0, 0.0, 2.0], [1.0, 0.0, -0.9], [-0.9, 0.0, 1.0]])
+    torch.testing.assert_close(hierarchy.mean_layers(gains), torch.tensor([1.0, -0.5, 4.0, -2.0, 4.0]))
+
+
+def test_peaks_are_as_measured_and_resamples_agree_or_not():
+    found = hierarchy.profile(record([[4.0, 3.0, 0.0, 0.0]], ["object"]))
+    wins = torch.tensor([[0.25, 0.75, 0.0, 0.0]])
+    told = dataclasses.replace(
+        found,
+        by_layer=dataclasses.replace(found.by_layer, wins=wins),
+        by_group=dataclasses.replace(found.by_group, wins=wins),
+    )
+    assert hierarchy.peaks(told) == (hierarchy.Peak("object", 0, 0.25, "bottom", 0.25),)
 
 
 def test_spearman_brown():
