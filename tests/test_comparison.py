@@ -118,6 +118,44 @@ def test_samples_of_one_run_are_resampled_in_pairs():
     assert fewer.high - fewer.low < single.high - single.low
 
 
+def test_depths_of_one_run_are_resampled_in_pairs_and_those_of_two_are_not():
+    """The same gains twice as large lie as deep in every resample, unless either draws samples of its own."""
+    one = record(noise=1.0, num=60)
+    twice = replace(one, changes=2 * one.changes, null=2 * one.null)
+    apart = replace(twice, seeds=one.seeds + 1000)
+    paired, single = (depth_difference(one, other, list(LEVELS)) for other in (twice, apart))
+    assert (paired.value, paired.low, paired.high) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert single.value == pytest.approx(0, abs=1e-6)
+    assert single.low < -0.01 < 0.01 < single.high
+    gaps = [compare({"one": one, "other": other}).pairs[0].agreement.gap for other in (twice, apart)]
+    assert gaps[0].high == pytest.approx(0, abs=1e-6)
+    assert gaps[1].low > 0.003
+
+
+def test_differences_are_of_what_is_told_of_each():
+    """Of Δs, which leaves out what falls, and of depths that end at the first and last layer, whatever chance says."""
+    one, other = record(noise=4.0), record(noise=8.0, draw=1, first=1000)
+    for row in compare({"one": one, "other": other}).concepts:
+        assert row.differences[0].value == pytest.approx(row.effects[1].value - row.effects[0].value, abs=1e-4)
+    # Other layers lose 0.5, so that the mean layers would be -1.5 and 4.5 of 0 … 3.
+    ends = [record([row], ["bed"], first=k) for k, row in ((0, [4.0, 0, 0, 0]), (99, [0, 0, 0, 4.0]))]
+    ends = [replace(end, null=end.null + 0.5) for end in ends]
+    assert depth_difference(*ends, ["bed"]).value == pytest.approx(1)
+    assert [depth.value for depth in compare(dict(zip("ab", ends, strict=True))).levels[1].depths] == [0, 1]
+
+
+def test_depths_by_hand():
+    depths = {concept: float(depth[0]) for concept, depth in locate(record()).depths().items()}
+    assert depths == pytest.approx({"view": 0.25 / 3, "bed": 1.25 / 3, "wood": 2.25 / 3, "red": 1}, abs=0.01)
+
+
+def test_the_gap_is_a_mean_of_distances_whatever_their_signs():
+    """Two concepts change places, a third of all layers apart: on average they are no deeper, and a third apart."""
+    swapped = [TABLE[0], TABLE[2], TABLE[1], TABLE[3]]
+    found = agreement(locate(record()), locate(record(swapped, first=99)))
+    assert found.gap.value == pytest.approx((1 / 3 + 1 / 3) / 4, abs=0.01)
+
+
 def test_pairing_goes_by_samples():
     one = record()
     assert share_samples(one, record(num=30))

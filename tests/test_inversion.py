@@ -130,6 +130,62 @@ def test_features_take_part(toy):
     assert len(seen) == 5  # the picture, the start, three steps
 
 
+@pytest.mark.parametrize("features", [None, lambda images: 1 + images.flatten(1)[:, :7] ** 2])
+def test_the_loss_by_its_definition(features):
+    """At the code it starts from: pixels, their means over squares of 2 and 4, features relative to the picture's."""
+    generator = rooms()
+    space = code_space(generator, num=500)
+    pictures = population.render(generator, population.sample(generator, [3]))
+    how = {"space": space, "features": features, "shared_steps": 0, "candidates": 8}
+    (start,) = invert(generator, pictures, layer_steps=0, **how)
+    (free,) = invert(generator, pictures, layer_steps=1, regularise=0.0, **how)
+    (bound,) = invert(generator, pictures, layer_steps=1, regularise=0.5, **how)
+    drawn = generator.synthesize(start.code[None]).detach()
+    target = pictures.float() / 127.5 - 1
+    levels = [
+        float((drawn - target).unflatten(2, (-1, side)).unflatten(4, (-1, side)).mean((3, 5)).square().mean())
+        for side in (1, 2, 4)
+    ]
+    expected = levels[0] + sum(levels) / 3
+    if features is not None:
+        wanted = features(target)
+        expected += float((features(drawn) - wanted).square().mean() / wanted.square().mean())
+    assert free.losses == pytest.approx((expected,), rel=1e-4)
+    # Distances are of unit size for fresh samples, the penalty for those that mean and spread come from.
+    penalty = 0.5 * start.distance**2 * float(space.size[0] / space.rank[0])
+    assert bound.losses[0] - free.losses[0] == pytest.approx(penalty, rel=1e-3)
+
+
+def test_of_all_codes_on_the_way_the_best_is_kept():
+    """At a rate so high that the first step leads astray."""
+    generator = rooms()
+    space = code_space(generator, num=500)
+    pictures = population.render(generator, population.sample(generator, [3, 4]))
+    how = {"space": space, "shared_steps": 0, "candidates": 8, "regularise": 0.0}
+    starts = invert(generator, pictures, layer_steps=0, **how)
+    for start, found in zip(starts, invert(generator, pictures, layer_steps=2, rate=1000.0, **how), strict=True):
+        assert found.losses[1] > found.losses[0]
+        assert found.error == pytest.approx(start.error)
+
+
+def test_layers_spread_by_their_distance_from_the_mean_of_all():
+    generator = rooms()
+    space = code_space(generator, num=500)
+    pictures = population.render(generator, population.sample(generator, [3]))
+    (found,) = invert(generator, pictures, space=space, shared_steps=1, layer_steps=3, candidates=0)
+    v = (found.code - space.mean[0]) @ space.whiten[0]
+    expected = ((v - v.mean(0)).square().sum() / len(v) / space.rank[0]).sqrt()
+    assert found.layer_spread == pytest.approx(float(expected), rel=1e-3)
+    assert not 0.9 < found.layer_spread < 1.1
+
+
+def test_percentiles_by_hand(toy):
+    _, space = toy
+    middle = space.sampled[len(space.sampled) // 2]
+    found = space.percentile(torch.stack([torch.zeros(()), middle, torch.tensor(100.0)]))
+    assert found.tolist() == [0, 50, 100]
+
+
 def test_padding_of_narrow_layers_stays_zero():
     def draw(codes):
         return torch.tanh(codes.sum((1, 2)))[:, None, None, None].expand(-1, 3, 4, 4)

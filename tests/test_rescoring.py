@@ -333,6 +333,18 @@ def test_what_the_null_gains_is_told_sample_by_sample(study):
     assert plan.run(rescoring.seeds[:2], wanted=wanted)["null_rises"].shape == (40, 8, 0)
     assert "null_rises" not in plan.run(rescoring.seeds[:2])
     torch.testing.assert_close(made["null_changes"].mean(-1), rescoring.null.mean(0).T)
+    # The mean is over random directions, not over those that were fitted to permuted scores.
+    plan = dataclasses.replace(plan, directions=[*plan.directions[:13], *boundaries[:2]], num_random=5)
+    made = plan.run(rescoring.seeds[:6], wanted=torch.ones(15, len(plan.places), dtype=torch.bool))
+    torch.testing.assert_close(made["null_changes"].double().mean(-1), made["null"][:5].mean(0).T / 6)
+
+
+def test_where_a_boundary_tells_no_deviation_it_is_that_of_the_samples(study):
+    generator, scorer, boundaries, _ = study
+    untold = [dataclasses.replace(boundaries[0], score_std=math.nan), boundaries[1]]
+    found = rs.rescore(generator, scorer, untold, num=4, num_random=1, places=[Placement("layer 0", (0,))])
+    expected = [np.std(found.originals[:, 0].numpy(), ddof=1), boundaries[1].score_std]
+    assert found.score_std.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_null_is_what_meaningless_directions_gain(study):
