@@ -282,6 +282,16 @@ def test_chunks_and_company_do_not_matter(toy):
         assert a.holdout_accuracy == b.holdout_accuracy == c.holdout_accuracy
 
 
+def test_blocks_of_codes_do_not_matter(toy, monkeypatch):
+    """Of a few dozen samples instead of all at once; each block has scores and labels of its own."""
+    _, population = toy
+    whole = fit(population, mode="all")
+    monkeypatch.setattr(higan.boundaries, "_BLOCK", 2**14)
+    for one, other in zip(fit(population, mode="all"), whole, strict=True):
+        torch.testing.assert_close(one.normal, other.normal, atol=1e-4, rtol=0)
+        assert one.holdout_accuracy == pytest.approx(other.holdout_accuracy, abs=0.002)
+
+
 def test_seed_chooses_what_is_held_out(toy):
     _, population = toy
     first, again, other = (fit(population, ["planted 0"], num_extreme=100, seed=s)[0] for s in (0, 0, 1))
