@@ -79,6 +79,8 @@ def test_known_effects_depths_and_differences():
     for row, difference in zip(found.concepts, [0, 0, 0, -1], strict=True):
         assert row.verified == (True, True)
         assert row.effects[0].value == pytest.approx(4, abs=0.05)
+        # A null of 0.005 on average, in units of a tenth as much.
+        assert row.nulls == pytest.approx((0.005, 0.0005), rel=0.3)
         assert row.differences[0].value == pytest.approx(difference, abs=0.05)
         assert row.differences[0].value == pytest.approx(row.effects[1].value - row.effects[0].value, abs=1e-4)
         assert row.differences[0].low < row.differences[0].value < row.differences[0].high
@@ -142,6 +144,21 @@ def test_differences_are_of_what_is_told_of_each():
     ends = [replace(end, null=end.null + 0.5) for end in ends]
     assert depth_difference(*ends, ["bed"]).value == pytest.approx(1)
     assert [depth.value for depth in compare(dict(zip("ab", ends, strict=True))).levels[1].depths] == [0, 1]
+
+
+def test_eight_samples_have_halves_and_seven_do_not():
+    for num, halved in ((8, 2), (7, 0)):
+        pairs = compare({"a": record(num=num, noise=0.1), "b": record(num=num, noise=0.1, first=99)}).pairs
+        assert sum(pair.one == pair.other for pair in pairs) == halved
+
+
+def test_where_samples_were_not_taken_the_null_was_not_measured():
+    short, long = (replace(record(num=num), null_changes=torch.rand(4, 9, num)) for num in (20, 30))
+    longer = padded(short, long)
+    assert longer.null_changes.shape == (4, 9, 30)
+    assert torch.equal(longer.null_changes[..., :20], short.null_changes)
+    assert bool(longer.null_changes[..., 20:].isnan().all())
+    assert padded(long, short) is long
 
 
 def test_depths_by_hand():
@@ -362,9 +379,14 @@ def makings(**changes):
             {"generator": study.making.Identity("h", (), ()), "sigmas": 2.0},
             "λ is 4.0 standard deviations of the codes in one and 2.0 in other, .* is --step 4 in other",
         ),
+        (
+            {"generator": study.making.Identity("h", (), ()), "sigmas": 8.0},
+            "λ is 4.0 standard deviations of the codes in one and 8.0 in other, .* is --step 1 in other",
+        ),
         ({"generator": study.making.Identity("h", (), ()), "sigmas": float("nan")}, "is not known of both"),
         ({"fit": "ridge"}, r"fitted otherwise \(one: svm; other: ridge\)"),
         ({"probed": 9000}, "from 1,000 samples in one and 9,000 in other"),
+        ({"probed": 100}, "from 1,000 samples in one and 100 in other"),
     ],
 )
 def test_what_is_said_of_runs_that_were_made_otherwise(changes, told):

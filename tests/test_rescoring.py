@@ -366,6 +366,23 @@ def test_the_null_is_what_meaningless_directions_gain(study):
             torch.testing.assert_close(rescoring.null[r, p], change.clamp(min=0).mean(0), atol=1e-4, rtol=1e-4)
 
 
+def test_units_of_other_concepts_are_not_taken(study):
+    """The same directions under each other's names move the same pictures, but keep other scores."""
+    generator, scorer, boundaries, _ = study
+    one, two = boundaries[:2]
+    crossed = [dataclasses.replace(b, concept=c.concept) for b, c in ((one, two), (two, one))]
+    keys = {
+        rs.key_of(
+            rs.plan_of(
+                generator, scorer, some, num=2, step=2.0, seed=0, places=None, num_random=3, permuted=(),
+                step_mode="official", batch_size=2,
+            ), 0, 2, 2,
+        )
+        for some in ([one, two], crossed)
+    }  # fmt: skip
+    assert len(keys) == 2
+
+
 def test_units_of_another_truncation_are_not_taken(study):
     generator, scorer, boundaries, _ = study
     keys = {

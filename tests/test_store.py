@@ -460,6 +460,27 @@ def test_a_foreign_file_of_tensors_is_refused_whatever_its_type(tmp_path, dtype)
             use()
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"shape":[2,3]', b'"shape":[3,2]'),
+        (b'"dtype":"F32"', b'"dtype":"I32"'),
+        (b'"a":{', b'"b":{'),
+        (b"2.5", b"3.5"),
+    ],
+)
+def test_what_a_file_says_of_its_numbers_is_part_of_its_digest(tmp_path, old, new):
+    """Other names, types, shapes and settings over the same bytes."""
+    path = tmp_path / "unit.safetensors"
+    save_tensors(path, {"a": torch.arange(6.0).reshape(2, 3)}, {"kind": "unit", "step": 2.5})
+    assert load_tensors(path, "unit")[1]["step"] == 2.5
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    with pytest.raises(CorruptRunError, match="damaged"):
+        load_tensors(path, "unit")
+
+
 def test_files_of_another_kind_are_no_damaged_boundaries(tmp_path):
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     save_file({"a": torch.zeros(3)}, tmp_path / "net.safetensors")

@@ -17,7 +17,8 @@ import higan
 from higan import statistics, store, study
 from higan.errors import RunBusyError, RunError, RunMismatchError, ScorerError
 from higan.generators.toy import ToyGenerator
-from higan.rescoring import rescore
+from higan.rescoring import meaningless_directions, rescore
+from higan.responses import chosen, respond
 from higan.scorers.toy import ToyScorer
 from higan.statistics import delta, rank, table
 from higan.types import Concept, Placement, Rescoring
@@ -42,6 +43,7 @@ def test_study_finds_what_was_planted(tmp_path):
         assert best.verified
         # the step is 2 along a direction fitted with cosine near 1
         assert best.signed == pytest.approx(2, abs=0.1)
+    assert [len(null) for null in (rescoring.null, rescoring.permuted)] == [40, 20]
     never = {row.concept.name for row in rank(rescoring) if not row.verified}
     assert "constant" in never
     assert set(study.steps_of(run)) == {"sample", "fit", "rescore"}
@@ -336,9 +338,19 @@ def test_the_seed_of_a_run_chooses_all_that_is_drawn(tmp_path):
 
 def test_steps_are_compared_on_samples_of_the_run(tmp_path):
     run = run_all(tmp_path / "run", seed=5)
+    rescoring = study.rescore_step(run, GENERATOR, SCORER, num=60, num_random=40, step=1.5)
     found = study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
     for result in found.modes.values():
-        assert torch.equal(result.seeds, store.load_rescoring(run).seeds[:4])
+        assert torch.equal(result.seeds, rescoring.seeds[:4])
+        assert result.step == 1.5
+    boundaries = store.load_boundaries(run)
+    std = dict(zip((c.name for c in rescoring.concepts), rescoring.score_std.tolist(), strict=True))
+    random = meaningless_directions(boundaries[0], 2, 5)
+    expected = respond(
+        GENERATOR, SCORER, boundaries, chosen(rescoring), step=1.5, std=std, directions=random, num=4, seed=5
+    )
+    torch.testing.assert_close(found.responses.mean, expected.mean)
+    torch.testing.assert_close(found.responses.null_high, expected.null_high)
 
 
 def test_an_interrupted_comparison_is_not_mixed_with_the_one_before(tmp_path, monkeypatch):
@@ -351,6 +363,12 @@ def test_an_interrupted_comparison_is_not_mixed_with_the_one_before(tmp_path, mo
     assert torch.equal(study.comparison(run).responses.mean, first.responses.mean)
     again = study.compare_step(run, GENERATOR, SCORER, num=4, num_random=2)
     assert torch.equal(again.responses.mean, first.responses.mean)
+    # Cut off between its files, the new one has curves already and the old step modes still.
+    with monkeypatch.context() as cut:
+        cut.setattr(store, "save_rescoring", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            study.compare_step(run, GENERATOR, SCORER, num=8, num_random=2)
+    assert study.comparison(run) is None
 
 
 def test_a_rescoring_that_was_not_written_down_is_not_made_again(tmp_path, monkeypatch):
