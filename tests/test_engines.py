@@ -93,6 +93,13 @@ def test_processes_make_every_unit_once_and_replace_the_dead(tmp_path):
     assert not multiprocessing.active_children()
 
 
+def test_who_replaces_a_dead_worker_has_its_device(tmp_path):
+    """The second of two workers begins with the second unit."""
+    found = dict(make(Processes(2, ("cpu", "meta")), Squares(tmp_path, dies_once=1), list(EXPECTED)))
+    assert found == EXPECTED
+    assert [file.name.split()[2] for file in tmp_path.glob("1 *")] == ["meta", "meta"]
+
+
 def test_a_unit_that_kills_every_worker_is_given_up(tmp_path):
     with pytest.raises(
         EngineError, match="2 workers died over unit 1, the last with exit status -9: too little memory"
