@@ -783,6 +783,39 @@ def test_names_in_other_scripts_and_without_blanks_keep_to_their_place(browser, 
     context.close()
 
 
+def fivefold(route):
+    """The study with every concept five times, four of them under other names."""
+    answer = route.fetch()
+    study = answer.json()
+    copies = [
+        {**concept, "name": f"{concept['name']}_{k}", "label": f"{concept['label']} {k}"}
+        for concept in study["concepts"]
+        for k in range(1, 5)
+    ]
+    route.fulfill(response=answer, json={**study, "concepts": [*study["concepts"], *copies]})
+
+
+def test_among_many_concepts_one_is_found_by_its_words(open_page, browser, address):
+    few = open_page()
+    assert few.locator("#find").is_hidden()
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    page = context.new_page()
+    page.route("**/api/study", fivefold)
+    page.goto(address + "#seed=15&edit=natural_light~1~11")
+    page.wait_for_selector("#frame[data-drawn]")
+    page.locator("#finding").click()
+    page.keyboard.press("/")
+    page.keyboard.type("LIGHTing 3")
+    seen = page.locator(".concept:visible label")
+    assert sorted(seen.all_text_contents()) == ["indoor lighting 3", "natural light"]
+    assert page.locator("#found").text_content() == f"1 of {5 * few.locator('.concept').count()}"
+    assert page.locator("#levels .level:visible").count() == 1
+    page.locator("[data-concept=natural_light]").press("Delete")
+    page.locator("#sought").press("Escape")
+    assert page.locator(".concept:visible").count() == page.locator(".concept").count()
+    context.close()
+
+
 def test_two_people_do_not_see_each_others_photographs(address):
     """Without its name, which nobody can guess, an upload cannot be asked for."""
     request = urllib.request.Request(

@@ -3,6 +3,8 @@
 import { $, h, signed, span, svg } from "./dom.js";
 import { layerStrip } from "./layers.js";
 
+const MANY = 24; // concepts from which on nobody wants to scroll for one
+
 export class Sliders {
   #rows = new Map();
 
@@ -21,8 +23,11 @@ export class Sliders {
       );
     }
     if (!study.concepts.length) {
-      $("levels").append(h("p", { class: "soft" }, `None of ${study.tried} concepts beat random directions: there is nothing to move here. Probe more samples, or try another scorer.`));
+      const none = study.tried === 1 ? "The only concept does not beat random directions" : `None of ${study.tried} concepts beats random directions`;
+      $("levels").append(h("p", { class: "soft" }, `${none}: there is nothing to move here. Probe more samples, or try another scorer.`));
     }
+    $("find").hidden = study.concepts.length <= MANY;
+    $("sought").addEventListener("input", () => this.#seek());
     looks.addEventListener("change", () => this.update());
     responses.addEventListener("change", () => this.update(true));
     this.update();
@@ -94,6 +99,19 @@ export class Sliders {
     this.update();
   }
 
+  /** Concepts with all the words that are sought stay in view, and those that are moved. */
+  #seek() {
+    const words = $("sought").value.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0;
+    for (const { concept, element, moved } of this.#rows.values()) {
+      const fits = words.every((word) => concept.label.toLowerCase().includes(word));
+      found += fits;
+      element.hidden = !fits && !moved;
+    }
+    for (const level of document.querySelectorAll("#levels > .level")) level.hidden = !level.querySelector(".concept:not([hidden])");
+    $("found").textContent = words.length ? `${found} of ${this.#rows.size}` : "";
+  }
+
   update(again = false) {
     for (const row of this.#rows.values()) {
       const { concept, element, slider, output, where, strip, more, proper, zero } = row;
@@ -102,7 +120,7 @@ export class Sliders {
       const state = `${strength} ${layers} ${this.opened === concept.name}`;
       if (row.state === state && !again) continue;
       row.state = state;
-      const moved = Boolean(strength && layers.length);
+      const moved = row.moved = Boolean(strength && layers.length);
       if (+slider.value !== strength) slider.value = strength;
       const at = 50 + 50 * Math.max(-1, Math.min(1, strength / concept.limit));
       slider.style.setProperty("--from", `${Math.min(50, at)}%`);

@@ -115,6 +115,7 @@ function keyboard(looks, stage, gallery) {
       p: () => stage.smooth(),
       r: () => $("reset").click(),
       n: () => gallery.step(event.shiftKey ? -1 : 1),
+      "/": () => $("sought").focus(),
       "?": () => $("help").showModal(),
       escape: () => ($("download").open = false),
     }[key];
