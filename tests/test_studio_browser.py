@@ -219,7 +219,7 @@ def test_what_is_read_out_by_itself_is_little(open_page):
     page.wait_for_selector("#panel-changes .bars .asked")
     live = "output:not([aria-live=off]), [role=status]:not([aria-live=off]), [role=alert], [aria-live=polite], [aria-live=assertive]"
     heard = page.eval_on_selector_all(live, "all => all.map(one => one.id || one.closest('[role=tabpanel]').id)")
-    assert sorted(heard) == ["job-words", "panel-transition", "toast"]
+    assert sorted(heard) == ["found", "job-words", "panel-transition", "toast"]
 
 
 def test_a_drag_ends_on_the_last_position_and_joint_edits_are_undone_and_redone(open_page, models):
