@@ -1,5 +1,8 @@
 """Convolutions in tiles against the definition, in double precision."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,3 +97,20 @@ def test_what_does_not_pay_or_has_gradients_is_summed_directly(in_tiles):
     gradient = torch.autograd.grad(found.sum(), x)[0]
     assert not in_tiles
     assert gradient.shape == x.shape
+
+
+def test_what_is_compiled_is_summed_directly():
+    """In a process of its own: torch's compiler does not follow the checks of shapes that tests switch on."""
+    code = """
+import torch
+import torch.nn.functional as F
+from higan.generators import convolution
+convolution._FEWEST_CHANNELS = 128
+x, weight = torch.randn(1, 128, 32, 32), torch.randn(128, 128, 3, 3)
+direct = F.conv2d(x, weight, padding=1)
+with torch.no_grad():
+    for function in (convolution.convolve, torch.compile(convolution.convolve, backend="eager")):
+        print(torch.equal(function(x, weight, padding=1), direct))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -53,6 +53,7 @@ def _pays(x: Tensor, weight: Tensor, padding: int) -> bool:
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
         and rows * columns >= _FEWEST_TILES
         and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()  # Bands of tiles, all in one graph, would take a minute to compile.
     )
 
 
