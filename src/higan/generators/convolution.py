@@ -67,7 +67,7 @@ def _convolve_in_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: 
     outputs, inputs = weight.shape[:2]
     height, width = (size + 2 * padding - 2 for size in x.shape[2:])
     rows, columns = _tiles(height), _tiles(width)
-    below, right = (_TILE * rows - height, _TILE * columns - width)
+    below, right = _TILE * rows - height, _TILE * columns - width
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, padding + right, padding, padding + below))
     kernel = (_ON_KERNEL @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(_PATCH**2, inputs, outputs)
     found = x.new_empty(len(x), _TILE * rows, _TILE * columns, outputs)

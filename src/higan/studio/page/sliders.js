@@ -133,6 +133,7 @@ export class Sliders {
       slider.setAttribute("aria-valuetext", !moved ? "not moved" : sigmas === null ? `λ = ${signed(strength, 1)}` : `${signed(sigmas, 1)} standard deviations`);
       where.textContent = layers.length ? named(layers) : "no layers";
       element.classList.toggle("moved", moved);
+      if (moved && element.hidden) this.#seek(); // a link or undo moved it
       more.hidden = !(moved || this.opened === concept.name);
       proper.hidden = usual;
       strip.set(layers);
