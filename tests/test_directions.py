@@ -155,6 +155,22 @@ def test_the_interval_of_the_largest_of_many_changes_holds_the_truth():
     assert named <= 0.05 * 200
 
 
+def test_candidates_move_samples_that_nothing_else_has_used():
+    seen = []
+
+    class Watched(ToyGenerator):
+        def latents(self, seeds):
+            seen.extend(seeds)
+            return super().latents(seeds)
+
+    discover(Watched(4, 8), ToyScorer(4), num_samples=12, method="pca")
+    probed = set(population.sample_seeds(1024).tolist())
+    first, last = 2**22 + 2**21, 2**22 + 2**21 + 11
+    kept = population.sample_seeds(12, purpose="verify", first=first).tolist()
+    assert kept[-1] == int(population.sample_seeds(1, purpose="verify", first=last))
+    assert set(seen) == probed | set(kept)
+
+
 def test_what_changes_nothing_is_not_named():
     generator = ToyGenerator(4, 8)
     # Of five directions that no layer reads, only the noise strip makes anything of one.
@@ -313,7 +329,7 @@ def uneven():
 def test_an_axis_of_several_layers_moves_each_as_far_as_the_codes_vary_along_it():
     """Against numpy's decomposition; no layer may be taken hundreds of its own standard deviations away."""
     generator = uneven()
-    codes = population.sample(generator, population.sample_seeds(1024))
+    codes = population.sample(generator, population.population.sample_seeds(1024))
     (found,) = pca(codes, [0, 1, 2], 1)
     flat = codes.double().flatten(1).numpy()
     values, vectors = np.linalg.eigh(np.cov(flat.T))

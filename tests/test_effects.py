@@ -248,6 +248,20 @@ class FallingApart(ToyScorer):
         return scores - scores.square() / 6
 
 
+class DeafAtFirst(ToyScorer):
+    """Scores that hardly answer where they are, and follow far from there."""
+
+    def score(self, images):
+        scores = super().score(images)
+        return torch.where(scores.abs() < 6, scores / 64, scores)
+
+
+def test_no_single_proportion_leads_astray():
+    """A step of 1 gains a sixty-fourth, and 768 of them would be too many; four times as far, twice, shows that 12 do."""
+    (found,) = matched(G, DeafAtFirst(4), {"clean": edit(1, G.directions[1])}, std=ONES, target=12.0).values()
+    assert found.strength == pytest.approx(12.0, rel=0.1)
+
+
 @pytest.mark.parametrize(("scorer", "start"), [(Saturating(4), 40.0), (Saturating(4), 2000.0), (FallingApart(4), 12.0)])
 def test_what_starts_far_too_strong_is_shortened(scorer, start):
     edits = {

@@ -366,6 +366,16 @@ def test_the_null_is_what_meaningless_directions_gain(study):
             torch.testing.assert_close(rescoring.null[r, p], change.clamp(min=0).mean(0), atol=1e-4, rtol=1e-4)
 
 
+def test_meaningless_directions_are_drawn_anew_for_every_seed(study):
+    *_, boundaries, _ = study
+    first, again, other = (
+        torch.stack([d.normal for d in rs.meaningless_directions(boundaries[0], 5, seed)]).flatten(0, -2)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert float((first @ other.T).abs().max()) < 0.999
+
+
 def test_units_of_other_concepts_are_not_taken(study):
     """The same directions under each other's names move the same pictures, but keep other scores."""
     generator, scorer, boundaries, _ = study

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from higan import population
+from higan import population, transitions
 from higan.errors import ScorerError
 from higan.generators.toy import ToyGenerator
 from higan.rescoring import rescore
@@ -356,6 +356,19 @@ def test_legs_go_as_far_as_asked_or_as_far_as_it_leads():
     assert held.legs[0].layers == (0, 1)
     with pytest.raises(ValueError, match="'planted 1' rises at none of the layers tried"):
         travel(bench_of(TurningScorer(4)), SEG, names[:2], num=4, layers=[3])
+
+
+@pytest.mark.parametrize(
+    ("others", "taken"),
+    [
+        ([((1,), 3.0, 0.81)], (1,)),
+        ([((1,), 3.0, 0.79)], (0, 1, 2, 3)),
+        ([((1,), 8.1, 0.9)], (0, 1, 2, 3)),  # One layer moves the code by 8.1, four by 4 each move it by 8.
+        ([((1,), 3.0, 0.9), ((2,), 2.0, 0.85), ((3,), 1.0, 0.5)], (2,)),
+    ],
+)
+def test_of_places_that_gain_nearly_as_much_the_one_is_taken_that_moves_the_code_least(others, taken):
+    assert transitions._gentlest([((0, 1, 2, 3), 4.0, 1.0), *others])[0] == taken
 
 
 @pytest.mark.parametrize(

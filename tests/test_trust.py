@@ -11,6 +11,7 @@ from scipy import stats
 
 from higan import population
 from higan.generators.toy import ToyGenerator
+from higan.inversion import invert
 from higan.scorers.toy import ToyScorer
 from higan.trust import Trust, compare, successes
 from higan.types import Boundary, Concept, Edit
@@ -118,6 +119,18 @@ def test_samples_are_such_as_nothing_else_has_used():
     first, used = (int(population.sample_seeds(1, purpose="verify", first=k)) for k in (0, 2**23))
     assert any(seed >= used for seed in seen)
     assert not any(first <= seed < used for seed in seen)
+
+
+def test_three_eighths_of_the_steps_are_for_one_code(monkeypatch):
+    taken = []
+
+    def watched(*args, **options):
+        taken.append((options["shared_steps"], options["layer_steps"]))
+        return invert(*args, **options)
+
+    monkeypatch.setattr("higan.trust.invert", watched)
+    compare(G, S, EDITS, population.render(G, population.sample(G, [1])), num=4, steps=17)
+    assert taken == [(6, 11)]
 
 
 @pytest.mark.parametrize("pictures", [2, 3])

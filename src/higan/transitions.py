@@ -383,14 +383,20 @@ def _leg(
     for layers in places:
         found.append((layers, *approach(bench, boundary, layers, asked.amount, tried)))
         tick()
-    most = max(gained for _, _, gained in found)
-    if most <= 0:
+    if max(gained for _, _, gained in found) <= 0:
         raise ValueError(f"{asked.concept!r} rises at none of the layers tried; give other layers, or a strength")
-    # Scores can be had by taking pictures apart as well: what moves the whole code least is least likely to do so.
-    layers, steps, _ = min(
-        (leg for leg in found if leg[2] >= _NEARLY * most), key=lambda leg: leg[1] * math.sqrt(len(leg[0]))
-    )
+    layers, steps, _ = _gentlest(found)
     return Edit(boundary, steps, layers)
+
+
+def _gentlest(found: Sequence[tuple[tuple[int, ...], float, float]]) -> tuple[tuple[int, ...], float, float]:
+    """Of layers, steps and what they gain: what gains nearly the most and moves the whole code least.
+
+    Scores can be had by taking pictures apart as well: what moves the whole code least is least likely to do so.
+    """
+    most = max(gained for _, _, gained in found)
+    near = (leg for leg in found if leg[2] >= _NEARLY * most)
+    return min(near, key=lambda leg: leg[1] * math.sqrt(len(leg[0])))
 
 
 def _surest(
