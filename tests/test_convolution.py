@@ -27,12 +27,6 @@ def rms(x):
     return float(x.square().mean().sqrt())
 
 
-@pytest.fixture(autouse=True)
-def _as_with_avx2(monkeypatch):
-    """The same layers on every processor."""
-    monkeypatch.setattr(convolution, "_FEWEST_CHANNELS", 128)
-
-
 @pytest.fixture
 def in_tiles(monkeypatch):
     """Count what is computed in tiles, the real way."""
@@ -105,7 +99,6 @@ def test_what_is_compiled_is_summed_directly():
 import torch
 import torch.nn.functional as F
 from higan.generators import convolution
-convolution._FEWEST_CHANNELS = 128
 x, weight = torch.randn(1, 128, 32, 32), torch.randn(128, 128, 3, 3)
 direct = F.conv2d(x, weight, padding=1)
 with torch.no_grad():

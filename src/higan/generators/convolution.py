@@ -22,11 +22,10 @@ _POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 _TILE = 4
 _PATCH = 6
 
-_FEWEST_CHANNELS = 256 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 128
+_FEWEST_CHANNELS = 128
 _FEWEST_TILES = 64
-"""With fewer of either, to and fro takes as long as the multiplications that are saved. The more a processor multiplies
-at a time, the less there is to save; with AVX-512 this is an estimate. Both are a matter of the layer alone: how many
-samples there are changes no result."""
+"""With fewer of either, to and fro takes as long as the multiplications that are saved, with AVX2 and with AVX-512. Both
+are a matter of the layer alone: how many samples there are changes no result."""
 
 _CACHE = 16 * 2**20
 """Bytes of evaluated patches to work on at a time."""
