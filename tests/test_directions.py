@@ -329,7 +329,7 @@ def uneven():
 def test_an_axis_of_several_layers_moves_each_as_far_as_the_codes_vary_along_it():
     """Against numpy's decomposition; no layer may be taken hundreds of its own standard deviations away."""
     generator = uneven()
-    codes = population.sample(generator, population.population.sample_seeds(1024))
+    codes = population.sample(generator, population.sample_seeds(1024))
     (found,) = pca(codes, [0, 1, 2], 1)
     flat = codes.double().flatten(1).numpy()
     values, vectors = np.linalg.eigh(np.cov(flat.T))
