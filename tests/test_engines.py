@@ -466,6 +466,13 @@ def test_a_unit_that_kills_every_worker_of_the_cluster_is_given_up(tmp_path, mon
     assert len(list(tmp_path.glob("1 *"))) == 2
 
 
+def test_late_is_what_fewest_are_busy_with_since_it_was_last_begun():
+    begun = [("a", 5, 1.0), ("b", 6, 2.0), ("c", 7, 2.5), ("d", 5, 9.0), ("e", 4, 0.0)]
+    under_way = {worker: ray_engine._Task(worker, unit, start) for worker, unit, start in begun}
+    assert ray_engine._late(under_way, {5, 6, 7}) == (6, 2.0)
+    assert ray_engine._late(under_way, {5}) == (5, 9.0)
+
+
 def test_more_workers_than_the_cluster_has_room_for(tmp_path, monkeypatch):
     """Those who never get a core hold up neither the first units nor the following ones."""
     monkeypatch.setenv("PYTHONPATH", REACHABLE)

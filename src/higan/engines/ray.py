@@ -34,9 +34,9 @@ class RayCluster:
         device: ``cpu`` or ``cuda``; Ray shows every worker its own GPU.
         threads: of torch in each worker.
         attempts: how many workers may die over one unit before it is given up.
-        patience: how many seconds longer than three times the longest unit so far an idle worker waits before it makes
-            a unit again that another has not finished: where a machine is gone for good, Ray waits for room for its
-            workers, which may never come. Units are the same whoever makes them.
+        patience: how many seconds longer than three times the longest unit so far a unit may be under way before an
+            idle worker makes it again: where a machine is gone for good, Ray waits for room for its workers, which may
+            never come. Units are the same whoever makes them.
     """
 
     workers: int
@@ -94,10 +94,13 @@ class _Crew(Generic[U]):
             while missing:
                 while todo and idle:
                     _start(under_way, idle.pop(), todo.popleft())
-                waiting = self.engine.patience + 3 * longest if idle else None
+                waiting = None
+                if idle:
+                    late, since = _late(under_way, missing)
+                    waiting = max(0.0, since + self.engine.patience + 3 * longest - time.monotonic())
                 ready, _ = self.ray.wait(list(under_way), num_returns=1, timeout=waiting)
                 if not ready:
-                    _start(under_way, idle.pop(), _late(under_way, missing))
+                    _start(under_way, idle.pop(), late)
                     continue
                 task = under_way.pop(ready[0])
                 try:
@@ -175,10 +178,12 @@ def _start(under_way: dict[Any, _Task[U]], worker: Any, unit: U) -> None:
     under_way[worker.make.remote(unit)] = _Task(worker, unit, time.monotonic())
 
 
-def _late(under_way: Mapping[Any, _Task[U]], missing: Collection[U]) -> U:
-    """Of the missing units that fewest workers are busy with, the one that was begun first."""
-    units = [task.unit for task in under_way.values() if task.unit in missing]
-    return min(units, key=units.count)
+def _late(under_way: Mapping[Any, _Task[U]], missing: Collection[U]) -> tuple[U, float]:
+    """Of the missing units that fewest workers are busy with, the one that was begun first, and when it was last."""
+    tasks = [task for task in under_way.values() if task.unit in missing]
+    busy = Counter(task.unit for task in tasks)
+    unit = min(busy, key=busy.__getitem__)
+    return unit, max(task.start for task in tasks if task.unit == unit)
 
 
 def _connect(ray: Any, address: str | None, cores: int) -> None:

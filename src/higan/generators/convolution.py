@@ -24,8 +24,10 @@ _PATCH = 6
 
 _FEWEST_CHANNELS = 128
 _FEWEST_TILES = 64
-"""With fewer of either, to and fro takes as long as the multiplications that are saved, with AVX2 and with AVX-512. Both
-are a matter of the layer alone: how many samples there are changes no result."""
+"""With fewer of either, to and fro takes as long as the multiplications that are saved, with AVX2 and with AVX-512.
+
+Both are a matter of the layer alone: how many samples there are changes no result.
+"""
 
 _CACHE = 16 * 2**20
 """Bytes of evaluated patches to work on at a time."""
