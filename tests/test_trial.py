@@ -1,5 +1,9 @@
 """Models that break their contract, and models that are not those that a run was begun with."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -114,6 +118,37 @@ def test_what_a_model_raises_is_told_with_its_line():
         population.score(Means(raises), torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
 
 
+def test_of_a_long_way_through_other_files_the_model_s_own_is_told():
+    """What `json` raises was handed to it in a line of this file."""
+
+    def parses(images):
+        return json.loads("seven")
+
+    line = parses.__code__.co_firstlineno + 1
+    with pytest.raises(ScorerError, match=rf"raised JSONDecodeError: .*\(test_trial\.py:{line}\)"):
+        population.score(Means(parses), torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_a_package_whose_name_begins_like_torch_is_foreign():
+    """As torchvision is, which lies beside it."""
+    file, found = f"{Path(torch.__file__).parent}vision{os.sep}models.py", {}
+    exec(compile("def score(images):\n    raise ValueError('odd')", file, "exec"), found)
+    scorer = Means()
+    scorer.score = found["score"]
+    with pytest.raises(ScorerError, match=r"scorer 'means' raised ValueError: odd \(models\.py:2\)"):
+        population.score(scorer, torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_what_this_package_told_already_is_not_told_twice():
+    """A scorer that asks another, whose error names it."""
+    inner = Means(lambda means: means[:, :2])
+    outer = Means(lambda means: population.score(inner, torch.zeros(1, 3, 4, 4, dtype=torch.uint8)))
+    inner.name = "inner"
+    with pytest.raises(ScorerError, match=r"^scorer 'inner' (?!raised)") as told:
+        population.score(outer, torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    assert "means" not in str(told.value)
+
+
 @pytest.mark.parametrize("stage", ["prepare", "resume", "repeat"])
 def test_so_it_is_where_drawing_goes_on_from_a_layer(stage):
     network = build_network(RoomsConfig(resolution=8, latent_dim=4, code_dim=4, channels=(4, 4)))
@@ -130,11 +165,19 @@ def test_what_torch_alone_raises_passes_as_it_is():
         population.render(generator, population.sample(generator, [0]))
 
 
-def test_a_lack_of_memory_is_no_slip_of_the_model():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+        MemoryError("Unable to allocate 2.00 GiB for an array"),
+    ],
+)
+def test_a_lack_of_memory_is_no_slip_of_the_model(error):
     def large(images):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise error
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error), match="allocate"):
         population.score(Means(large), torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
 
 
