@@ -1,5 +1,6 @@
 """Fits to a run folder and to a population in memory are the same fit."""
 
+import dataclasses
 import os
 
 import pytest
@@ -75,6 +76,22 @@ def test_no_more_is_read_than_the_extremes_or_a_block(run, monkeypatch):
     # All but the samples that second moments are taken from, 16 D of them at most.
     assert len(asked) - len(fetched) <= 1
     assert max(asked) <= min(len(disk), 32 * disk.code_shape[1])
+
+
+def test_a_shard_of_another_kind_is_noticed(tmp_path):
+    """Codes of six layers among those that all layers share; another order of concepts; another number of layers."""
+    run = store.open_run(tmp_path / "run", {"num_samples": 20, "shard_size": 10, "seed": 0})
+    population.fill(run, ToyGenerator(shared_code=True), ToyScorer())
+    whole = store.read_shard(run, 1)
+    for change in (
+        {"codes": whole.codes.expand(-1, 6, -1)},
+        {"concepts": whole.concepts[::-1], "scores": whole.scores.flip(1)},
+        {"num_layers": 5},
+    ):
+        store.write_shard(run, 1, dataclasses.replace(whole, **change))
+        for use in (OnDisk.open, lambda run: store.verify(run.path), store.read_population):
+            with pytest.raises(CorruptRunError, match="shard 1 of .* does not go with shard 0"):
+                use(run)
 
 
 def test_damage_is_noticed_before_and_while_reading(tmp_path):

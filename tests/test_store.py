@@ -24,6 +24,7 @@ from higan.generators.toy import ToyGenerator
 from higan.rescoring import rescore
 from higan.scorers.toy import ToyScorer
 from higan.store.files import load_tensors, save_tensors
+from higan.types import Concept
 from higan.weights import read_weights, write_weights
 
 SETTINGS = {"generator": "toy", "scorer": "toy", "num_samples": 25, "shard_size": 10, "seed": 3}
@@ -271,14 +272,37 @@ def test_digest_depends_on_content_alone(tmp_path):
     assert store.verify(one.path) != store.verify(filled(tmp_path / "d", num_samples=24).path)
 
 
+def test_digest_depends_on_all_of_the_content(tmp_path):
+    """Runs of one shard that differ in one thing each."""
+    run = filled(tmp_path / "run", num_samples=10)
+    part = store.read_shard(run, 0)
+    (first, *others), digests = part.concepts, {store.verify(run.path)}
+    assert first.level != "object"
+    changes = (
+        {"seeds": part.seeds + 1},
+        {"codes": part.codes + 1},
+        {"codes": part.codes.reshape(10, 2, 8), "num_layers": 2},
+        {"scores": part.scores + 1},
+        {"concepts": (Concept("another", first.level), *others)},
+        {"concepts": (Concept(first.name, "object"), *others)},
+    )
+    for change in changes:
+        store.write_shard(run, 0, dataclasses.replace(part, **change))
+        digests.add(store.verify(run.path))
+    assert len(digests) == 1 + len(changes)
+
+
 def test_another_run_is_refused(tmp_path):
-    store.open_run(tmp_path / "run", {**SETTINGS, "layers": (1, 2)})
-    store.open_run(tmp_path / "run", {**SETTINGS, "layers": [1, 2]}, provenance={"torch": "another"})
+    store.open_run(tmp_path / "run", {**SETTINGS, "layers": (1, 2)}, provenance={"torch": "one"})
+    again = store.open_run(tmp_path / "run", {**SETTINGS, "layers": [1, 2]}, provenance={"torch": "another"})
+    assert again.provenance == {"torch": "one"}
     with pytest.raises(
         RunMismatchError,
         match=r"generator is 'toy' there, 'rooms' here; layers is .* there, None here; seed is 3 there",
     ):
         store.open_run(tmp_path / "run", {**SETTINGS, "generator": "rooms", "seed": 4})
+    with pytest.raises(RunMismatchError, match=r"holds another run: psi is None there, 0\.5 here;"):
+        store.open_run(tmp_path / "run", {**SETTINGS, "layers": [1, 2], "psi": 0.5})
 
 
 def test_a_name_that_no_result_could_be_read_from_is_refused(tmp_path):
@@ -491,6 +515,30 @@ def test_files_of_another_kind_are_no_damaged_boundaries(tmp_path):
     (tmp_path / "half.safetensors").write_bytes((tmp_path / "net.safetensors").read_bytes()[:20])
     with pytest.raises(CorruptRunError, match="is damaged"):
         store.load_boundary(tmp_path / "half.safetensors")
+
+
+def test_a_manifest_is_not_written_over_the_only_shard_of_another_run(tmp_path):
+    run = filled(tmp_path / "run", num_samples=10)
+    os.truncate(run.path / "manifest.json", 10)
+    with pytest.raises(CorruptRunError, match="damaged"):
+        store.open_run(run.path, {**run.settings, "seed": 4})
+    assert store.open_run(run.path, run.settings).settings == run.settings
+
+
+def test_a_manifest_cut_off_before_the_first_shard_is_there_is_written_again(tmp_path):
+    """What a step under way has taken so far may be noted already."""
+    run = store.open_run(tmp_path / "run", SETTINGS)
+    (run.path / ".unfinished.json").write_text("{}")
+    os.truncate(run.path / "manifest.json", 10)
+    assert store.open_run(run.path, SETTINGS).settings == SETTINGS
+
+
+def test_a_manifest_cut_off_together_with_the_last_shard_is_written_again(tmp_path):
+    run = filled(tmp_path / "run")
+    before = contents(run.path)
+    for name in ("manifest.json", "population/shard-00002.parquet"):
+        os.truncate(run.path / name, 10)
+    assert contents(filled(run.path).path) == before
 
 
 def test_a_file_is_no_run(tmp_path):

@@ -603,6 +603,15 @@ def test_few_probed_samples_are_told_of_where_chance_is_right_about_all(tmp_path
     assert study.few_probed(600) == study.few_probed(60) == study.few_probed(600, num_extreme=0.1) == ()
 
 
+def test_of_many_concepts_whose_samples_are_mostly_alike_ten_are_named(tmp_path):
+    run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=5)
+    study.record.record(run, "fit", {}, 1.0, {"class": 4000, "mixed": {f"c{k:02}": 1000 + k for k in range(12)}})
+    (said,) = study.mostly_ties(run)
+    named = ", ".join(f"c{k:02} (1,00{k})" for k in range(10))
+    assert said.startswith("In classes of 4,000 samples most have one and the same score")
+    assert f"from the others alone: {named} and 2 more. Take smaller classes" in said
+
+
 def test_a_step_beyond_the_codes_is_told_of(tmp_path):
     run = study.open_study(tmp_path / "run", GENERATOR, SCORER, num=400)
     study.sample_step(run, GENERATOR, SCORER)
@@ -612,7 +621,7 @@ def test_a_step_beyond_the_codes_is_told_of(tmp_path):
     codes = store.read_population(run).codes.numpy()
     spread = np.mean([np.einsum("nld,ld->nl", codes, b.normal.numpy()).std(0).mean() for b in boundaries])
     assert study.far_or_short(run, 2.0) == study.far_or_short(run, float(19.5 * spread)) == ()
-    assert study.far_or_short(run, float(-500 * spread))
+    assert "is 500 standard deviations" in study.far_or_short(run, float(-500 * spread))[0]
     assert "is 20 standard deviations" in study.far_or_short(run, float(20.4 * spread))[0]
     (said,) = study.far_or_short(run, float(500 * spread))
     assert "is 500 standard deviations of the codes along the boundaries' normals" in said

@@ -139,7 +139,7 @@ class OnDisk:
                 f"shard {missing[0]} of {run.num_shards} is missing from {run.path} or damaged: sample again with the "
                 "same settings"
             )
-        return cls(run, *store.shard_kind(run, 0), where)
+        return cls(run, *store.kind_of(run), where)
 
     def __len__(self) -> int:
         return self.run.num_samples

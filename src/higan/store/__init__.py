@@ -45,12 +45,12 @@ from higan.store.run import UNFINISHED, Run, complete, is_run, load_run, writing
 from higan.store.shards import (
     encode_shard,
     keep_shard,
+    kind_of,
     missing_shards,
     read_columns,
     read_population,
     read_shard,
     shard_indices,
-    shard_kind,
     write_shard,
 )
 
@@ -64,6 +64,7 @@ __all__ = [
     "encode_shard",
     "is_run",
     "keep_shard",
+    "kind_of",
     "load_boundaries",
     "load_boundary",
     "load_permuted",
@@ -81,7 +82,6 @@ __all__ = [
     "save_rescoring",
     "save_responses",
     "shard_indices",
-    "shard_kind",
     "verify",
     "write_file",
     "write_json",

@@ -12,7 +12,7 @@ from torch import Tensor
 from higan.errors import CorruptRunError
 from higan.store.files import load_tensors
 from higan.store.run import load_run
-from higan.store.shards import read_shard
+from higan.store.shards import kind_of, read_shard
 
 __all__ = ["verify"]
 
@@ -43,8 +43,7 @@ def verify(path: str | Path) -> str:
         seeds.append(part.seeds)
         for digest, tensor in zip(streams, (part.seeds, part.codes, part.scores), strict=True):
             digest.update(tensor.contiguous().numpy().data)
-        if shard == 0:
-            header = [[concept.name, concept.level] for concept in part.concepts], list(part.codes.shape[1:])
+    concepts, _, shape = kind_of(run)
     if len(torch.cat(seeds).unique()) != run.num_samples:
         raise CorruptRunError(
             f"{run.path} does not hold {run.num_samples} different samples: a shard is there twice, or has too few; "
@@ -53,6 +52,7 @@ def verify(path: str | Path) -> str:
     for kind, pattern in _RESULTS:
         for file in sorted(run.path.glob(pattern)):
             load_tensors(file, kind)
+    header = [[concept.name, concept.level] for concept in concepts], list(shape)
     total = hashlib.sha256(json.dumps(header).encode())
     for digest in streams:
         total.update(digest.digest())

@@ -9,8 +9,8 @@ from typing import Any
 
 from higan.errors import RunMismatchError
 from higan.store.files import temporary, write_json
-from higan.store.run import FORMAT, LOCK, MANIFEST, UNFINISHED, Run, identity, load_run, writing, wrong_setting
-from higan.store.shards import is_whole, settings_of
+from higan.store.run import FORMAT, LOCK, MANIFEST, UNFINISHED, Run, load_run, writing, wrong_setting
+from higan.store.shards import is_whole
 
 __all__ = ["open_run"]
 
@@ -81,21 +81,19 @@ def _lacks_manifest(path: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _is_cut_off(manifest: Path) -> bool:
-    data = manifest.read_bytes()
+    """Without its end an object is no JSON."""
     try:
-        json.loads(data)
+        json.loads(manifest.read_bytes())
     except (ValueError, RecursionError):
         return True
-    return not data.endswith(b"\n")
+    return False
 
 
 def _belongs(path: Path, settings: Mapping[str, Any]) -> bool:
     """Whether what lies in a folder without a manifest can only be the run with these settings."""
     run = Run(path, settings, {})
-    whole = [shard for shard in range(run.num_shards) if is_whole(run, shard)]
-    ours = identity(settings)
     shards = len(list((path / "population").glob("*.parquet")))
     if not shards:
         return not [name for name in _beside_manifest(path) if name != "population"]
     # The last shard may have been cut off together with the manifest; it will be made again.
-    return len(whole) >= max(1, shards - 1) and all(settings_of(run, shard) == ours for shard in whole)
+    return sum(is_whole(run, shard) for shard in range(run.num_shards)) >= max(1, shards - 1)

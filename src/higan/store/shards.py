@@ -22,13 +22,12 @@ __all__ = [
     "encode_shard",
     "is_whole",
     "keep_shard",
+    "kind_of",
     "missing_shards",
     "read_columns",
     "read_population",
     "read_shard",
-    "settings_of",
     "shard_indices",
-    "shard_kind",
     "write_shard",
 ]
 
@@ -149,12 +148,24 @@ def read_shard(run: Run, shard: int, concepts: Sequence[str] | None = None) -> P
     )  # fmt: skip
 
 
-def shard_kind(run: Run, shard: int) -> tuple[tuple[Concept, ...], int, tuple[int, int]]:
-    """Concepts, L and the shape (l, D) of the codes of a shard.
+def kind_of(run: Run) -> tuple[tuple[Concept, ...], int, tuple[int, int]]:
+    """Concepts, L and the shape (l, D) of the codes, as every shard tells them.
 
     Raises:
-        CorruptRunError: it is no shard of this program.
+        CorruptRunError: a shard is none of this program, or of another kind than the first.
     """
+    kind = _shard_kind(run, 0)
+    for shard in range(1, run.num_shards):
+        if _shard_kind(run, shard) != kind:
+            raise _unlike(run, shard)
+    return kind
+
+
+def _unlike(run: Run, shard: int) -> CorruptRunError:
+    return CorruptRunError(f"shard {shard} of {run.path} does not go with shard 0; delete it and sample again")
+
+
+def _shard_kind(run: Run, shard: int) -> tuple[tuple[Concept, ...], int, tuple[int, int]]:
     target, _ = _shard_paths(run, shard)
     try:
         content = json.loads(pq.read_schema(target).metadata[CONTENT.encode()])
@@ -205,10 +216,11 @@ def read_population(run: Run, concepts: Sequence[str] | None = None) -> Populati
         at = slice(shard_indices(run, shard).start, shard_indices(run, shard).stop)
         if (
             part.concepts != first.concepts
+            or part.num_layers != first.num_layers
             or part.codes.shape[1:] != codes.shape[1:]
             or len(part) != at.stop - at.start
         ):
-            raise CorruptRunError(f"shard {shard} of {run.path} does not go with shard 0; delete it and sample again")
+            raise _unlike(run, shard)
         seeds[at], codes[at], scores[at] = part.seeds, part.codes, part.scores
     return Population(seeds, codes, scores, first.concepts, first.num_layers)
 
@@ -224,12 +236,12 @@ def is_whole(run: Run, shard: int) -> bool:
     try:
         with target.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return _sidecar(digest, target) == sidecar.read_bytes() and settings_of(run, shard) == identity(run.settings)
+        return _sidecar(digest, target) == sidecar.read_bytes() and _settings_of(run, shard) == identity(run.settings)
     except (FileNotFoundError, pa.ArrowException):
         return False
 
 
-def settings_of(run: Run, shard: int) -> str | None:
+def _settings_of(run: Run, shard: int) -> str | None:
     """What a shard says of the settings it was made with."""
     metadata = pq.read_schema(_shard_paths(run, shard)[0]).metadata or {}
     return json.loads(metadata.get(CONTENT.encode(), b"{}")).get("settings")
