@@ -90,7 +90,7 @@ def test_a_shard_of_another_kind_is_noticed(tmp_path):
     ):
         store.write_shard(run, 1, dataclasses.replace(whole, **change))
         for use in (OnDisk.open, lambda run: store.verify(run.path), store.read_population):
-            with pytest.raises(CorruptRunError, match="shard 1 of .* does not go with shard 0"):
+            with pytest.raises(CorruptRunError, match=r"shard 1 of .* does not go with shard 0"):
                 use(run)
 
 

@@ -323,9 +323,10 @@ def test_folders_that_are_no_run_are_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": "some')
     with pytest.raises(CorruptRunError, match="damaged"):
         store.open_run(tmp_path, SETTINGS)
-    (tmp_path / "manifest.json").write_text('{"format": "other"}')
-    with pytest.raises(CorruptRunError, match="not a manifest"):
-        store.load_run(tmp_path)
+    for text in ('{"format": "other"}', '["format"]'):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(CorruptRunError, match="not a manifest"):
+            store.load_run(tmp_path)
 
 
 @pytest.mark.parametrize(

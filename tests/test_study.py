@@ -254,8 +254,9 @@ def test_cost_counts_every_image():
     # 100 probes, 10 originals, and 10 samples × (6 concepts + 3 random) × (all + 4 layers; stages are layers here)
     assert cost.images == 100 + 10 + 10 * 9 * 5
     assert cost.seconds > 0
-    with pytest.raises(ValueError, match="verify must be at least 0"):
-        study.estimate(GENERATOR, SCORER, num=100, verify=-1, num_random=3)
+    for name, value, least in (("num", -1, 0), ("verify", -1, 0), ("batch_size", 0, 1)):
+        with pytest.raises(ValueError, match=f"{name} must be at least {least}; got {value}"):
+            study.estimate(GENERATOR, SCORER, **{"num": 100, "verify": 10, "num_random": 3, name: value})
 
 
 @pytest.mark.parametrize("each", [2**-6, 0.5])
