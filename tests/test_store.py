@@ -228,7 +228,8 @@ def test_a_foreign_shard_with_a_true_digest_is_refused(tmp_path):
     run = filled(tmp_path / "run")
     file = run.path / "population" / "shard-00001.parquet"
     file.write_bytes(b"PAR1 something else")
-    file.with_suffix(".sha256").write_text(hashlib.sha256(file.read_bytes()).hexdigest())
+    file.with_suffix(".sha256").write_text(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n")
+    assert store.missing_shards(run) == [1]
     with pytest.raises(CorruptRunError, match="not a shard"):
         store.read_population(run)
 
@@ -245,12 +246,29 @@ def test_a_shard_of_another_run_is_refused_and_made_again(tmp_path):
     assert store.verify(run.path) == digest
 
 
-def test_a_shard_that_is_there_twice_is_noticed(tmp_path):
-    run = filled(tmp_path / "run")
-    first, second = (run.path / "population" / f"shard-0000{k}.parquet" for k in (0, 1))
+def copy_over(run, source, target):
+    """One shard in the place of another, with a true digest."""
+    first, second = (run.path / "population" / f"shard-0000{k}.parquet" for k in (source, target))
     shutil.copy(first, second)
     sidecar = first.with_suffix(".sha256").read_text().replace(first.name, second.name)
     second.with_suffix(".sha256").write_text(sidecar)
+
+
+@pytest.mark.parametrize(("source", "target", "held"), [(0, 2, 10), (2, 0, 5)])
+def test_a_shard_of_another_length_is_noticed(tmp_path, source, target, held):
+    run = filled(tmp_path / "run")
+    copy_over(run, source, target)
+    with pytest.raises(CorruptRunError, match=f"holds {held} samples; delete it"):
+        store.read_columns(run, target, ["seed"])
+    with pytest.raises(CorruptRunError, match=f"shard {target} of .* does not go with shard 0"):
+        store.read_population(run)
+    with pytest.raises(CorruptRunError, match="does not hold 25 different samples"):
+        store.verify(run.path)
+
+
+def test_a_shard_that_is_there_twice_is_noticed(tmp_path):
+    run = filled(tmp_path / "run")
+    copy_over(run, 0, 1)
     with pytest.raises(CorruptRunError, match="does not hold 25 different samples: a shard is there twice"):
         store.verify(run.path)
 
@@ -372,8 +390,9 @@ def test_bad_settings_are_refused(tmp_path, name, value):
 
 def test_bad_shards_are_refused(tmp_path):
     run = filled(tmp_path / "run")
-    with pytest.raises(ValueError, match="shards 0 to 2; got 3"):
-        store.read_shard(run, 3)
+    for shard in (-1, 3):
+        with pytest.raises(ValueError, match=f"shards 0 to 2; got {shard}"):
+            store.read_shard(run, shard)
     with pytest.raises(ValueError, match="shard 2 holds 5 samples; got 25"):
         store.write_shard(run, 2, store.read_population(run))
     part = store.read_shard(run, 2)

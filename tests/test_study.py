@@ -1,6 +1,7 @@
 """The whole study on the toy pair: steps that are skipped, resumed and forgotten when they should be."""
 
 import dataclasses
+import functools
 import importlib
 import itertools
 import json
@@ -165,6 +166,8 @@ def test_seconds_are_those_of_all_calls(tmp_path, monkeypatch):
 
 def test_another_run_is_not_overwritten(tmp_path):
     study.open_study(tmp_path / "run", GENERATOR, SCORER, num=600)
+    # Of shards that hold all samples the size is one and the same.
+    assert study.open_study(tmp_path / "run", GENERATOR, SCORER, num=600, shard_size=600).shard_size == 600
     with pytest.raises(RunMismatchError, match="num_samples is 600 there, 700 here"):
         study.open_study(tmp_path / "run", GENERATOR, SCORER, num=700)
     with pytest.raises(RunMismatchError, match="digests"):
@@ -446,9 +449,49 @@ def test_effects_are_in_units_of_the_probed_samples(tmp_path):
     torch.testing.assert_close(found.score_std, expected[columns])
 
 
-def test_no_folder_is_left_of_a_seed_that_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="seed must lie in"):
-        study.open_study(tmp_path / "run", GENERATOR, SCORER, num=200, seed=10**20)
+def test_what_decides_a_run_is_compared_and_what_says_nothing_is_not(tmp_path):
+    open_study = functools.partial(study.open_study, tmp_path / "run", GENERATOR, SCORER, num=200)
+    begun = open_study(choices={"klass": 3}, provenance={"command": "by hand"})
+    assert begun.settings["klass"] == 3
+    assert begun.provenance == {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "command": "by hand",
+    }
+    # Empty choices are those of a run that was begun before there was a choice.
+    assert open_study(choices={"klass": 3, "precision": None, "options": {}, "names": []}) == begun
+    with pytest.raises(RunMismatchError, match="klass is 3 there, None here"):
+        open_study()
+
+
+def test_a_study_that_cannot_be_fitted_is_refused_before_it_is_sampled():
+    study.check(num=4, verify=2, num_random=1)
+    for wrong, words in (
+        ({"num": 3}, "at least 4 samples; got 3"),
+        ({"num_extreme": 1.5}, "a share of all samples up to 1"),
+        ({"loss": "logistic", "mode": "all"}, "mode 'all' is a ridge regression"),
+        ({"C": 0.0}, "above 0"),
+        ({"verify": 1}, "verify must be at least 2; got 1"),
+        ({"num_permuted": 2}, "at least 3"),
+        ({"num_random": 0}, "num_random must be at least 1"),
+        ({"step": 0.0}, "step must be finite and other than 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            study.check(**{"num": 100, "verify": 10, "num_random": 20, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"seed": 10**20}, "seed must lie in"),
+        ({"num": 0}, "num must be at least 1; got 0"),
+        ({"shard_size": 0}, "shard_size must be at least 1; got 0"),
+        ({"num": 2**31 + 1}, "at most 2,147,483,648 samples"),
+    ],
+)
+def test_no_folder_is_left_of_what_is_refused(tmp_path, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        study.open_study(tmp_path / "run", GENERATOR, SCORER, **{"num": 200, **wrong})
     assert not (tmp_path / "run").exists()
 
 
