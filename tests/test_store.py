@@ -283,6 +283,12 @@ def test_verify_opens_every_result(tmp_path, name):
         store.verify(run.path)
 
 
+def test_the_order_of_settings_says_nothing(tmp_path):
+    run = filled(tmp_path / "run")
+    again = store.open_run(run.path, dict(reversed(SETTINGS.items())))
+    assert store.missing_shards(dataclasses.replace(again, settings=dict(reversed(SETTINGS.items())))) == []
+
+
 def test_digest_depends_on_content_alone(tmp_path):
     one, other = filled(tmp_path / "a"), filled(tmp_path / "b", shard_size=7)
     assert store.verify(one.path) == store.verify(other.path)
@@ -380,7 +386,15 @@ def test_a_manifest_cut_off_by_a_kill_does_not_block_the_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_samples", 0), ("num_samples", -3), ("shard_size", 0), ("seed", -1), ("seed", 1.5), ("num_samples", None)],
+    [
+        ("num_samples", 0),
+        ("num_samples", -3),
+        ("shard_size", 0),
+        ("seed", -1),
+        ("seed", 1.5),
+        ("num_samples", None),
+        ("seed", True),
+    ],
 )
 def test_bad_settings_are_refused(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"the setting {name} must be a whole number"):
@@ -449,12 +463,18 @@ def test_files_of_earlier_versions_open(tmp_path):
     rescoring = rescore(generator, scorer, boundaries, num=4, num_random=2)
     store.save_boundaries(run, boundaries)
     store.save_rescoring(run, rescoring)
-    for name, fewer, gone in (("boundaries", (), "stability"), ("rescoring", ("steps",), "step_mode")):
+    for name, fewer, lacking in (
+        ("boundaries", (), ("stability", "score_std")),
+        ("rescoring", ("steps",), ("step_mode",)),
+    ):
         path = run.path / f"{name}.safetensors"
         tensors, content = load_tensors(path, name)
-        del content[gone]
+        for gone in lacking:
+            del content[gone]
         save_tensors(path, {k: v for k, v in tensors.items() if k not in fewer}, content)
-    assert math.isnan(store.load_boundaries(run)[0].stability)
+    (found,) = store.load_boundaries(run)
+    assert math.isnan(found.stability)
+    assert math.isnan(found.score_std)
     loaded = store.load_rescoring(run)
     assert (loaded.permuted, loaded.steps, loaded.step_mode) == (None, None, "official")
     assert torch.equal(loaded.changes, rescoring.changes)
@@ -584,8 +604,12 @@ def test_single_boundary_files(tmp_path):
     several.rename(run.path / "rescoring.safetensors")
     with pytest.raises(CorruptRunError, match="holds boundaries, not rescoring"):
         store.load_rescoring(run)
-    with pytest.raises(ValueError, match="one space"):
-        store.save_boundaries(run, [])
+    with pytest.raises(ValueError, match=r"holds boundaries for planted 2; got 'noise'"):
+        store.load_boundary(tmp_path / "one.safetensors", "noise")
+    per_layer = dataclasses.replace(boundaries[0], normal=torch.ones(6, 16), bias=torch.zeros(6))
+    for several in ([], [boundaries[1], per_layer]):
+        with pytest.raises(ValueError, match="one space"):
+            store.save_boundaries(run, several)
 
 
 def test_folders_are_not_opened_where_the_system_opens_none(tmp_path, monkeypatch):
