@@ -283,12 +283,6 @@ def test_verify_opens_every_result(tmp_path, name):
         store.verify(run.path)
 
 
-def test_the_order_of_settings_says_nothing(tmp_path):
-    run = filled(tmp_path / "run")
-    again = store.open_run(run.path, dict(reversed(SETTINGS.items())))
-    assert store.missing_shards(dataclasses.replace(again, settings=dict(reversed(SETTINGS.items())))) == []
-
-
 def test_digest_depends_on_content_alone(tmp_path):
     one, other = filled(tmp_path / "a"), filled(tmp_path / "b", shard_size=7)
     assert store.verify(one.path) == store.verify(other.path)
