@@ -23,7 +23,7 @@ from higan.rescoring import meaningless_directions, rescore
 from higan.responses import chosen, respond
 from higan.scorers.toy import ToyScorer
 from higan.statistics import delta, rank, table
-from higan.types import Concept, Placement, Rescoring
+from higan.types import Concept, Placement, Population, Rescoring
 
 GENERATOR, SCORER = ToyGenerator(4, 8), ToyScorer(4)
 
@@ -645,6 +645,23 @@ def test_few_probed_samples_are_told_of_where_chance_is_right_about_all(tmp_path
     assert study.few_probed(26)[0].startswith("Held-out accuracy is told by 8 samples of 26: one in 256 boundaries")
     assert study.few_probed(28) == ()
     assert study.few_probed(600) == study.few_probed(60) == study.few_probed(600, num_extreme=0.1) == ()
+
+
+def test_concepts_are_noted_of_which_fewer_than_half_a_class_is_told_apart(tmp_path):
+    ordered = torch.arange(20.0)
+    scores = {
+        "ordered": ordered,
+        "three above": (ordered - 16).clamp(min=0),
+        "four above": (ordered - 15).clamp(min=0),
+        "five above": (ordered - 14).clamp(min=0),
+        "constant": torch.zeros(20),
+    }
+    concepts = tuple(Concept(name, "object") for name in scores)
+    run = store.open_run(tmp_path / "run", {"num_samples": 20, "shard_size": 20, "seed": 0})
+    codes = torch.randn(20, 1, 4, generator=torch.Generator().manual_seed(0))
+    store.write_shard(run, 0, Population(torch.arange(20), codes, torch.stack([*scores.values()], 1), concepts, 2))
+    study.fit_step(run, num_extreme=8, num_permuted=0)
+    assert study.steps_of(run)["fit"]["outcome"] == {"class": 8, "mixed": {"three above": 3}}
 
 
 def test_of_many_concepts_whose_samples_are_mostly_alike_ten_are_named(tmp_path):
