@@ -10,7 +10,7 @@ from higan import boundaries, population, refits, store
 from higan.boundaries import fit
 from higan.errors import CorruptRunError
 from higan.generators.toy import ToyGenerator
-from higan.samples import Dealt, InMemory, OnDisk, Part, Samples, samples_of
+from higan.samples import Dealt, InMemory, OnDisk, Part, Samples, columns_of, samples_of
 from higan.scorers.toy import ToyScorer
 from higan.types import Concept
 
@@ -27,6 +27,17 @@ def same(one, other):
         assert torch.equal(a.normal, b.normal)
         assert torch.equal(a.bias, b.bias)
         assert (a.concept, a.holdout_accuracy, a.num_train) == (b.concept, b.holdout_accuracy, b.num_train)
+
+
+def test_columns_are_those_of_the_names_in_their_order(run):
+    samples = samples_of(store.read_population(run))
+    names = [concept.name for concept in samples.concepts]
+    assert columns_of(samples, None) == list(range(len(names)))
+    assert columns_of(samples, [names[2], names[0]]) == [2, 0]
+    with pytest.raises(ValueError, match="each concept is named once; got 'planted 1' twice"):
+        columns_of(samples, ["planted 0", "planted 1", "planted 1"])
+    with pytest.raises(ValueError, match=r"got one text: write \['planted 0'\]"):
+        columns_of(samples, "planted 0")
 
 
 @pytest.mark.parametrize("mode", ["extreme", "all"])
