@@ -155,7 +155,7 @@ def test_the_interval_of_the_largest_of_many_changes_holds_the_truth():
     assert named <= 0.05 * 200
 
 
-def test_candidates_move_samples_that_nothing_else_has_used():
+def test_candidates_move_samples_that_neither_probing_nor_rescoring_has_used():
     seen = []
 
     class Watched(ToyGenerator):
@@ -165,10 +165,10 @@ def test_candidates_move_samples_that_nothing_else_has_used():
 
     discover(Watched(4, 8), ToyScorer(4), num_samples=12, method="pca")
     probed = set(population.sample_seeds(1024).tolist())
-    first, last = 2**22 + 2**21, 2**22 + 2**21 + 11
-    kept = population.sample_seeds(12, purpose="verify", first=first).tolist()
-    assert kept[-1] == int(population.sample_seeds(1, purpose="verify", first=last))
-    assert set(seen) == probed | set(kept)
+    kept = set(population.sample_seeds(12, purpose="verify", first=2**22 + 2**21).tolist())
+    rescored = set(population.sample_seeds(4096, purpose="verify").tolist())
+    assert set(seen) == probed | kept
+    assert not kept & (probed | rescored)
 
 
 def test_what_changes_nothing_is_not_named():

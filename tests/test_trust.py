@@ -122,6 +122,7 @@ def test_samples_are_such_as_nothing_else_has_used():
 
 
 def test_three_eighths_of_the_steps_are_for_one_code(monkeypatch):
+    """The real inversion, listened to."""
     taken = []
 
     def watched(*args, **options):
