@@ -7,9 +7,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from higan.engines import InProcess
 from higan.errors import CorruptRunError, RunMismatchError, RunWriteError
+from higan.rooms import render as rays
+from higan.rooms import tiles
 from higan.rooms.classes import CATEGORIES, CLASSES, class_index
 from higan.rooms.dataset import batches, colour_masks, contact_sheet, open_data, sample_rooms, write_data
 from higan.rooms.factors import FACTORS, factor_index, factors
@@ -39,6 +43,54 @@ def test_chunks_do_not_change_pictures():
     one, all_ = render(scenes, 32, chunk=1), render(scenes, 32, chunk=5)
     assert (one.images.int() - all_.images.int()).abs().max() <= 1
     assert torch.equal(one.masks, all_.masks)
+
+
+@pytest.mark.parametrize("resolution", [32, 44, 96])
+def test_what_tiles_cannot_meet_would_change_nothing(monkeypatch, resolution):
+    scenes = sample_scenes(range(300, 312))
+    made, looks = render(scenes, resolution), []
+    closer = rays._closer_box
+    monkeypatch.setattr(rays, "_closer_box", lambda t, *rest: looks.append(t.numel()) or closer(t, *rest))
+    render(scenes, resolution)
+    few, _ = sum(looks), looks.clear()
+    everywhere = (torch.tensor(-torch.inf), torch.tensor(torch.inf))
+    monkeypatch.setattr(rays, "spans", lambda low, *_: tuple(e.expand(low.shape[:2]) for e in everywhere))
+    monkeypatch.setattr(rays, "distances", lambda low, *_: torch.zeros(low.shape[:2]))
+    every = render(scenes, resolution)
+    assert torch.equal(made.images, every.images)
+    assert torch.equal(made.masks, every.masks)
+    assert few < sum(looks) / 3
+
+
+@pytest.mark.parametrize("side", [64, 74, 100, 254])
+def test_tiles_hold_neighbours_and_are_undone(side):
+    tile = tiles.tile_side(side)
+    assert side % tile == 0
+    picture = torch.arange(2 * side * side).view(2, side, side)
+    rows = tiles.to_tiles(picture)
+    assert torch.equal(tiles.from_tiles(rows, side), picture)
+    assert torch.equal(rows[1, : tile * tile].view(tile, tile), picture[1, :tile, :tile])
+    assert tiles.num_tiles(side * side) * tile * tile == side * side
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_bounds_of_tiles_hold_to_the_last_bit(seed, apart):
+    """Of rays from one point or from points of their own, against every ray and every point by itself."""
+    dice = torch.Generator().manual_seed(seed)
+    start = tuple(torch.randn(3, 20 if apart else 1, generator=dice) for _ in range(3))
+    through = tuple(torch.randn(3, 1, generator=dice) + 0.3 * torch.randn(3, 20, generator=dice) for _ in range(3))
+    inverse = rays._inverse(through)
+    low = torch.randn(3, 5, 3, generator=dice)
+    high = low + torch.rand(3, 5, 3, generator=dice)
+    entry, exit_ = tiles.spans(low, high, start, inverse)
+    near = tiles.distances(low, high, through)
+    for box in range(5):
+        lo, hi = (tuple(c[:, box, a, None] for a in range(3)) for c in (low, high))
+        relative = [tuple(e - s for e, s in zip(ends, start, strict=True)) for ends in (lo, hi)]
+        first, last = rays._box_span(*relative, inverse)
+        assert (entry[:, box, None] <= first).all()
+        assert (exit_[:, box, None] >= last).all()
+        assert (near[:, box, None] <= rays._box_distance(lo, hi, through)).all()
 
 
 @pytest.mark.parametrize("resolution", [32, 50, 128])

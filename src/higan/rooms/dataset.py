@@ -36,6 +36,10 @@ __all__ = [
 
 _BLOCK = 500
 
+# Pixels rendered at once: what fits a processor's cache; what keeps a GPU busy.
+_PIXELS_ON_CPU = 1 << 15
+_PIXELS_ELSEWHERE = 1 << 18
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoomsBatch:
@@ -68,8 +72,8 @@ def sample_rooms(seeds: Sequence[int], resolution: int = 64, device: torch.devic
         ValueError: no seeds, or a resolution outside 32 … 256.
     """
     scenes = sample_scenes(seeds)
-    on_cpu = torch.device(device).type == "cpu"
-    pictures = render(scenes.to(device), resolution, chunk=1 if on_cpu else 64)
+    at_once = _PIXELS_ON_CPU if torch.device(device).type == "cpu" else _PIXELS_ELSEWHERE
+    pictures = render(scenes.to(device), resolution, chunk=max(1, at_once // resolution**2))
     return RoomsBatch(pictures.images, pictures.masks, factors(scenes).to(device))
 
 

@@ -1,7 +1,8 @@
 """A batched ray caster for scenes: direct light from a window and a lamp, soft shadows, ambient occlusion, textures.
 
-Rays of one image start at one point (the camera, or a point on a light), so a box costs a few multiply-adds per ray.
-Lights are sampled at a different point for every sub-pixel sample, which makes shadows soft at no extra cost.
+Rays of one image start at one point (the camera, or a point on a light), so a box costs a few multiply-adds per ray;
+only rays of tiles that can meet it are looked at (`higan.rooms.tiles`). Lights are sampled at a different point for
+every sub-pixel sample, which makes shadows soft at no extra cost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from higan.rooms.classes import class_index
 from higan.rooms.parts import CHECKS, DOORS, FAR, FOLDS, PICTURE, SCREEN, STRIPES, WINDOW, WOOD
 from higan.rooms.scene import Scenes
+from higan.rooms.tiles import Vector, distances, from_tiles, num_tiles, rows_of, some, spans, to_tiles
 
 __all__ = ["Pictures", "render"]
 
@@ -29,9 +31,6 @@ class Pictures:
 
     images: UInt8[Tensor, "n 3 H W"]
     masks: UInt8[Tensor, "n H W"]
-
-
-Vector = tuple[Tensor, Tensor, Tensor]
 
 
 def check_resolution(resolution: int) -> None:
@@ -75,10 +74,10 @@ def _render(scenes: Scenes, resolution: int) -> Pictures:
     colour = [a * s + e for a, s, e in zip(albedo, light, emission, strict=True)]
     rgb = torch.stack([1 - torch.exp(-1.35 * c) for c in colour], 1)  # soft shoulder instead of clipping
     rgb = rgb.clamp(0, 1) ** (1 / 2.2)
-    rgb = torch.nn.functional.avg_pool2d(rgb.view(len(scenes), 3, side, side), _SUPERSAMPLE)
+    rgb = torch.nn.functional.avg_pool2d(from_tiles(rgb, side), _SUPERSAMPLE)
     return Pictures(
         (rgb * 255).round().to(torch.uint8),
-        _majority(surface.kind.view(len(scenes), side, side)),
+        _majority(from_tiles(surface.kind, side)),
     )
 
 
@@ -89,10 +88,10 @@ def _columns(points: Tensor) -> Vector:
 
 
 def _camera_rays(scenes: Scenes, side: int) -> Vector:
-    """Directions through the centre of every sub-pixel; three (n, side²), rows from the top."""
+    """Directions through the centre of every sub-pixel, tile by tile; three (n, side²)."""
     steps = (torch.arange(side, device=scenes.room.device) + 0.5) / side * 2 - 1
     py, px = torch.meshgrid(-steps, steps, indexing="ij")
-    px, py = px.reshape(1, -1), py.reshape(1, -1)
+    px, py = to_tiles(px)[None], to_tiles(py)[None]
     scale = torch.tan(scenes.fov / 2)[:, None]
     sin, cos = torch.sin(scenes.yaw)[:, None], torch.cos(scenes.yaw)[:, None]
     sp, cp = torch.sin(scenes.pitch)[:, None], torch.cos(scenes.pitch)[:, None]
@@ -142,11 +141,34 @@ def _ball_entry(lo: Vector, hi: Vector, rays: Vector) -> tuple[Tensor, Tensor]:
     return (b - root.clamp(min=0).sqrt()) / a, root > 0
 
 
-def _slot(scenes: Scenes, slot: int, origin: Vector) -> tuple[Vector, Vector]:
-    low, high = scenes.low[:, slot, :, None], scenes.high[:, slot, :, None]
-    lo = (low[:, 0] - origin[0], low[:, 1] - origin[1], low[:, 2] - origin[2])
-    hi = (high[:, 0] - origin[0], high[:, 1] - origin[1], high[:, 2] - origin[2])
-    return lo, hi
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tiles:
+    """Rays or points of scenes in rows of a tile each, R × S, and the solids of the scene that a row belongs to."""
+
+    scenes: Scenes
+    scene: Tensor  # R
+    low: Tensor  # R s 3
+    high: Tensor
+
+    @classmethod
+    def of(cls, scenes: Scenes, samples: int) -> _Tiles:
+        scene = torch.arange(len(scenes), device=scenes.low.device).repeat_interleave(num_tiles(samples))
+        return cls(scenes, scene, scenes.low[scene], scenes.high[scene])
+
+    def rows(self, vector: Vector) -> Vector:
+        return rows_of(vector, len(self.scene) // len(self.scenes))
+
+    def around(self) -> tuple[Tensor, Tensor]:
+        """Boxes with room to spare around ellipsoids, whose entries are not computed as those of boxes are."""
+        spare = 0.01 * (self.high - self.low) + 1e-3
+        spare[:, : self.scenes.num_boxes] = 0
+        return self.low - spare, self.high + spare
+
+    def slot(self, slot: int, rows: Tensor, origin: Vector) -> tuple[Vector, Vector]:
+        """Bounds of one solid relative to where rays of some rows begin."""
+        low, high = self.low[rows, slot, :, None], self.high[rows, slot, :, None]
+        x, y, z = some(origin, rows)
+        return (low[:, 0] - x, low[:, 1] - y, low[:, 2] - z), (high[:, 0] - x, high[:, 1] - y, high[:, 2] - z)
 
 
 def _closer_box(
@@ -175,16 +197,23 @@ def _room_bounds(scenes: Scenes, origin: Vector) -> tuple[Vector, Vector]:
 def _nearest(scenes: Scenes, origin: Vector, rays: Vector) -> tuple[Tensor, Tensor]:
     """Distance to and index of what each ray meets first: solids, then the room itself (index −1)."""
     inverse = _inverse(rays)
-    _, t = _box_span(*_room_bounds(scenes, origin), inverse)
+    _, walls = _box_span(*_room_bounds(scenes, origin), inverse)
+    tiles = _Tiles.of(scenes, walls.shape[1])
+    start, rays, inverse = tiles.rows(origin), tiles.rows(rays), tiles.rows(inverse)
+    t = walls.reshape(len(tiles.scene), -1)
     index = torch.full_like(t, -1, dtype=torch.int32)
-    slots = torch.arange(scenes.low.shape[1], dtype=torch.int32, device=t.device)
-    for slot in range(scenes.low.shape[1]):
-        lo, hi = _slot(scenes, slot, origin)
+    entry, exit_ = spans(*tiles.around(), start, inverse)
+    meets = (entry <= exit_) & (exit_ > 1e-3) & (entry < t.amax(1, keepdim=True))
+    slots = torch.arange(meets.shape[1], dtype=torch.int32, device=t.device)
+    for slot in range(meets.shape[1]):
+        rows = meets[:, slot].nonzero()[:, 0]
+        lo, hi = tiles.slot(slot, rows, start)
         if slot < scenes.num_boxes:
-            t, index = _closer_box(t, index, lo, hi, inverse, slots[slot])
+            found = _closer_box(t[rows], index[rows], lo, hi, some(inverse, rows), slots[slot])
         else:
-            t, index = _closer_ball(t, index, lo, hi, rays, slots[slot])
-    return t, index
+            found = _closer_ball(t[rows], index[rows], lo, hi, some(rays, rows), slots[slot])
+        t[rows], index[rows] = found
+    return t.view_as(walls), index.view_as(walls)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -333,17 +362,13 @@ def _light(scenes: Scenes, surface: _Surface, side: int) -> list[Tensor]:
 def _light_offsets(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where on a light each sub-pixel sample aims, −1 … 1; (1, side²). The same in every pixel: no speckle."""
     rows = torch.arange(side, device=device) % _SUPERSAMPLE
-    i, j = (g.reshape(1, -1).float() for g in torch.meshgrid(rows, rows, indexing="ij"))
+    i, j = (to_tiles(g)[None].float() for g in torch.meshgrid(rows, rows, indexing="ij"))
     return (i + 2 * j) / 1.5 - 1, (j - 2 * i + 2) / 1.5 - 1  # a rotated grid: four distinct values on either axis
 
 
 def _shadowed(near: Tensor, far: Tensor) -> Tensor:
     """Whether a solid lies between light (t = 0) and surface (t = 1)."""
     return (near < far) & (near < 0.995) & (far > 0.005) & (near > 1e-4)
-
-
-def _box_shadow(dark: Tensor, lo: Vector, hi: Vector, inverse: Vector) -> Tensor:
-    return dark | _shadowed(*_box_span(lo, hi, inverse))
 
 
 def _casting(scenes: Scenes) -> Scenes:
@@ -355,21 +380,27 @@ def _casting(scenes: Scenes) -> Scenes:
     return Scenes(**(values | {"low": low, "high": high}))
 
 
-def _visible(scenes: Scenes, light: Vector, surface: _Surface) -> Tensor:
-    """1 where nothing stands between the light and the surface, else 0; the panes and shades cast no shadow."""
-    rays = tuple(p + 0.004 * n - s for p, n, s in zip(surface.point, surface.normal, light, strict=True))
-    inverse = _inverse(rays)  # type: ignore[arg-type]
+def _visible(scenes: Scenes, light: Vector, surface: _Surface, facing: Tensor) -> Tensor:
+    """1 where nothing stands between the light and the surface, else 0; the panes and shades cast no shadow.
+
+    Tiles that face the light nowhere are not looked at: nothing falls on them either way.
+    """
+    x, y, z = (p + 0.004 * n - s for p, n, s in zip(surface.point, surface.normal, light, strict=True))
+    tiles = _Tiles.of(_casting(scenes), x.shape[1])
+    light, rays, inverse = tiles.rows(light), tiles.rows((x, y, z)), tiles.rows(_inverse((x, y, z)))
     dark = torch.zeros_like(rays[0], dtype=torch.bool)
-    solids = _casting(scenes)
-    for slot in range(scenes.low.shape[1]):
-        lo, hi = _slot(solids, slot, light)
+    entry, exit_ = spans(*tiles.around(), light, inverse)
+    meets = (entry <= exit_) & (entry < 0.995) & (exit_ > 1e-3)
+    meets &= facing.view_as(dark).amax(1, keepdim=True) > 0
+    for slot in range(meets.shape[1]):
+        rows = meets[:, slot].nonzero()[:, 0]
+        lo, hi = tiles.slot(slot, rows, light)
         if slot < scenes.num_boxes:
-            if bool((solids.high[:, slot, 1] > 0).any()):
-                dark = _box_shadow(dark, lo, hi, inverse)
+            dark[rows] |= _shadowed(*_box_span(lo, hi, some(inverse, rows)))
         else:
-            t, meets = _ball_entry(lo, hi, rays)  # type: ignore[arg-type]
-            dark = dark | (meets & (t > 1e-3) & (t < 0.99))
-    return (~dark).float()
+            t, meets_ball = _ball_entry(lo, hi, some(rays, rows))
+            dark[rows] |= meets_ball & (t > 1e-3) & (t < 0.99)
+    return (~dark).float().view_as(x)
 
 
 def _from_window(
@@ -381,7 +412,7 @@ def _from_window(
     normal = surface.normal
     facing = (normal[0] * to[0] + normal[1] * to[1] + normal[2] * to[2]).clamp(min=0) / length
     leaving = -(inward[0] * to[0] + inward[1] * to[2]) / length
-    return _visible(scenes, window, surface) * facing * leaving.clamp(min=0) / (squared + 0.6)
+    return _visible(scenes, window, surface, facing) * facing * leaving.clamp(min=0) / (squared + 0.6)
 
 
 def _from_lamp(scenes: Scenes, surface: _Surface, lamp: Vector) -> Tensor:
@@ -390,7 +421,7 @@ def _from_lamp(scenes: Scenes, surface: _Surface, lamp: Vector) -> Tensor:
     length = squared.sqrt().clamp(min=1e-3)
     normal = surface.normal
     facing = (normal[0] * to[0] + normal[1] * to[1] + normal[2] * to[2]).clamp(min=0) / length
-    return _visible(scenes, lamp, surface) * facing / (squared + 0.7)
+    return _visible(scenes, lamp, surface, facing) * facing / (squared + 0.7)
 
 
 def _box_distance(lo: Vector, hi: Vector, point: Vector) -> Tensor:
@@ -404,15 +435,20 @@ def _box_distance(lo: Vector, hi: Vector, point: Vector) -> Tensor:
 def _openness(scenes: Scenes, surface: _Surface) -> Tensor:
     """Ambient occlusion from how close the nearest solids and walls are, one probe above the surface; (n, P)."""
     reach = 0.28
-    probe = tuple(p + reach * n for p, n in zip(surface.point, surface.normal, strict=True))
+    x, y, z = (p + reach * n for p, n in zip(surface.point, surface.normal, strict=True))
+    probe = x, y, z
     width, height, depth = _columns(scenes.room)
     nearest = torch.full_like(probe[0], reach * reach)
     for distance in (probe[0] + width / 2, width / 2 - probe[0], probe[1], height - probe[1], depth - probe[2]):
         nearest = torch.minimum(nearest, distance.clamp(min=0) ** 2)
-    zero = (torch.zeros(()),) * 3
+    tiles = _Tiles.of(scenes, nearest.shape[1])
+    points, least = tiles.rows(probe), nearest.view(len(tiles.scene), -1)
+    near = distances(tiles.low, tiles.high, points) < least.amax(1, keepdim=True)
+    zero = (torch.zeros(1, 1, device=least.device).expand(len(least), 1),) * 3
     for slot in range(scenes.num_boxes):
-        lo, hi = _slot(scenes, slot, zero)
-        nearest = torch.minimum(nearest, _box_distance(lo, hi, probe))  # type: ignore[arg-type]
+        rows = near[:, slot].nonzero()[:, 0]
+        lo, hi = tiles.slot(slot, rows, zero)
+        least[rows] = torch.minimum(least[rows], _box_distance(lo, hi, some(points, rows)))
     return 0.3 + 0.7 * (nearest.sqrt() / reach)
 
 
