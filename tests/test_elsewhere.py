@@ -1,5 +1,6 @@
 """Everything on a device other than the CPU, without one: see ``elsewhere``. Results are those of the CPU."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,11 +11,16 @@ from PIL import Image
 import higan
 import hub_folders
 from elsewhere import there_is_a_device
-from higan import conformance, population, store
+from higan import conformance, population, report, store
+from higan.benchmark import METHODS, Budget, run_benchmark
 from higan.boundaries import fit
+from higan.cli.benchmark import _exact
 from higan.directions import discover
 from higan.generators.pretrained import wrap
 from higan.inversion import code_space, invert
+from higan.photographs import open_photograph
+from higan.report import figures
+from higan.report.pictures import Easel
 from higan.rescoring import rescore
 from higan.rooms.dataset import sample_rooms
 from higan.scorers.clip import ClipScorer
@@ -175,7 +181,11 @@ def test_a_whole_study_and_all_that_is_made_of_it(device, run):
     run("fit", device, "--permuted", 20, *(word for name in concepts for word in ("--concept", name)))
     run("rescore", device, "--verify", 6, *there)
     run("steps", device, "--verify", 2, "--random", 2, *there)
-    run("report", device, "--photograph", "photo.png", *there)
+    run("report", device, *there)
+    found = report.study.study(store.load_run(device))
+    generator, scorer = higan.load_generator("rooms-32-s0", device), higan.load_scorer("rooms", device)
+    easel = Easel(generator, scorer, found.rescoring.concepts, found.rescoring.score_std, [3])
+    assert figures.photographs(found, easel, open_photograph("photo.png", 32)[None], steps=8, num=2)
     run("edit", *of, "--seed", 7, "--set", "indoor_lighting=+1s", "--condition", "bedroom", "--out", "one.png", *there)
     run("edit", *of, "--seeds", "7,9", "--set", "wood=+1", "--out", "many", *there)
     run("edit", *of, "--seed", 7, "--set", "view_yaw=+2@0-1", "--set", "wood=+1", "--joint", "--out", "two.png", *there)
@@ -205,9 +215,9 @@ def test_a_whole_study_and_all_that_is_made_of_it(device, run):
         "rescore",
         device,
         "--verify",
-        6,
-        "--random",
         4,
+        "--random",
+        2,
         "--adaptive",
         "--step-mode",
         "equal_change",
@@ -221,9 +231,13 @@ def test_models_are_checked(device, run):
     run("check-scorer", "rooms", "--device", device)
 
 
-def test_the_benchmark_and_the_quality_of_the_embedded_world(device, run):
-    run("benchmark", "--quick", "--out", "benchmark", "--device", device)
-    run("rooms", "quality", *WORLD, "--num", 220, "--device", device)
+def test_the_benchmark(device, tmp_path):
+    setting = replace(_exact(0.4, "paper", range(1), device, quick=True), budget=Budget(100, 2, 8))
+    assert set(run_benchmark(tmp_path, [setting]).methods) == set(METHODS)
+
+
+def test_the_quality_of_the_embedded_world(device, run):
+    run("rooms", "quality", *WORLD, "--num", 48, "--device", device)
 
 
 @pytest.mark.parametrize("how", [(), ("--loss", "relativistic", "--architecture", "skip")])
