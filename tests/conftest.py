@@ -6,10 +6,15 @@ import sys
 import pytest
 import torch
 
+import checks
 from elsewhere import register
 
 torch.set_num_threads(1)
 register()
+
+
+def pytest_runtest_setup():
+    checks.again()
 
 
 @pytest.fixture
