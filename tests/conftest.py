@@ -1,6 +1,7 @@
 """Shared by every test: one thread per process, so that workers do not fight over cores; a device; the command line."""
 
 import contextlib
+import os
 import sys
 
 import pytest
@@ -11,6 +12,11 @@ from elsewhere import register
 
 torch.set_num_threads(1)
 register()
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: tests of servers, browsers and clusters wait for a quarter of their time."""
+    return 1 + (os.cpu_count() or 1)
 
 
 def pytest_runtest_setup():

@@ -398,8 +398,8 @@ def _visible(scenes: Scenes, light: Vector, surface: _Surface, facing: Tensor) -
         if slot < scenes.num_boxes:
             dark[rows] |= _shadowed(*_box_span(lo, hi, some(inverse, rows)))
         else:
-            t, meets_ball = _ball_entry(lo, hi, some(rays, rows))
-            dark[rows] |= meets_ball & (t > 1e-3) & (t < 0.99)
+            t, hit = _ball_entry(lo, hi, some(rays, rows))
+            dark[rows] |= hit & (t > 1e-3) & (t < 0.99)
     return (~dark).float().view_as(x)
 
 

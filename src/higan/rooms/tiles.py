@@ -45,9 +45,7 @@ def from_tiles(samples: Tensor, side: int) -> Tensor:
 
 def rows_of(vector: Vector, tiles: int) -> Vector:
     """(n, P) → (n · tiles, P / tiles); (n, 1) → (n · tiles, 1)."""
-    x, y, z = (
-        v.reshape(len(v) * tiles, -1) if v.shape[1] > 1 else v.repeat_interleave(tiles, 0) for v in vector
-    )  # fmt: skip
+    x, y, z = (v.repeat_interleave(tiles, 0) if v.shape[1] == 1 else v.reshape(len(v) * tiles, -1) for v in vector)
     return x, y, z
 
 
