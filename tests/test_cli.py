@@ -528,7 +528,7 @@ def test_a_run_of_the_official_tool_goes_on_here(higan, tmp_path):
     """Exported with 60 samples and imported with the models that it is of, it is re-scored, edited and looked at."""
     official, out = tmp_path / "official", tmp_path / "run"
     models = ["--generator", "rooms-32-s0", "--scorer", "rooms"]
-    made = ["run", *models, "--num", 200, "--verify", 8, "--random", 3, "--permuted", 0, "--fit", "all"]
+    made = ["run", *models, "--num", 120, "--verify", 4, "--random", 3, "--permuted", 0, "--fit", "all"]
     assert higan(*made, "--out", tmp_path / "made")[0] == 0
     assert higan("export-official", tmp_path / "made", official)[0] == 0
     line = ["import-official", official, "--out", out, *models]
@@ -536,7 +536,7 @@ def test_a_run_of_the_official_tool_goes_on_here(higan, tmp_path):
     assert higan(*line)[0] == 0
     before, after = (store.load_boundaries(store.load_run(folder)) for folder in (tmp_path / "made", out))
     assert {b.concept for b in after} == {b.concept for b in before}  # by their levels, too
-    code, printed = higan("rescore", out, "--verify", 8, "--random", 3)
+    code, printed = higan("rescore", out, "--verify", 4, "--random", 3)
     assert code == 0, printed
     expected, found = (store.load_rescoring(store.load_run(folder)) for folder in (tmp_path / "made", out))
     rows = [found.concepts.index(concept) for concept in expected.concepts]
@@ -825,8 +825,8 @@ def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
         assert higan("rescore", *options, *kind)[0] == 0
         assert result.read_bytes() == spread
         result.unlink()
-        assert higan("rescore", *options, *kind, "--workers", 2, "--threads", torch.get_num_threads())[0] == 0
-        assert result.read_bytes() == spread
+    assert higan("rescore", *options, *kind, "--workers", 2, "--threads", torch.get_num_threads())[0] == 0
+    assert result.read_bytes() == spread
     assert higan("sample", *TOY, "--num", 8, "--out", "other", "--workers", 2, "--threads", 3)[0] == 0
     assert store.load_run(tmp_path / "other").provenance["threads"] == 3
     assert store.load_run(tmp_path / "run").provenance["threads"] == torch.get_num_threads()

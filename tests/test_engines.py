@@ -420,6 +420,7 @@ class Slow:
         return job
 
 
+@pytest.mark.slow
 def test_a_machine_of_the_cluster_that_is_gone_for_good_changes_nothing(tmp_path):
     """Two machines with room for one worker each; Ray would wait for ever for room for the second worker.
 
@@ -473,6 +474,7 @@ def test_late_is_what_fewest_are_busy_with_since_it_was_last_begun():
     assert ray_engine._late(under_way, {5}) == (5, 9.0)
 
 
+@pytest.mark.slow
 def test_more_workers_than_the_cluster_has_room_for(tmp_path, monkeypatch):
     """Those who never get a core hold up neither the first units nor the following ones."""
     monkeypatch.setenv("PYTHONPATH", REACHABLE)
