@@ -380,18 +380,21 @@ def test_before_difference_and_segments(open_page, models):
 @contextmanager
 def held_back(page, path, wanted):
     """Holds back what is asked of a path, where its body is wanted; gives a function that waits for it and lets it go."""
-    held = []
+    held, passed = [], []
 
     def hear(route):
-        if wanted(route.request.post_data_json):
+        body = route.request.post_data_json
+        if wanted(body):
             held.append(route)
         else:
+            passed.append(body)
             route.continue_()
 
     def let_go():
         deadline = time.monotonic() + 60
         while not held:
-            assert time.monotonic() < deadline
+            shown = page.get_attribute("#frame", "data-shows")
+            assert time.monotonic() < deadline, f"{shown} is shown, and nothing asked for but {passed}"
             page.wait_for_timeout(10)
         route = held.pop(0)
         with page.expect_response(lambda answer: answer.request == route.request):
