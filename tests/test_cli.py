@@ -26,6 +26,7 @@ from higan.checkpoints.official import export_official
 from higan.cli import telling
 from higan.cli.app import RESUMED, VERBS, app, console, link, minutes, progress_bars
 from higan.cli.models import digests_of
+from higan.engines import InProcess, Processes
 from higan.generators.loading import ROOMS, save_generator
 from higan.generators.pretrained import wrap
 from higan.generators.stylegan2 import StyleGAN2Config, StyleGAN2Network
@@ -1032,3 +1033,20 @@ def test_output_that_cannot_show_every_letter_is_no_error(tmp_path):
     done = subprocess.run(line, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False)
     assert done.returncode == 1
     assert "größe ?" in done.stderr.decode("cp1252")
+
+
+@pytest.mark.parametrize(("words", "cores", "workers"), [((), 2, 2), ((), 1, 1), ((), 64, 8), (("--workers", 3), 2, 3)])
+def test_the_demo_takes_the_cores_that_there_are(higan, tmp_path, monkeypatch, words, cores, workers):
+    """One thread each; interrupted before anything is drawn."""
+    asked = []
+
+    def interrupted(*models, engine, **_):
+        asked.append(engine)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("higan.cli.study.cores", lambda: cores)
+    monkeypatch.setattr("higan.cli.study._study", interrupted)
+    code, printed = higan("demo", "--out", tmp_path / "demo", *words)
+    assert (code, "goes on where it stopped" in printed) == (130, True)
+    (engine,) = asked
+    assert engine == (InProcess("cpu") if workers == 1 else Processes(workers, ("cpu",), 1))

@@ -53,8 +53,12 @@ from higan.cli.runs import device_here, keep_longer, keep_rescoring, open_folder
 from higan.cli.scorers import Against, Concepts, Options, say_guesses, scorer_options
 from higan.cli.telling import amount, ranking, say_constant, say_doubts, say_scanty, say_settled
 from higan.editing import StepMode, edit_step
-from higan.engines import Engine, open_engine
+from higan.engines import Engine, cores, open_engine
 from higan.hierarchy import finding, profile
+
+# Of the demo: so many processes are fed by its samples, in units small enough to end together.
+_MOST_WORKERS = 8
+_DEMO_SHARD = 500
 
 
 @app.command()
@@ -67,12 +71,19 @@ def demo(
     ] = True,
     num_random: NumRandom = 20,
     num_permuted: NumPermuted = 20,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes of one thread; by default one for each core, 8 at most.")
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """The whole study on the embedded world; ends with a report."""
+    # Threads of one process wait for each other at every layer, ever longer where the machine has other work.
+    if workers is None and device == "cpu":
+        workers = min(cores(), _MOST_WORKERS)
     _study(
         EMBEDDED, EMBEDDED, EMBEDDED, out, num=num, verify=verify, goal=study.Goal() if adaptive else None,
         num_random=num_random, num_permuted=num_permuted, device=device, photographs=[RENDERED],
+        engine=open_engine(workers=workers, devices=[device]), shard_size=_DEMO_SHARD,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Where the work runs: in this process, in several on this machine, on a cluster. Like workers give the same result."""
 
-from higan.engines.choice import EngineName, open_engine
+from higan.engines.choice import EngineName, cores, open_engine
 from higan.engines.inprocess import InProcess
 from higan.engines.processes import Processes
 from higan.engines.ray import RayCluster
@@ -18,5 +18,6 @@ __all__ = [
     "Tick",
     "Ticks",
     "Units",
+    "cores",
     "open_engine",
 ]

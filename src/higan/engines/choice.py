@@ -11,9 +11,14 @@ from higan.engines.processes import Processes
 from higan.engines.ray import RayCluster
 from higan.engines.types import Engine
 
-__all__ = ["EngineName", "open_engine"]
+__all__ = ["EngineName", "cores", "open_engine"]
 
 EngineName = Literal["local", "processes", "ray"]
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_engine(
@@ -53,9 +58,8 @@ def open_engine(
         if threads is not None:
             raise ValueError("threads are those of each worker; for this process set OMP_NUM_THREADS instead")
         return InProcess(devices[0])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     each = threads or 1
-    count = workers if workers is not None else max(1, cores // each) if list(devices) == ["cpu"] else len(devices)
+    count = workers if workers is not None else max(1, cores() // each) if list(devices) == ["cpu"] else len(devices)
     if name == "processes":
         return Processes(count, tuple(devices), each)
     kinds = {device.partition(":")[0] for device in devices}
