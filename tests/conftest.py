@@ -1,7 +1,6 @@
 """Shared by every test: one thread per process, so that workers do not fight over cores; a device; the command line."""
 
 import contextlib
-import os
 import sys
 
 import pytest
@@ -14,9 +13,10 @@ torch.set_num_threads(1)
 register()
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """One more than there are cores: tests of servers, browsers and clusters wait for a quarter of their time."""
-    return 1 + (os.cpu_count() or 1)
+    """One more than there are cores, as xdist counts them: tests of servers, browsers and clusters wait."""
+    return 1 + (yield)
 
 
 def pytest_runtest_setup():

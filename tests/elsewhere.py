@@ -80,7 +80,7 @@ def _run(operation, args, kwargs):
 
 
 def _leaves(tree):
-    """What operations take and give: nested at most in tuples, lists and dictionaries. Ten times as fast as torch's own."""
+    """What operations take and give: nested at most in tuples, lists and dictionaries; torch's own walk takes far longer."""
     if isinstance(tree, tuple | list):
         for part in tree:
             yield from _leaves(part)

@@ -181,7 +181,7 @@ def test_a_hessian_beyond_single_precision():
 
 
 @pytest.mark.parametrize("loss", ["squared_hinge", "logistic"])
-@pytest.mark.parametrize(("samples", "width", "C"), [(40, 100, 1e5), (100, 250, 1e4), (150, 50, 1e4), (50, 200, 1e9)])
+@pytest.mark.parametrize(("samples", "width", "C"), [(40, 100, 1e5), (200, 500, 1e4), (300, 100, 1e4), (50, 200, 1e9)])
 def test_large_penalties_in_single_precision(samples, width, C, loss):
     """Where a direction is the small difference of large vectors, rounding in single precision would leave none of it.
 

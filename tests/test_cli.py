@@ -826,8 +826,8 @@ def test_rescoring_on_workers(higan, tmp_path, monkeypatch):
         assert higan("rescore", *options, *kind)[0] == 0
         assert result.read_bytes() == spread
         result.unlink()
-    assert higan("rescore", *options, *kind, "--workers", 2, "--threads", torch.get_num_threads())[0] == 0
-    assert result.read_bytes() == spread
+        assert higan("rescore", *options, *kind, "--workers", 2, "--threads", torch.get_num_threads())[0] == 0
+        assert result.read_bytes() == spread
     assert higan("sample", *TOY, "--num", 8, "--out", "other", "--workers", 2, "--threads", 3)[0] == 0
     assert store.load_run(tmp_path / "other").provenance["threads"] == 3
     assert store.load_run(tmp_path / "run").provenance["threads"] == torch.get_num_threads()

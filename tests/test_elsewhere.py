@@ -1,6 +1,5 @@
 """Everything on a device other than the CPU, without one: see ``elsewhere``. Results are those of the CPU."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,9 +11,7 @@ import higan
 import hub_folders
 from elsewhere import there_is_a_device
 from higan import conformance, population, report, store
-from higan.benchmark import METHODS, Budget, run_benchmark
 from higan.boundaries import fit
-from higan.cli.benchmark import _exact
 from higan.directions import discover
 from higan.generators.pretrained import wrap
 from higan.inversion import code_space, invert
@@ -132,7 +129,7 @@ SCORERS = {
 def same_scores(make, place):
     found = []
     for where in ("cpu", place):
-        images = conformance.trial_images(3, 64, where)
+        images = conformance.trial_images(4, 64, where)
         scorer = make(where)
         problems = {f.check for f in conformance.check_scorer(scorer, images) if f.problem}
         assert problems <= {"sensitive"}  # some classes are in none of these pictures
@@ -181,7 +178,7 @@ def test_a_whole_study_and_all_that_is_made_of_it(device, run):
     torch.testing.assert_close(mine, other, atol=0.02, rtol=0)
     there, of = ("--device", device), ("--run", device)
     concepts = ("view_yaw", "bedroom", "living_room", "indoor_lighting", "wood", "warm_colours")
-    run("fit", device, "--permuted", 0, *(word for name in concepts for word in ("--concept", name)))
+    run("fit", device, "--permuted", 20, *(word for name in concepts for word in ("--concept", name)))
     run("rescore", device, "--verify", 6, *there)
     run("steps", device, "--verify", 2, "--random", 2, *there)
     run("report", device, *there)
@@ -234,13 +231,12 @@ def test_models_are_checked(device, run):
     run("check-scorer", "rooms", "--device", device)
 
 
-def test_the_benchmark(device, tmp_path):
-    setting = replace(_exact(0.4, "paper", range(1), device, quick=True), budget=Budget(100, 2, 8))
-    assert set(run_benchmark(tmp_path, [setting]).methods) == set(METHODS)
+def test_the_benchmark(device, run):
+    run("benchmark", "--quick", "--out", "benchmark", "--device", device)
 
 
 def test_the_quality_of_the_embedded_world(device, run):
-    run("rooms", "quality", *WORLD, "--num", 48, "--device", device)
+    run("rooms", "quality", *WORLD, "--num", 220, "--device", device)
 
 
 @pytest.mark.parametrize("how", [(), ("--loss", "relativistic", "--architecture", "skip")])
